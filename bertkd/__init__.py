@@ -1,0 +1,18 @@
+"""bertkd compresses BERT: knowledge distillation as native `transformers` trainers."""
+
+from bertkd import losses
+from bertkd.distillation import DistillationConfig, DistillationTrainer
+from bertkd.layer_map import LayerMap
+from bertkd.models import drop_layers
+from bertkd.patient_kd import PatientKDConfig, PatientKDTrainer
+
+__all__ = [
+    "DistillationConfig",
+    "DistillationTrainer",
+    "LayerMap",
+    "PatientKDConfig",
+    "PatientKDTrainer",
+    "drop_layers",
+    "losses",
+]
+__version__ = "0.1.0"

@@ -1,0 +1,56 @@
+"""Settings of `DistillationTrainer`."""
+
+from dataclasses import dataclass, field
+
+from transformers import TrainingArguments
+
+__all__ = ["DistillationConfig"]
+
+
+@dataclass
+class DistillationConfig(TrainingArguments):
+    """`transformers.TrainingArguments` with the settings of vanilla knowledge distillation.
+
+    `L = (1 - alpha) · CE(student, labels) + alpha · T² · KL(teacher || student)`, both softmaxes of the second term at
+    temperature T (Hinton et al., arXiv 1503.02531). For a regression task both terms are mean squared errors and T is
+    not used.
+
+    Raises:
+        ValueError: a value is out of its range, or a choice is unknown.
+    """
+
+    # Batches of similar length: on real GLUE tasks the largest saving there is, and seeded, so that a resumed run
+    # sees the same batches.
+    train_sampling_strategy: str = field(
+        default="group_by_length", metadata={"help": "group_by_length, random, sequential or batch_rebalance."}
+    )
+    alpha: float = field(default=0.5, metadata={"help": "Weight of the soft term; 1 - alpha weights the labels."})
+    temperature: float = field(default=2.0, metadata={"help": "T of both softmaxes in the soft term."})
+    kd_reduction: str = field(
+        default="batchmean",
+        metadata={"help": "batchmean: sum over classes, mean over rows; mean: divided by the classes as well."},
+    )
+    teacher_labels: list[str] | None = field(
+        default=None,
+        metadata={"help": "What the teacher's logits mean, in their order, where its config has no or other names."},
+    )
+    teacher_cache_dir: str | None = field(
+        default=None,
+        metadata={"help": "Compute the teacher's outputs for the training rows once and keep them in this folder."},
+    )
+    teacher_cache_dtype: str = field(default="float32", metadata={"help": "float32 or float16: how they are stored."})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.alpha <= 1:
+            raise ValueError(f"alpha weights the soft term and must lie between 0 and 1, not {self.alpha}.")
+        if not self.temperature > 0:
+            raise ValueError(f"temperature must be greater than 0, not {self.temperature}.")
+        self._check_choice("kd_reduction", ("batchmean", "mean"))
+        self._check_choice("teacher_cache_dtype", ("float32", "float16"))
+        self._check_choice("train_sampling_strategy", ("group_by_length", "random", "sequential", "batch_rebalance"))
+
+    def _check_choice(self, name: str, choices: tuple[str, ...]) -> None:
+        value = getattr(self, name)
+        if value not in choices:
+            raise ValueError(f"{name} must be one of {', '.join(choices)}, not {value!r}.")

@@ -1,0 +1,148 @@
+"""The teacher's outputs for every training row, computed once and read from disk.
+
+A cache is a folder of `.npy` files, one per tensor, with the row as first dimension; they are memory-mapped, so a
+batch reads only its rows. The folder's name is a fingerprint of everything the outputs depend on. A changed teacher,
+data set, tokenizer or length therefore has another folder, and a cache that does not fit is never used.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+__all__ = ["ROW_COLUMN", "TeacherCache", "WithRows", "fingerprint"]
+
+ROW_COLUMN = "teacher_row"
+_META = "meta.json"
+
+
+class WithRows(torch.utils.data.Dataset):
+    """A data set of dicts whose items also carry their row number, under `ROW_COLUMN`."""
+
+    def __init__(self, dataset: Any) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, row: int) -> dict[str, Any]:
+        return {**self.dataset[row], ROW_COLUMN: row}
+
+
+class TeacherCache:
+    """Tensors of the teacher by row.
+
+    Args:
+        folder: where `TeacherCache.build` wrote them.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.names: list[str] = json.loads((folder / _META).read_text())["names"]
+        self.arrays = {
+            name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in self.names
+        }
+
+    def __getitem__(self, rows: Tensor) -> dict[str, Tensor]:
+        """The tensors of these rows, float32, on the device of `rows`, shapes (B, ...)."""
+        index = rows.cpu().numpy()
+        return {
+            name: torch.from_numpy(np.asarray(array[index], dtype=np.float32)).to(rows.device)
+            for name, array in self.arrays.items()
+        }
+
+    @classmethod
+    def open(cls, folder: Path, num_rows: int) -> "TeacherCache | None":
+        """The cache in `folder`, or None when there is none, or not a whole one for `num_rows` rows."""
+        try:
+            cache = cls(folder)
+        except (OSError, ValueError, KeyError):
+            return None
+        return cache if all(len(array) == num_rows for array in cache.arrays.values()) else None
+
+    @classmethod
+    def build(
+        cls,
+        folder: Path,
+        num_rows: int,
+        batches: Iterable[tuple[Sequence[int], Any]],
+        forward: Callable[[Any], dict[str, Tensor]],
+        dtype: str,
+    ) -> "TeacherCache":
+        """Run `forward` over `batches` of (rows, inputs) and write what it returns; whole or not at all.
+
+        Raises:
+            ValueError: `forward` returns something that does not have one entry of fixed shape per row.
+        """
+        partial = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        arrays: dict[str, np.ndarray] = {}
+        for rows, inputs in batches:
+            for name, tensor in forward(inputs).items():
+                values = tensor.float().cpu().numpy()
+                if name not in arrays:
+                    path, shape = partial / f"{name}.npy", (num_rows, *values.shape[1:])
+                    arrays[name] = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+                if values.shape != (len(rows), *arrays[name].shape[1:]):
+                    raise ValueError(
+                        f"The teacher's output {name!r} has shape {values.shape} for {len(rows)} rows where "
+                        f"{(len(rows), *arrays[name].shape[1:])} was expected; only outputs of one fixed shape per "
+                        "row can be cached. Return such ones from teacher_forward, or leave teacher_cache_dir out."
+                    )
+                arrays[name][list(rows)] = values
+        for array in arrays.values():
+            array.flush()  # type: ignore[attr-defined]
+        (partial / _META).write_text(json.dumps({"names": sorted(arrays)}))
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(partial, folder)
+        return cls(folder)
+
+
+def fingerprint(teacher: nn.Module, dataset: Any, columns: Sequence[str], settings: dict[str, Any]) -> str:
+    """A name for what a teacher says of a data set: 32 hexadecimal digits over weights, rows and settings.
+
+    Args:
+        teacher: its parameters, buffers and config count.
+        dataset: the tokenised rows; tokenizer and lengths count through them.
+        columns: those of its columns that the teacher reads.
+        settings: whatever else the outputs depend on, as JSON.
+    """
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
+    config = getattr(teacher, "config", None)
+    if config is not None:
+        unimportant = {"_name_or_path", "transformers_version", "architectures"}
+        known = {key: value for key, value in config.to_dict().items() if key not in unimportant}
+        digest.update(json.dumps(known, sort_keys=True, default=str).encode())
+    for name, tensor in sorted(teacher.state_dict().items()):
+        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    for part in _row_bytes(dataset, columns):
+        digest.update(part)
+    return digest.hexdigest()[:32]
+
+
+def _row_bytes(dataset: Any, columns: Sequence[str]) -> Iterable[bytes]:
+    yield str(len(dataset)).encode()
+    if not isinstance(dataset, datasets.Dataset):
+        for row in range(len(dataset)):
+            item = dataset[row]
+            yield repr([(name, np.asarray(item[name]).tolist()) for name in columns if name in item]).encode()
+        return
+    kept = [name for name in columns if name in dataset.column_names]
+    for table in dataset.select_columns(kept).with_format("arrow").iter(batch_size=1000):
+        for name in kept:
+            column = table[name].combine_chunks()
+            yield name.encode()
+            if hasattr(column, "value_lengths"):
+                yield column.value_lengths().to_numpy(zero_copy_only=False).tobytes()
+                column = column.flatten()
+            yield column.to_numpy(zero_copy_only=False).tobytes()

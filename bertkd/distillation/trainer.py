@@ -1,0 +1,546 @@
+"""Vanilla knowledge distillation as a `transformers.Trainer`, and the base of every trainer in bertkd."""
+
+import contextlib
+import inspect
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import datasets
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.utils.data import Sampler, SequentialSampler
+from tqdm.auto import tqdm
+from transformers import AutoModelForSequenceClassification, PreTrainedModel, Trainer, TrainerState
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_pt_utils import find_batch_size
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput
+from transformers.utils import ModelOutput
+
+from bertkd import losses
+from bertkd.distillation.config import DistillationConfig
+from bertkd.distillation.sampler import LengthGroupedSampler
+from bertkd.distillation.teacher_cache import ROW_COLUMN, TeacherCache, WithRows, fingerprint
+from bertkd.models import label_names, label_permutation
+
+__all__ = ["DistillationTrainer", "last_checkpoint"]
+
+_EXTRA_MODULES = "distillation_modules"
+_EXTRA_FILE = "distillation_modules.safetensors"
+
+
+class DistillationTrainer(Trainer):
+    """Trains a student on labels and on a teacher's softened predictions.
+
+    `L = (1 - alpha) · CE + alpha · T² · KL(teacher || student)`; see `DistillationConfig` for the settings and
+    `bertkd.losses` for the reductions. With `teacher_model=None` and `alpha=0` it is plain fine-tuning, and should be
+    used for it: stock `Trainer` multiplies the loss of BERT by the accumulation steps and by the processes. With
+    `alpha=1` the rows need no labels. A regression task (`num_labels=1`) is distilled by the mean squared error
+    between logits.
+
+    To extend it, override `teacher_forward(inputs)` and
+    `distillation_loss(student_outputs, teacher_outputs, inputs)`; the latter returns named, weighted parts, each a
+    mean over the rows of the batch. Their sum is the loss, and each is logged under its name. Modules that are
+    trained along with the student but do not belong to it (a projection) go into `self.extra_modules`: they are
+    trained, saved in checkpoints and restored, and absent from the student that leaves. They may be used in
+    `distillation_loss`, which runs inside the wrapped model's forward for that reason.
+
+    Args:
+        model: the student, a model or a name or path.
+        teacher_model: the teacher, a model or a name or path, or None. It is put into eval mode and frozen, keeps
+            its weights, and is never saved. Its logits are put into the student's label order by name.
+        args: a `DistillationConfig`.
+        **kwargs: all other arguments of `transformers.Trainer`.
+
+    Raises:
+        ValueError: what cannot work, before the first step: a teacher is needed and missing; labels, vocabularies or
+            the number of labels differ; the data's labels stand in another order than the student's.
+    """
+
+    args: DistillationConfig
+    config_class: type[DistillationConfig] = DistillationConfig
+    # How a model given by name is loaded.
+    auto_model_class: Any = AutoModelForSequenceClassification
+    # `compute_loss` weighs each micro-batch by its share of the step's rows. The Trainer's own scaling is wrong for
+    # BERT: its head accepts the count of items, but ignores it (transformers#47688).
+    loss_is_scaled_for_ga = True
+
+    def __init__(
+        self,
+        model: PreTrainedModel | nn.Module | str | None = None,
+        teacher_model: PreTrainedModel | str | None = None,
+        args: DistillationConfig | None = None,
+        **kwargs: Any,
+    ) -> None:
+        args = args if args is not None else self.config_class(output_dir="trainer_output")
+        if not isinstance(args, self.config_class):
+            raise ValueError(
+                f"{type(self).__name__} needs args of type {self.config_class.__name__}, not {type(args).__name__}."
+            )
+        super().__init__(model=self._load(model), args=args, **kwargs)
+        self.model_accepts_loss_kwargs = False
+        self.teacher_model = self._load(teacher_model)
+        self.extra_modules = nn.ModuleDict()
+        self.student_forward_kwargs: dict[str, Any] = {}
+        self.teacher_forward_kwargs: dict[str, Any] = {}
+        self._label_permutation: list[int] | None = None
+        self._teacher_cache: TeacherCache | None = None
+        self._window = _LossWindow()
+        self._accepted: dict[int, set[str]] = {}
+        self._check_processes()
+        self._check_data_labels()
+        self._set_up_teacher()
+
+    # ---- what users override ----
+
+    def teacher_forward(self, inputs: dict[str, Tensor]) -> Any:
+        """What the loss needs of the teacher, for one batch. Called without gradients.
+
+        Args:
+            inputs: the batch, with every column that student or teacher accepts.
+
+        Returns:
+            The teacher's `ModelOutput`, its logits (B, C) in the student's label order. With a teacher cache, each
+            entry must be a tensor with one item of fixed shape per row, and is stored.
+        """
+        assert self.teacher_model is not None
+        outputs = self.teacher_model(**self._inputs_of(self.teacher_model, inputs), **self.teacher_forward_kwargs)
+        if self._label_permutation is not None:
+            outputs["logits"] = outputs.logits[:, self._label_permutation]
+        return outputs
+
+    def distillation_loss(
+        self, student_outputs: Any, teacher_outputs: Any, inputs: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """The named parts of the loss: weighted scalars, each a mean over the rows of the batch.
+
+        Args:
+            student_outputs: the student's `ModelOutput`, logits (B, C).
+            teacher_outputs: what `teacher_forward` returned; None without a teacher.
+            inputs: the batch; `inputs["labels"]` is (B,), or absent for rows without labels.
+
+        Returns:
+            "task_loss" (1 - alpha) times the loss on labels, and "kd_loss", alpha times the soft term; a part with
+            weight 0 is left out.
+
+        Raises:
+            ValueError: the batch has no labels although alpha is below 1.
+        """
+        parts = {}
+        alpha = self.args.alpha
+        if alpha < 1:
+            parts["task_loss"] = (1 - alpha) * self.task_loss(student_outputs, inputs)
+        if alpha > 0:
+            parts["kd_loss"] = alpha * self.kd_loss(student_outputs.logits, teacher_outputs.logits)
+        return parts
+
+    def task_loss(self, student_outputs: Any, inputs: dict[str, Tensor]) -> Tensor:
+        """Mean over rows of the cross entropy with the labels (regression: the squared error), in float32.
+
+        Raises:
+            ValueError: the batch has no labels.
+        """
+        labels = inputs.get("labels")
+        if labels is None:
+            raise ValueError(
+                "The training rows have no labels: give a data set with a label column, or set alpha=1 to learn from "
+                "the teacher alone."
+            )
+        logits = student_outputs.logits.float()
+        if self._is_regression:
+            return F.mse_loss(logits.squeeze(-1), labels.float())
+        return F.cross_entropy(logits, labels)
+
+    def kd_loss(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
+        """The soft term, not yet weighted: `losses.kd_kl`, or `losses.logits_mse` for a regression task."""
+        if self._is_regression:
+            return losses.logits_mse(student_logits, teacher_logits)
+        return losses.kd_kl(student_logits, teacher_logits, self.args.temperature, self.args.kd_reduction)
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether any part of the loss uses the teacher."""
+        return self.args.alpha > 0
+
+    # ---- one step ----
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        """The distillation loss of one micro-batch, weighted by its share of the optimizer step's rows."""
+        teacher_outputs = self._teacher_outputs(inputs) if self.needs_teacher else None
+        student = self.accelerator.unwrap_model(model, keep_torch_compile=False)
+
+        def add_loss(_module: nn.Module, _args: Any, outputs: Any) -> dict[str, Any]:
+            parts = self.distillation_loss(outputs, teacher_outputs, inputs)
+            return {"loss": torch.stack(list(parts.values())).sum(), "parts": parts, "logits": outputs.logits.detach()}
+
+        # The loss is computed inside the wrapped model's forward: there DDP sees every module that takes part and
+        # every output that gets a gradient, whichever parts of the student a loss uses.
+        hook = student.register_forward_hook(add_loss)
+        try:
+            outputs = model(**self._inputs_of(student, inputs), **self.student_forward_kwargs)
+        finally:
+            hook.remove()
+        share = self._share_of_step(inputs, num_items_in_batch)
+        self._window.add(outputs["parts"], share)
+        loss = outputs["loss"] * share
+        return (loss, {"loss": loss, "logits": outputs["logits"]}) if return_outputs else loss
+
+    def _teacher_outputs(self, inputs: dict[str, Tensor]) -> Any:
+        if self._teacher_cache is not None:
+            if ROW_COLUMN not in inputs:
+                raise ValueError(
+                    f"The data collator dropped the column {ROW_COLUMN}, which joins the teacher cache to the rows; "
+                    "let it through, or leave teacher_cache_dir out."
+                )
+            return ModelOutput(self._teacher_cache[inputs[ROW_COLUMN]])
+        # Not `inference_mode`, whose tensors cannot take part in the student's backward pass. The Trainer's autocast
+        # lives in the student's forward, so the teacher needs its own.
+        with torch.no_grad(), self.accelerator.autocast():
+            return self.teacher_forward(inputs)
+
+    def _share_of_step(self, inputs: dict[str, Tensor], num_rows: Tensor | int | None) -> Tensor | float:
+        """How much of the optimizer step this micro-batch is; DDP averages over processes, hence their number."""
+        if num_rows is None:
+            return 1.0
+        return find_batch_size(inputs) * self.args.world_size / num_rows
+
+    def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> Tensor | None:
+        """The rows of one optimizer step, over all its micro-batches and processes."""
+        if not batch_samples:
+            return None
+        rows = torch.tensor(float(sum(find_batch_size(batch) for batch in batch_samples)), device=device)
+        return self.accelerator.reduce(rows, reduction="sum") if self.args.world_size > 1 else rows
+
+    def prediction_step(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """Evaluates the student alone: `eval_loss` is the loss on labels, and the teacher costs nothing."""
+        inputs = self._prepare_inputs(inputs)
+        labels = inputs.get("labels")
+        with torch.no_grad(), self.compute_loss_context_manager():
+            outputs = model(**self._inputs_of(self.model, inputs))
+            loss = None if labels is None else self.task_loss(outputs, inputs)
+        return (loss, None, None) if prediction_loss_only else (loss, outputs.logits.detach(), labels)
+
+    # ---- logs ----
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Adds the parts of the loss, averaged over the logging window and over processes."""
+        if "loss" in logs:
+            logs.update(self._window.averages(self.accelerator))
+        super().log(logs, start_time)
+
+    # ---- data ----
+
+    def _set_signature_columns_if_needed(self) -> None:
+        if self._signature_columns is None:
+            super()._set_signature_columns_if_needed()
+            # A DistilBERT student does not know the token types that its BERT teacher needs.
+            teacher = self._forward_arguments(self.teacher_model) if self.teacher_model is not None else set()
+            self._signature_columns = [*dict.fromkeys([*self._signature_columns, *sorted(teacher), ROW_COLUMN])]
+
+    def _forward_arguments(self, model: nn.Module) -> set[str]:
+        if id(model) not in self._accepted:
+            self._accepted[id(model)] = set(inspect.signature(model.forward).parameters) - {"kwargs"}
+        return self._accepted[id(model)]
+
+    def _inputs_of(self, model: nn.Module, inputs: dict[str, Any]) -> dict[str, Any]:
+        """The columns that a model accepts. Not the labels: its head would compute a loss that nobody uses."""
+        accepted = self._forward_arguments(model)
+        return {name: value for name, value in inputs.items() if name in accepted and name != "labels"}
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler | None:
+        dataset = train_dataset if train_dataset is not None else self.train_dataset
+        lengths = self._row_lengths(dataset) if self.args.train_sampling_strategy == "group_by_length" else None
+        if lengths is None:
+            return super()._get_train_sampler(train_dataset)
+        rows_of_a_step = self._train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+        seed = self.args.data_seed if self.args.data_seed is not None else self.args.seed
+        return LengthGroupedSampler(lengths, rows_of_a_step, seed)
+
+    def _row_lengths(self, dataset: Any) -> list[int] | None:
+        """Tokens of each row; None where they cannot be known (an iterable data set, rows without input_ids)."""
+        if dataset is None or not hasattr(dataset, "__len__") or len(dataset) == 0:
+            return None
+        if isinstance(dataset, datasets.Dataset):
+            if self.args.length_column_name in dataset.column_names:
+                return list(dataset[self.args.length_column_name])
+            has_ids = "input_ids" in dataset.column_names
+            return [len(ids) for ids in dataset["input_ids"]] if has_ids else None
+        first = dataset[0]
+        if not (isinstance(first, dict) and "input_ids" in first):
+            return None
+        return [len(dataset[row]["input_ids"]) for row in range(len(dataset))]
+
+    def _get_eval_sampler(self, eval_dataset: Any) -> Sampler | None:
+        """Always the data set's own order: the stock sampler lets `group_by_length` reorder predictions."""
+        if eval_dataset is None or not hasattr(eval_dataset, "__len__") or self.args.world_size > 1:
+            return None
+        return SequentialSampler(eval_dataset)
+
+    # ---- checkpoints ----
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> TrainOutput:
+        """Train the student, as `transformers.Trainer.train`.
+
+        `resume_from_checkpoint=True` goes on from the newest whole checkpoint (a killed run may leave a torn one),
+        or from the start when there is none. A run that had finished is loaded and not trained further.
+        """
+        self._check_labels_present()
+        self._prepare_teacher_cache()
+        self._window = _LossWindow()
+        if resume_from_checkpoint is True:
+            resume_from_checkpoint = last_checkpoint(self.args.output_dir)
+        with self._extra_modules_attached():
+            if isinstance(resume_from_checkpoint, str) and self._has_finished(resume_from_checkpoint):
+                return self._load_finished(resume_from_checkpoint)
+            return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+
+    def _has_finished(self, checkpoint: str) -> bool:
+        # Resuming a finished run would take one more optimizer step.
+        state = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
+        *_, max_steps = self.set_initial_training_values(self.args, self.get_train_dataloader())
+        return state.global_step >= max_steps
+
+    def _load_finished(self, checkpoint: str) -> TrainOutput:
+        self._load_from_checkpoint(checkpoint)
+        self.state = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
+        best = self.state.best_model_checkpoint
+        if self.args.load_best_model_at_end and best is not None and Path(best).is_dir():
+            self._load_best_model()
+        return TrainOutput(self.state.global_step, 0.0, {})
+
+    @contextlib.contextmanager
+    def _extra_modules_attached(self) -> Iterator[None]:
+        """While training, the extra modules are part of the student: optimizer, DDP and checkpoints see them."""
+        if not len(self.extra_modules):
+            yield
+            return
+        self.extra_modules.to(self.args.device)
+        self.model.add_module(_EXTRA_MODULES, self.extra_modules)
+        try:
+            yield
+        finally:
+            delattr(self.accelerator.unwrap_model(self.model, keep_torch_compile=False), _EXTRA_MODULES)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
+        """Writes the student alone; a checkpoint also gets the extra modules, in a file of their own."""
+        output_dir = output_dir if output_dir is not None else self.args.output_dir
+        is_checkpoint = Path(output_dir).name.startswith(f"{PREFIX_CHECKPOINT_DIR}-")
+        state = state_dict if state_dict is not None else self.model.state_dict()
+        prefix = f"{_EXTRA_MODULES}."
+        extra = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+        if extra:
+            state_dict = {name: tensor for name, tensor in state.items() if not name.startswith(prefix)}
+        super()._save(output_dir, state_dict=state_dict)
+        if not self.args.should_save:
+            return
+        if extra and is_checkpoint:
+            save_file({name: tensor.contiguous() for name, tensor in extra.items()}, Path(output_dir) / _EXTRA_FILE)
+        if not is_checkpoint:
+            # A model that leaves is config, weights and tokenizer; pickled training arguments are for resuming.
+            (Path(output_dir) / "training_args.bin").unlink(missing_ok=True)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        self._load_extra_modules(resume_from_checkpoint)
+
+    def _load_best_model(self) -> None:
+        super()._load_best_model()
+        self._load_extra_modules(str(self.state.best_model_checkpoint))
+
+    def _load_extra_modules(self, checkpoint: str) -> None:
+        if not len(self.extra_modules):
+            return
+        path = Path(checkpoint) / _EXTRA_FILE
+        if not path.is_file():
+            raise ValueError(
+                f"The checkpoint {checkpoint} has no {_EXTRA_FILE}, but this run trains {', '.join(self.extra_modules)} "
+                "along with the student; resume with the settings it was written with, or start anew."
+            )
+        self.extra_modules.load_state_dict(load_file(path))
+
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        # The extra modules have a file of their own and are not missing.
+        missing = [name for name in load_result.missing_keys if not name.startswith(_EXTRA_MODULES)]
+        super()._issue_warnings_after_load(type(load_result)(missing, load_result.unexpected_keys))
+
+    # ---- teacher ----
+
+    def _load(self, model: Any) -> Any:
+        # A checkpoint's own dtype may be half: students and teachers start in float32.
+        return self.auto_model_class.from_pretrained(model, dtype=torch.float32) if isinstance(model, str) else model
+
+    def _set_up_teacher(self) -> None:
+        if self.teacher_model is None:
+            if self.needs_teacher:
+                raise ValueError(
+                    f"{type(self).__name__} needs a teacher_model: the loss has a part that comes from the teacher "
+                    f"(alpha={self.args.alpha}). For plain fine-tuning use DistillationTrainer with alpha=0."
+                )
+            return
+        self._check_teacher()
+        # Replicated on every process: an encoder is small, and DDP or FSDP must not touch a frozen model.
+        self.teacher_model.to(self.args.device)
+        self.teacher_model.eval().requires_grad_(False)
+
+    def _check_teacher(self) -> None:
+        assert self.teacher_model is not None
+        student, teacher = self.model.config, self.teacher_model.config
+        if student.vocab_size != teacher.vocab_size:
+            raise ValueError(
+                f"The student's vocabulary has {student.vocab_size} entries and the teacher's {teacher.vocab_size}; both "
+                "read the same token ids, so they must share one tokenizer."
+            )
+        given = self.args.teacher_labels or label_names(teacher)
+        self._label_permutation = label_permutation(label_names(student), given)
+
+    def _prepare_teacher_cache(self) -> None:
+        if self.args.teacher_cache_dir is None or not self.needs_teacher or self._teacher_cache is not None:
+            return
+        if not hasattr(self.train_dataset, "__len__"):
+            raise ValueError("teacher_cache_dir needs a training set with a length: rows are joined to it by number.")
+        assert self.teacher_model is not None
+        columns = sorted(self._forward_arguments(self.teacher_model) - {"labels"})
+        settings = {
+            "trainer": f"{type(self).__module__}.{type(self).__qualname__}",
+            "forward": self.teacher_forward_kwargs,
+            "labels": self._label_permutation,
+            "precision": str(self.accelerator.mixed_precision),
+            "dtype": self.args.teacher_cache_dtype,
+        }
+        name = fingerprint(self.teacher_model, self.train_dataset, columns, settings)
+        folder = Path(self.args.teacher_cache_dir) / name
+        num_rows = len(self.train_dataset)
+        with self.args.main_process_first(local=False, desc="teacher cache"):
+            cache = TeacherCache.open(folder, num_rows)
+            if cache is None:
+                batches = self._teacher_batches()
+                cache = TeacherCache.build(folder, num_rows, batches, self._cacheable, self.args.teacher_cache_dtype)
+        self._teacher_cache = cache
+        if isinstance(self.train_dataset, datasets.Dataset):
+            self.train_dataset = self.train_dataset.add_column(ROW_COLUMN, list(range(num_rows)))
+        else:
+            self.train_dataset = WithRows(self.train_dataset)
+
+    def _cacheable(self, inputs: dict[str, Any]) -> dict[str, Tensor]:
+        outputs = dict(self._teacher_outputs(self._prepare_inputs(inputs)))
+        other = [name for name, value in outputs.items() if not isinstance(value, Tensor)]
+        if other:
+            raise ValueError(
+                f"The teacher's outputs {', '.join(other)} cannot be cached: return tensors with one entry per row from "
+                "teacher_forward, or leave teacher_cache_dir out."
+            )
+        return outputs
+
+    def _teacher_batches(self) -> Iterator[tuple[Sequence[int], Any]]:
+        """Batches of all training rows, sorted by length, with the numbers of their rows."""
+        dataset, collate = self.train_dataset, self.data_collator
+        if isinstance(dataset, datasets.Dataset):
+            dataset = self._remove_unused_columns(dataset, description="training")
+        else:
+            collate = self._get_collator_with_removed_columns(collate, description="training")
+        lengths = self._row_lengths(dataset)
+        rows = sorted(range(len(dataset)), key=lengths.__getitem__) if lengths else list(range(len(dataset)))
+        size = self.args.eval_batch_size
+        starts = range(0, len(rows), size)
+        for start in tqdm(starts, desc="Teacher cache", unit="batch", disable=self.args.disable_tqdm):
+            batch = rows[start : start + size]
+            yield batch, collate([dataset[row] for row in batch])
+
+    # ---- checks ----
+
+    @property
+    def _is_regression(self) -> bool:
+        config = self.model.config
+        return config.num_labels == 1 or config.problem_type == "regression"
+
+    def _check_processes(self) -> None:
+        if self.args.n_gpu > 1:
+            raise ValueError(
+                f"{self.args.n_gpu} GPUs are visible to one process: start one process per GPU with `accelerate launch` or "
+                "`torchrun --nproc_per_node`, or choose one with CUDA_VISIBLE_DEVICES."
+            )
+
+    def _check_data_labels(self) -> None:
+        """A data set with named labels must list them in the student's order."""
+        if self.model is None or getattr(self.model.config, "problem_type", None) == "multi_label_classification":
+            raise ValueError("bertkd distils single-label classification and regression, not multi-label models.")
+        for dataset in (self.train_dataset, self.eval_dataset):
+            feature = _label_feature(dataset)
+            if isinstance(feature, datasets.ClassLabel):
+                wanted = label_names(self.model.config)
+                order = label_permutation(wanted, feature.names, given_by="the data set")
+                if order is not None:
+                    raise ValueError(
+                        f"The data set lists its labels as {', '.join(feature.names)} and the student as "
+                        f"{', '.join(wanted)}: use `dataset.align_labels_with_mapping(student.config.label2id, ...)`, or "
+                        "make the student with the data set's order."
+                    )
+
+    def _check_labels_present(self) -> None:
+        dataset = self.train_dataset
+        if self.args.alpha < 1 and isinstance(dataset, datasets.Dataset) and _label_feature(dataset) is None:
+            raise ValueError(
+                f"The training set has no label column (it has {', '.join(dataset.column_names)}) but alpha is "
+                f"{self.args.alpha}; give labelled rows, or set alpha=1 to learn from the teacher alone."
+            )
+
+
+class _LossWindow:
+    """Sums of the loss parts since the last log, kept on the device: no step waits for a value."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, Tensor] = {}
+        self.weight: Tensor | float = 0.0
+
+    def add(self, parts: dict[str, Tensor], share: Tensor | float) -> None:
+        for name, part in parts.items():
+            self.sums[name] = self.sums.get(name, 0.0) + part.detach().float() * share
+        self.weight = self.weight + share
+
+    def averages(self, accelerator: Any) -> dict[str, float]:
+        """Averages over the window and all processes; starts a new window."""
+        names = sorted(self.sums)
+        if not names:
+            return {}
+        device = self.sums[names[0]].device
+        weight = torch.as_tensor(self.weight, dtype=torch.float32, device=device)
+        totals = accelerator.reduce(torch.stack([*(self.sums[name] for name in names), weight]), reduction="sum")
+        *sums, weight = totals.tolist()
+        self.sums, self.weight = {}, 0.0
+        return {name: value / weight for name, value in zip(names, sums, strict=True)}
+
+
+def _label_feature(dataset: Any) -> Any:
+    """The feature of a `datasets` label column; None when there is none."""
+    if not isinstance(dataset, datasets.Dataset):
+        return None
+    return next((dataset.features[name] for name in ("labels", "label", "label_ids") if name in dataset.features), None)
+
+
+def last_checkpoint(output_dir: str | Path) -> str | None:
+    """The newest whole checkpoint in a folder, or None.
+
+    The Trainer writes `trainer_state.json` last; a folder without a readable one was torn by a kill.
+    """
+    folders = Path(output_dir).glob(f"{PREFIX_CHECKPOINT_DIR}-*")
+    numbered = [f for f in folders if f.name.removeprefix(f"{PREFIX_CHECKPOINT_DIR}-").isdigit()]
+    for folder in sorted(numbered, key=lambda f: int(f.name.rpartition("-")[2]), reverse=True):
+        with contextlib.suppress(OSError, ValueError):
+            json.loads((folder / TRAINER_STATE_NAME).read_text())
+            return str(folder)
+    return None

@@ -1,0 +1,170 @@
+"""Every distillation loss, as a pure function on tensors.
+
+The original implementations differ most in their *reductions*, which changes a loss by factors of up to the hidden
+size; each docstring therefore writes the reduction out. All losses are computed in float32 with autocast switched
+off: CPU autocast would keep softmax and normalisation in bfloat16, and half precision overflows on a squared error.
+Gradients flow into the student's tensors only as far as the caller lets them: teacher tensors are not detached here.
+"""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+__all__ = ["kd_kl", "logits_mse", "patient_loss", "soft_cross_entropy"]
+
+P = ParamSpec("P")
+
+
+def _in_float32(loss: Callable[P, Tensor]) -> Callable[P, Tensor]:
+    """Run `loss` with its tensors in float32 and autocast switched off, on whatever device they are."""
+
+    def as_float32(value: object) -> object:
+        return value.float() if isinstance(value, Tensor) and value.is_floating_point() else value
+
+    @wraps(loss)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> Tensor:
+        device = next(v.device.type for v in (*args, *kwargs.values()) if isinstance(v, Tensor))
+        with torch.autocast(device, enabled=False):
+            converted = {name: as_float32(value) for name, value in kwargs.items()}
+            return loss(*map(as_float32, args), **converted)  # type: ignore[arg-type]
+
+    return wrapper
+
+
+def _check_same_shape(student: Tensor, teacher: Tensor, what: str) -> None:
+    # A broadcast would silently give a plausible number.
+    if student.shape != teacher.shape:
+        raise ValueError(
+            f"{what}: the student's tensor has shape {tuple(student.shape)} and the teacher's "
+            f"{tuple(teacher.shape)}; they must be equal."
+        )
+
+
+def _check_temperature(temperature: float) -> None:
+    if not temperature > 0:
+        raise ValueError(f"temperature must be greater than 0, not {temperature}.")
+
+
+def _reduce_classes(elements: Tensor, reduction: str) -> Tensor:
+    """Sum over classes, then the mean over rows ("batchmean"); or the mean over both ("mean")."""
+    if reduction == "batchmean":
+        return elements.sum(dim=-1).mean()
+    if reduction == "mean":
+        # Written out instead of F.kl_div(..., reduction="mean"), whose meaning torch has announced to change.
+        return elements.mean()
+    raise ValueError(f'reduction must be "batchmean" or "mean", not {reduction!r}.')
+
+
+@_in_float32
+def soft_cross_entropy(
+    student_logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0, reduction: str = "batchmean"
+) -> Tensor:
+    """Cross entropy between softened distributions: `- sum_c p_t(c) log p_s(c)`, both at `temperature`.
+
+    No T² factor. This is Patient-KD's L_DS (arXiv 1908.09355, eq. 3) averaged instead of summed over rows, and
+    TinyBERT's prediction loss (arXiv 1909.10351, eq. 10). Its gradient is that of the KL divergence.
+
+    Args:
+        student_logits: (..., C).
+        teacher_logits: (..., C).
+        temperature: divides both logits; greater than 0.
+        reduction: "batchmean" sums over the C classes and averages over all other dimensions; "mean" averages over
+            classes as well, i.e. divides by C once more (TinyBERT's released code).
+
+    Returns:
+        A scalar.
+
+    Raises:
+        ValueError: shapes differ, `temperature` is not positive, or `reduction` is unknown.
+    """
+    _check_same_shape(student_logits, teacher_logits, "soft_cross_entropy")
+    _check_temperature(temperature)
+    teacher = F.softmax(teacher_logits / temperature, dim=-1)
+    student = F.log_softmax(student_logits / temperature, dim=-1)
+    return _reduce_classes(-teacher * student, reduction)
+
+
+@_in_float32
+def kd_kl(
+    student_logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0, reduction: str = "batchmean"
+) -> Tensor:
+    """Hinton's distillation loss: `T² · KL(p_t || p_s)`, both distributions at `temperature` (arXiv 1503.02531).
+
+    T² keeps the gradient's size when T changes.
+
+    Args:
+        student_logits: (..., C).
+        teacher_logits: (..., C).
+        temperature: T, divides both logits; greater than 0.
+        reduction: "batchmean" sums over the C classes and averages over rows (DistilBERT, and the usual recipe);
+            "mean" divides by rows *and* classes (the Patient-KD authors' code): exactly `batchmean / C`.
+
+    Returns:
+        A scalar.
+
+    Raises:
+        ValueError: shapes differ, `temperature` is not positive, or `reduction` is unknown.
+    """
+    _check_same_shape(student_logits, teacher_logits, "kd_kl")
+    _check_temperature(temperature)
+    teacher = F.log_softmax(teacher_logits / temperature, dim=-1)
+    student = F.log_softmax(student_logits / temperature, dim=-1)
+    return _reduce_classes(teacher.exp() * (teacher - student), reduction) * temperature**2
+
+
+@_in_float32
+def logits_mse(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
+    """Mean squared error over all elements: how a regression task (one logit, STS-B) is distilled.
+
+    A softmax over one logit is constant, so its KL has no gradient; neither original supports regression.
+
+    Args:
+        student_logits: any shape.
+        teacher_logits: the same shape.
+
+    Raises:
+        ValueError: shapes differ.
+    """
+    _check_same_shape(student_logits, teacher_logits, "logits_mse")
+    return F.mse_loss(student_logits, teacher_logits)
+
+
+@_in_float32
+def patient_loss(
+    student_cls: Tensor, teacher_cls: Tensor, normalize: bool = True, reduction: str = "mean"
+) -> Tensor:
+    """Patient-KD's loss between [CLS] states of matched layers (arXiv 1908.09355, eq. 5).
+
+    With `d = h_s/||h_s||₂ - h_t/||h_t||₂` (or the plain difference when `normalize` is False):
+
+    - reduction "mean": `mean over rows, layers and dimensions of d²`, the authors' code. It is the paper's squared
+      distance, averaged over layers, divided by H: their β of 100 weights a squared distance by 100 / 768.
+    - reduction "batchmean": `mean over rows of the sum over layers and dimensions of d²`, the paper's formula with
+      its sum over rows replaced by the mean.
+
+    The authors also cast the result to half precision, which overflows; that is not repeated here.
+
+    Args:
+        student_cls: (B, L, H), L matched layers.
+        teacher_cls: (B, L, H).
+        normalize: divide each vector by its length first, as the paper; the authors' best settings on the large
+            tasks do not.
+        reduction: "mean" or "batchmean".
+
+    Returns:
+        A scalar.
+
+    Raises:
+        ValueError: not three dimensions, shapes differ, or `reduction` is unknown.
+    """
+    if student_cls.dim() != 3:
+        raise ValueError(f"patient_loss expects (batch, layers, hidden), not a tensor of {student_cls.dim()} dimensions.")
+    _check_same_shape(student_cls, teacher_cls, "patient_loss")
+    if normalize:
+        student_cls, teacher_cls = F.normalize(student_cls, dim=-1), F.normalize(teacher_cls, dim=-1)
+    squared = (student_cls - teacher_cls).square()
+    return _reduce_classes(squared.flatten(1), reduction)

@@ -1,0 +1,109 @@
+"""Where each encoder family keeps its parts.
+
+One table instead of copies of the models: everything in bertkd that reads or changes a part of a stock
+`transformers` model finds it here.
+"""
+
+from dataclasses import dataclass
+
+from torch import nn
+from transformers import PretrainedConfig, PreTrainedModel
+
+__all__ = ["FAMILIES", "Family", "encoder_layers", "family_of"]
+
+
+@dataclass(frozen=True)
+class Family:
+    """Module paths of one `model_type`.
+
+    `layers`, `embeddings` and `pooler` start at the base model (`model.base_model`), the parts of a layer at the
+    layer, and `head` at the sequence-classification model. None means that the family has no such part.
+    """
+
+    layers: str
+    query: str
+    key: str
+    value: str
+    attention_output: str  # the projection after the heads are joined: heads are its input columns
+    attention_norm: str
+    ffn_in: str
+    ffn_out: str  # the projection after the activation: neurons are its input columns
+    ffn_norm: str
+    pooler: str | None
+    head: tuple[str, ...]
+    embeddings: str = "embeddings"
+    word_embeddings: str = "embeddings.word_embeddings"
+    position_embeddings: str = "embeddings.position_embeddings"
+    token_type_embeddings: str | None = "embeddings.token_type_embeddings"
+    embeddings_norm: str = "embeddings.LayerNorm"
+    embeddings_projection: str | None = None
+
+
+def _bert_like(pooler: str | None, head: tuple[str, ...], embeddings_projection: str | None = None) -> Family:
+    return Family(
+        layers="encoder.layer",
+        query="attention.self.query",
+        key="attention.self.key",
+        value="attention.self.value",
+        attention_output="attention.output.dense",
+        attention_norm="attention.output.LayerNorm",
+        ffn_in="intermediate.dense",
+        ffn_out="output.dense",
+        ffn_norm="output.LayerNorm",
+        pooler=pooler,
+        head=head,
+        embeddings_projection=embeddings_projection,
+    )
+
+
+_ROBERTA = _bert_like(pooler=None, head=("classifier.dense", "classifier.out_proj"))
+
+FAMILIES: dict[str, Family] = {
+    "bert": _bert_like(pooler="pooler.dense", head=("classifier",)),
+    "roberta": _ROBERTA,
+    "xlm-roberta": _ROBERTA,
+    # ELECTRA projects its embeddings only where they are narrower than the layers.
+    "electra": _bert_like(
+        pooler=None, head=("classifier.dense", "classifier.out_proj"), embeddings_projection="embeddings_project"
+    ),
+    "distilbert": Family(
+        layers="transformer.layer",
+        query="attention.q_lin",
+        key="attention.k_lin",
+        value="attention.v_lin",
+        attention_output="attention.out_lin",
+        attention_norm="sa_layer_norm",
+        ffn_in="ffn.lin1",
+        ffn_out="ffn.lin2",
+        ffn_norm="output_layer_norm",
+        pooler=None,
+        head=("pre_classifier", "classifier"),
+        token_type_embeddings=None,
+    ),
+}
+
+
+def family_of(model: PreTrainedModel | PretrainedConfig) -> Family:
+    """The table's row for a model or its config.
+
+    Raises:
+        ValueError: the model's `model_type` is not supported; the message lists those that are.
+    """
+    config = model if isinstance(model, PretrainedConfig) else model.config
+    if config.model_type not in FAMILIES:
+        raise ValueError(
+            f"bertkd does not know where a model of type {config.model_type!r} keeps its layers; supported types: "
+            f"{', '.join(FAMILIES)}."
+        )
+    return FAMILIES[config.model_type]
+
+
+def encoder_layers(model: PreTrainedModel) -> nn.ModuleList:
+    """The transformer layers of a model with or without a head.
+
+    Raises:
+        ValueError: an unsupported `model_type`.
+    """
+    layers = model.base_model.get_submodule(family_of(model).layers)
+    assert isinstance(layers, nn.ModuleList)  # true of every row above; tells mypy
+    return layers

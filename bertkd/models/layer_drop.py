@@ -1,0 +1,98 @@
+"""Students with fewer layers: an ordinary model of the same class with some of its layers."""
+
+import copy
+from collections.abc import Sequence
+from typing import TypeVar
+
+from transformers import PreTrainedModel
+
+from bertkd.models.families import family_of
+
+__all__ = ["LAYER_STRATEGIES", "drop_layers", "layers_to_keep"]
+
+Model = TypeVar("Model", bound=PreTrainedModel)
+
+LAYER_STRATEGIES = ("first", "every", "last")
+
+
+def layers_to_keep(strategy: str, teacher_layers: int, student_layers: int) -> list[int]:
+    """The 0-based layers that a student starts from.
+
+    Args:
+        strategy: "first" (the first n layers: the Patient-KD authors' choice), "every" (the last layer of each of n
+            equal groups: 1, 3, 5, ... when halving), "last" (the last n layers) or an explicit list such as "0,2,4".
+        teacher_layers: N, how many layers there are.
+        student_layers: n, how many to keep.
+
+    Raises:
+        ValueError: more layers than there are, an unknown strategy, or a list of another length.
+    """
+    if not 1 <= student_layers <= teacher_layers:
+        raise ValueError(f"Cannot keep {student_layers} of {teacher_layers} layers: choose between 1 and {teacher_layers}.")
+    if strategy == "first":
+        return list(range(student_layers))
+    if strategy == "last":
+        return list(range(teacher_layers - student_layers, teacher_layers))
+    if strategy == "every":
+        return [(j + 1) * teacher_layers // student_layers - 1 for j in range(student_layers)]
+    return _parse_layers(strategy, teacher_layers, student_layers)
+
+
+def _parse_layers(text: str, teacher_layers: int, student_layers: int) -> list[int]:
+    try:
+        keep = [int(item) for item in text.split(",")]
+    except ValueError:
+        raise ValueError(
+            f"Unknown layers {text!r}: give one of {', '.join(LAYER_STRATEGIES)}, or a list of 0-based layers such as 0,2,4."
+        ) from None
+    _check_layers(keep, teacher_layers)
+    if len(keep) != student_layers:
+        raise ValueError(f"The layer list {text} names {len(keep)} layers, but the student is to have {student_layers}.")
+    return keep
+
+
+def _check_layers(keep: Sequence[int], num_layers: int) -> None:
+    in_range = all(0 <= layer < num_layers for layer in keep)
+    increasing = all(a < b for a, b in zip(keep, keep[1:], strict=False))
+    if not keep or not in_range or not increasing:
+        raise ValueError(
+            f"Cannot keep layers {list(keep)} of a model with {num_layers} layers: give increasing numbers from 0 to "
+            f"{num_layers - 1}."
+        )
+
+
+def drop_layers(model: Model, keep: Sequence[int]) -> Model:
+    """A new model of the same class with the layers `keep` of `model`; everything else is copied.
+
+    The result is an ordinary checkpoint: `save_pretrained` and plain `transformers` load it again. `model` and its
+    config are left as they are. The new model is on the same device, in the same dtype and mode.
+
+    Args:
+        model: any model, with or without a head, of a family in `bertkd.models.families`.
+        keep: 0-based layers, increasing, e.g. `[0, 2, 4]`.
+
+    Raises:
+        ValueError: `keep` is empty, out of range or not increasing, or the `model_type` is not supported.
+    """
+    prefix = f"{family_of(model).layers}."
+    _check_layers(keep, model.config.num_hidden_layers)
+    config = copy.deepcopy(model.config)
+    config.num_hidden_layers = len(keep)
+    student = type(model)(config)
+    student.load_state_dict(_renumber(model.state_dict(), prefix, {old: new for new, old in enumerate(keep)}))
+    student.to(device=model.device, dtype=model.dtype)
+    return student.train(model.training)
+
+
+def _renumber(state: dict, prefix: str, numbers: dict[int, int]) -> dict:
+    """The state dict with layer `old` under the number `numbers[old]`, and without the layers not named there."""
+    renamed = {}
+    for name, tensor in state.items():
+        before, found, rest = name.partition(prefix)
+        if not found or (before and not before.endswith(".")):
+            renamed[name] = tensor
+            continue
+        number, _, part = rest.partition(".")
+        if int(number) in numbers:
+            renamed[f"{before}{prefix}{numbers[int(number)]}.{part}"] = tensor
+    return renamed

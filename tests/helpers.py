@@ -1,0 +1,85 @@
+"""Tiny random models and rows of tokens."""
+
+from typing import Any
+
+import torch
+from datasets import Dataset
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    DistilBertConfig,
+    DistilBertForSequenceClassification,
+    ElectraConfig,
+    ElectraForSequenceClassification,
+    PreTrainedModel,
+    RobertaConfig,
+    RobertaForSequenceClassification,
+    XLMRobertaConfig,
+    XLMRobertaForSequenceClassification,
+)
+
+VOCABULARY = 50
+PAD = {"bert": 0, "roberta": 1, "xlm-roberta": 1, "electra": 0, "distilbert": 0}
+_CLASSES: dict[str, tuple[Any, Any]] = {
+    "bert": (BertConfig, BertForSequenceClassification),
+    "roberta": (RobertaConfig, RobertaForSequenceClassification),
+    "xlm-roberta": (XLMRobertaConfig, XLMRobertaForSequenceClassification),
+    "electra": (ElectraConfig, ElectraForSequenceClassification),
+    "distilbert": (DistilBertConfig, DistilBertForSequenceClassification),
+}
+
+
+def tiny_model(
+    family: str = "bert", layers: int = 2, hidden: int = 16, seed: int = 0, dropout: float = 0.0, **settings: Any
+) -> PreTrainedModel:
+    """A random classifier whose outputs differ visibly from row to row."""
+    config_class, model_class = _CLASSES[family]
+    names = {"hidden_size": hidden, "num_hidden_layers": layers, "num_attention_heads": 2, "intermediate_size": 24}
+    rates = {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout, "classifier_dropout": dropout}
+    if family == "distilbert":
+        names = {"dim": hidden, "n_layers": layers, "n_heads": 2, "hidden_dim": 24}
+        rates = {"dropout": dropout, "attention_dropout": dropout, "seq_classif_dropout": dropout}
+    if family == "electra":
+        names["embedding_size"] = 12
+    torch.manual_seed(seed)
+    settings = {"num_labels": 3, "initializer_range": 0.3, **settings}
+    shared = {"vocab_size": VOCABULARY, "max_position_embeddings": 40, "pad_token_id": PAD[family]}
+    return model_class(config_class(**shared, **names, **rates, **settings)).eval()
+
+
+def rows(count: int = 32, labels: int = 3, seed: int = 0, pairs: bool = False) -> list[dict[str, Any]]:
+    """Rows of random tokens of different lengths; with `pairs`, the second half of each is segment 1."""
+    generator = torch.Generator().manual_seed(seed)
+    made = []
+    for i in range(count):
+        length = int(torch.randint(4, 20, (1,), generator=generator))
+        row: dict[str, Any] = {
+            "input_ids": torch.randint(3, VOCABULARY, (length,), generator=generator).tolist(),
+            "attention_mask": [1] * length,
+            "labels": i % labels if labels > 1 else float(i % 5),
+        }
+        if pairs:
+            row["token_type_ids"] = [0] * (length // 2) + [1] * (length - length // 2)
+        made.append(row)
+    return made
+
+
+def dataset(count: int = 32, **settings: Any) -> Dataset:
+    return Dataset.from_list(rows(count, **settings))
+
+
+class Collator:
+    """Pads to the longest row of a batch."""
+
+    def __init__(self, pad: int = 0) -> None:
+        self.padding = {"input_ids": pad, "attention_mask": 0, "token_type_ids": 0}
+
+    def __call__(self, features: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        longest = max(len(feature["input_ids"]) for feature in features)
+        batch = {}
+        for name in features[0]:
+            values = [feature[name] for feature in features]
+            if name in self.padding:
+                values = [value + [self.padding[name]] * (longest - len(value)) for value in values]
+            batch[name] = torch.tensor(values)
+        return batch
