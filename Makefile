@@ -1,0 +1,53 @@
+# Everything runs in .venv, which is made once and again when pyproject.toml or constraints.txt has changed.
+# Another interpreter: make test PYTHON=python3.12. pip's own settings (PIP_INDEX_URL, ...) are taken from the environment.
+
+PYTHON ?= python3
+ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+INSTALLING := $(VENV)/.installing
+
+# With idle OpenMP threads spinning, two processes on two cores take several times as long.
+export OMP_WAIT_POLICY := PASSIVE
+export TOKENIZERS_PARALLELISM := false
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help venv demo test style results clean
+
+help:  ## Show what can be made (the default)
+	@echo "make TARGET [ARGS='more arguments for the command'] [PYTHON=python3]"
+	@echo
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-10s %s\n", $$1, $$2 }'
+
+venv: $(INSTALLED)  ## Make the environment in .venv (every target below does so where needed)
+
+# The mark is there while pip runs: where it is found, an installation was cut short, and a package may be half there.
+$(INSTALLED): pyproject.toml constraints.txt
+	@echo "Installing bertkd and its requirements into $(VENV) (once, some minutes)"
+	@if [ -e $(INSTALLING) ]; then rm -rf $(VENV); fi
+	@mkdir -p $(VENV) && touch $(INSTALLING)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt --editable '.[demo,dev]'
+	@rm -f $(INSTALLING) && touch $(INSTALLED)
+
+demo: $(INSTALLED)  ## Distil a small model on the built-in data: table, chart, results file and model folder
+	$(BIN)/python recipes/demo.py $(ARGS)
+
+test: $(INSTALLED)  ## Run all tests
+	$(BIN)/python -m pytest $(ARGS)
+
+style: $(INSTALLED)  ## Check style, formatting, the floors of the package and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/mypy
+
+results: $(INSTALLED)  ## Make the tables and charts of docs/ again from the results files
+	$(BIN)/python recipes/collect_results.py $(ARGS)
+
+clean:  ## Remove the environment, caches and build outputs (not what recipes wrote)
+	rm -rf $(VENV) build dist bertkd.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	find bertkd recipes tests -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true

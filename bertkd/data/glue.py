@@ -1,0 +1,281 @@
+"""The nine GLUE tasks and the AX diagnostic set, from the hub or from a folder of the official tsv files.
+
+Both give the columns, labels and label order of `nyu-mll/glue`, so what is trained on one can be evaluated on the
+other. A tsv is read here and not by a csv reader: quotes have no meaning in it, and a bad row should be named.
+"""
+
+import hashlib
+import logging
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import datasets
+from datasets import ClassLabel, Dataset, DatasetDict, Features, NamedSplit, Value
+from datasets.exceptions import DatasetGenerationError
+from huggingface_hub.errors import HfHubHTTPError
+
+__all__ = ["GLUE_TASKS", "Task", "load_glue"]
+
+logger = logging.getLogger(__name__)
+
+HUB_NAME = "nyu-mll/glue"
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a data set asks for.
+
+    Args:
+        name: Its name on the hub, e.g. "sst2"; "files" for one's own files.
+        folder: Its folder among the official tsv files, e.g. "SST-2"; "" for one's own files.
+        text_keys: The one or two columns that hold text, in the order in which the model reads them.
+        labels: Names of the classes in the order of their ids (the hub's); empty for regression.
+        metric: The figure by which runs are selected and ranked.
+    """
+
+    name: str
+    folder: str
+    text_keys: tuple[str, ...]
+    labels: tuple[str, ...]
+    metric: str
+
+    @property
+    def is_regression(self) -> bool:
+        """Whether labels are scores and not classes."""
+        return not self.labels
+
+    @property
+    def num_labels(self) -> int:
+        """Outputs that a model needs: one per class, or 1 for regression."""
+        return len(self.labels) or 1
+
+    @property
+    def validation_splits(self) -> tuple[str, ...]:
+        """The labelled splits to evaluate on; MNLI has two, AX none."""
+        return {"mnli": ("validation_matched", "validation_mismatched"), "ax": ()}.get(self.name, ("validation",))
+
+    @property
+    def test_splits(self) -> tuple[str, ...]:
+        """The splits to predict on; MNLI has two."""
+        return ("test_matched", "test_mismatched") if self.name == "mnli" else ("test",)
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """All splits; AX has no training part."""
+        return (() if self.name == "ax" else ("train",)) + self.validation_splits + self.test_splits
+
+    @property
+    def metric_config(self) -> str:
+        """The argument of `bertkd.metrics.glue_metrics` for this task."""
+        if self.name in GLUE_TASKS:
+            return self.name
+        return "regression" if self.is_regression else "classification"
+
+    @property
+    def features(self) -> Features:
+        """The text columns (strings) and `label` (ClassLabel, or float32 for regression)."""
+        label = Value("float32") if self.is_regression else ClassLabel(names=list(self.labels))
+        return Features({key: Value("string") for key in self.text_keys} | {"label": label})
+
+
+_PAIR = ("sentence1", "sentence2")
+_NLI = ("entailment", "neutral", "contradiction")
+
+GLUE_TASKS: dict[str, Task] = {
+    task.name: task
+    for task in (
+        Task("cola", "CoLA", ("sentence",), ("unacceptable", "acceptable"), "matthews_correlation"),
+        Task("sst2", "SST-2", ("sentence",), ("negative", "positive"), "accuracy"),
+        Task("mrpc", "MRPC", _PAIR, ("not_equivalent", "equivalent"), "combined_score"),
+        Task("stsb", "STS-B", _PAIR, (), "combined_score"),
+        Task("qqp", "QQP", ("question1", "question2"), ("not_duplicate", "duplicate"), "combined_score"),
+        Task("mnli", "MNLI", ("premise", "hypothesis"), _NLI, "accuracy"),
+        Task("qnli", "QNLI", ("question", "sentence"), ("entailment", "not_entailment"), "accuracy"),
+        Task("rte", "RTE", _PAIR, ("entailment", "not_entailment"), "accuracy"),
+        Task("wnli", "WNLI", _PAIR, ("not_entailment", "entailment"), "accuracy"),
+        Task("ax", "diagnostic", ("premise", "hypothesis"), _NLI, "accuracy"),
+    )
+}
+"""The GLUE tasks by their name on the hub."""
+
+
+def load_glue(task: str, glue_dir: str | Path | None = None, splits: Sequence[str] | None = None) -> DatasetDict:
+    """A GLUE task with the hub's columns: its text keys, `label` and `idx` (the row's number in its split).
+
+    Labels are a `ClassLabel`, or float32 from 0 to 5 for "stsb". A row without a label, as in the tests, has -1.
+
+    Args:
+        task: A key of `GLUE_TASKS`.
+        glue_dir: The folder of the official tsv files, with `SST-2/train.tsv` and so on. None: the hub.
+        splits: The splits to load. None: those that are there. Other files are not opened.
+
+    Raises:
+        ConnectionError: the hub cannot be reached; the message names the ways to use local files.
+        FileNotFoundError: a requested split's file, or every file of the task, is missing.
+        ValueError: an unknown task or split, a missing column, or a row that cannot be read; the message names file,
+            line, what was expected and what was found.
+    """
+    if task not in GLUE_TASKS:
+        raise ValueError(f"Unknown GLUE task {task!r}; it is one of {', '.join(GLUE_TASKS)}.")
+    spec = GLUE_TASKS[task]
+    for split in splits or ():
+        if split not in spec.splits:
+            raise ValueError(f"{task} has no split {split!r}; its splits are {', '.join(spec.splits)}.")
+    if glue_dir is None:
+        return _load_hub(spec, splits)
+    paths = _find_files(spec, Path(glue_dir), splits)
+    return DatasetDict({split: _read(path, spec, split) for split, path in paths.items()})
+
+
+def _load_hub(task: Task, splits: Sequence[str] | None) -> DatasetDict:
+    try:
+        loaded = datasets.load_dataset(HUB_NAME, task.name)
+    except (ConnectionError, FileNotFoundError, TimeoutError, HfHubHTTPError) as error:
+        raise ConnectionError(
+            f"{HUB_NAME} cannot be loaded from the Hugging Face hub ({type(error).__name__}): give a folder of the "
+            f"official GLUE files with --glue_dir (glue_dir=), or files of your own with --train_file."
+        ) from None
+    missing = [split for split in splits or () if split not in loaded]
+    if missing:
+        raise ValueError(f"{HUB_NAME} has no split {', '.join(missing)} for {task.name}; it has {', '.join(loaded)}.")
+    return DatasetDict({split: loaded[split] for split in splits or loaded})
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """How a task's official tsv files are written.
+
+    Args:
+        text: The columns of the task's text keys.
+        label: The label's column.
+        values: How the labels are written, in the order of their ids.
+        headless: The columns of the labelled files where these have no header.
+        ragged: Whether some labelled rows are known to be cut short.
+    """
+
+    text: tuple[str, ...]
+    label: str = "label"
+    values: tuple[str, ...] = ("0", "1")
+    headless: tuple[str, ...] = ()
+    ragged: bool = False
+
+
+_LAYOUTS = {
+    "cola": _Layout(("sentence",), headless=("source", "label", "mark", "sentence")),
+    "sst2": _Layout(("sentence",)),
+    "mrpc": _Layout(("#1 String", "#2 String"), "Quality"),
+    "stsb": _Layout(_PAIR, "score", ()),
+    "qqp": _Layout(("question1", "question2"), "is_duplicate", ragged=True),
+    "mnli": _Layout(_PAIR, "gold_label", _NLI),
+    "qnli": _Layout(("question", "sentence"), values=("entailment", "not_entailment")),
+    "rte": _Layout(_PAIR, values=("entailment", "not_entailment")),
+    "wnli": _Layout(_PAIR),
+    "ax": _Layout(_PAIR, values=_NLI),
+}
+
+# Part of every fingerprint: raise it when the rows read from the same bytes change.
+_READER_VERSION = 1
+
+
+def _find_files(task: Task, glue_dir: Path, splits: Sequence[str] | None) -> dict[str, Path]:
+    files = {split: glue_dir / task.folder / _file_name(task, split) for split in splits or task.splits}
+    found = {split: path for split, path in files.items() if path.is_file()}
+    missing = [f"{path} (split {split})" for split, path in files.items() if split not in found]
+    if missing and (splits or not found):
+        raise FileNotFoundError(
+            f"No file for {task.name}: {', '.join(missing)}; --glue_dir (glue_dir=) must be the folder that holds "
+            f"{task.folder}/ with the official GLUE files."
+        )
+    return found
+
+
+def _file_name(task: Task, split: str) -> str:
+    return "diagnostic.tsv" if task.name == "ax" else f"{split.replace('validation', 'dev')}.tsv"
+
+
+def _read(path: Path, task: Task, split: str) -> Dataset:
+    # On disk and named by content, so that whatever is mapped over it (tokenisation) is cached from run to run.
+    try:
+        return Dataset.from_generator(
+            lambda: _examples(path, task, split),
+            features=Features({**task.features, "idx": Value("int32")}),
+            split=NamedSplit(split),
+            fingerprint=_fingerprint(path, task, split),
+        )
+    except DatasetGenerationError as error:
+        raise (error.__cause__ or error) from None
+
+
+def _fingerprint(path: Path, task: Task, split: str) -> str:
+    with path.open("rb") as file:
+        content = hashlib.file_digest(file, "sha256").hexdigest()
+    return hashlib.sha256(f"{_READER_VERSION} {task.name} {split} {content}".encode()).hexdigest()[:32]
+
+
+def _examples(path: Path, task: Task, split: str) -> Iterator[dict[str, Any]]:
+    layout, lines = _LAYOUTS[task.name], _lines(path)
+    is_test = split in task.test_splits
+    columns = list(layout.headless) if layout.headless and not is_test else next(lines, (0, []))[1]
+    text, label = _positions(path, split, columns, layout, is_test)
+    rows = skipped = 0
+    for idx, (line, fields) in enumerate(lines):
+        if len(fields) < len(columns) and layout.ragged and not is_test:
+            skipped += 1
+            continue
+        if len(fields) != len(columns):
+            raise ValueError(
+                f"{path}, line {line}: expected {len(columns)} tab-separated columns ({', '.join(columns)}), "
+                f"found {len(fields)}."
+            )
+        texts = {key: fields[position] for key, position in zip(task.text_keys, text, strict=True)}
+        value = -1 if label is None else _label(path, line, layout, fields[label])
+        yield {**texts, "label": value, "idx": idx}
+        rows += 1
+    if skipped:
+        logger.warning("%s: skipped %d of %d rows that end before the label.", path, skipped, rows + skipped)
+    if not rows:
+        raise ValueError(f"{path} (split {split}) has no rows; put the official file there.")
+
+
+def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
+    # Binary, because only "\n" ends a row: text mode and str.splitlines() know a dozen more separators.
+    with path.open("rb") as file:
+        for number, raw in enumerate(file, start=1):
+            try:
+                line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                raise ValueError(
+                    f"{path}, line {number}: not UTF-8 ({error.reason} at byte {error.start}); convert the file."
+                ) from None
+            yield number, line.rstrip("\r\n").split("\t")
+
+
+def _positions(
+    path: Path, split: str, columns: list[str], layout: _Layout, is_test: bool
+) -> tuple[list[int], int | None]:
+    """Where the texts and the label stand in a row; the label is None where a test has no labels."""
+    label = () if is_test and layout.label not in columns else (layout.label,)
+    for column in layout.text + label:
+        if column not in columns:
+            raise ValueError(
+                f"{path} (split {split}) has no column {column!r}; its header has: {', '.join(columns) or 'nothing'}."
+            )
+    return [columns.index(column) for column in layout.text], columns.index(layout.label) if label else None
+
+
+def _label(path: Path, line: int, layout: _Layout, value: str) -> float:
+    """A label's id, or the score of a regression task."""
+    if value in layout.values:
+        return layout.values.index(value)
+    if layout.values:
+        raise ValueError(f"{path}, line {line}: unknown label {value!r}; expected one of {', '.join(layout.values)}.")
+    try:
+        score = float(value)
+    except ValueError:
+        score = math.nan
+    if not math.isfinite(score):
+        raise ValueError(f"{path}, line {line}: expected a number as {layout.label}, found {value!r}.")
+    return score

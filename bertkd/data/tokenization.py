@@ -1,0 +1,84 @@
+"""Texts to token ids, cached by `datasets`."""
+
+import logging
+from typing import Any
+
+from datasets import Dataset, DatasetDict
+from transformers import BatchEncoding, PreTrainedTokenizerBase
+
+from bertkd.data.glue import Task
+
+__all__ = ["tokenize"]
+
+logger = logging.getLogger(__name__)
+
+
+def tokenize(
+    datasets: DatasetDict,
+    task: Task,
+    tokenizer: PreTrainedTokenizerBase,
+    max_seq_length: int = 128,
+    keep_text: bool = False,
+) -> DatasetDict:
+    """Token ids without padding, which a collator adds per batch (`DataCollatorWithPadding`).
+
+    The result has what the tokenizer returns (`input_ids`, `attention_mask`, ...) and `label`, which is left out of
+    splits whose labels are all -1. `datasets` caches it on disk: the same rows, tokenizer and length are tokenised
+    once.
+
+    Args:
+        datasets: Splits with the columns `task.text_keys` and `label`, as `load_glue` and `load_files` return them.
+        task: Says which columns hold the text.
+        tokenizer: The student's tokenizer.
+        max_seq_length: Longest sequence in tokens, special tokens included; of a pair, the longer text is cut first.
+        keep_text: Keeps the text columns too.
+
+    Raises:
+        ValueError: a split lacks a text column or labels some of its rows only, or the length leaves no room for text.
+    """
+    length = min(max_seq_length, tokenizer.model_max_length)
+    if length < max_seq_length:
+        logger.warning("max_seq_length=%d is more than the tokenizer's %d, which is used.", max_seq_length, length)
+    special = tokenizer.num_special_tokens_to_add(pair=len(task.text_keys) == 2)
+    if length <= special:
+        raise ValueError(f"max_seq_length={max_seq_length} leaves no room for text beside {special} special tokens.")
+    keep = {"label", *task.text_keys} if keep_text else {"label"}
+    return DatasetDict(
+        {name: _tokenize_split(split, name, task, tokenizer, length, keep) for name, split in datasets.items()}
+    )
+
+
+def _tokenize_split(
+    split: Dataset, name: str, task: Task, tokenizer: PreTrainedTokenizerBase, length: int, keep: set[str]
+) -> Dataset:
+    missing = [key for key in task.text_keys if key not in split.column_names]
+    if missing:
+        raise ValueError(
+            f"Split {name} has no column {', '.join(missing)}, only {', '.join(split.column_names)}; {task.name} "
+            f"reads its text from {', '.join(task.text_keys)}."
+        )
+    if _is_unlabelled(split, name, task):
+        keep = keep - {"label"}
+    return split.map(
+        _encode,
+        batched=True,
+        fn_kwargs={"text_keys": task.text_keys, "tokenizer": tokenizer, "length": length},
+        remove_columns=[column for column in split.column_names if column not in keep],
+        desc=f"Tokenising {name}",
+    )
+
+
+def _encode(
+    batch: dict[str, list[Any]], text_keys: tuple[str, ...], tokenizer: PreTrainedTokenizerBase, length: int
+) -> BatchEncoding:
+    return tokenizer(*(batch[key] for key in text_keys), truncation=True, max_length=length, padding=False)
+
+
+def _is_unlabelled(split: Dataset, name: str, task: Task) -> bool:
+    labels = set(split.unique("label")) if "label" in split.column_names else {-1}
+    if -1 in labels and len(labels) > 1 and not task.is_regression:
+        raise ValueError(
+            f"Split {name} has rows without a label (label -1) among labelled ones; filter them out, or load them "
+            f"as a data set of their own."
+        )
+    return labels == {-1}

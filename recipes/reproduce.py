@@ -1,0 +1,116 @@
+"""Run everything behind docs/results.md: MiniLM as teacher, three-layer students, four ways, three seeds.
+
+    python recipes/reproduce.py --glue_dir ../shared/data/glue [--tasks stsb rte] [--methods kd pkd-skip]
+
+Each step is a command that stands alone, and is printed before it runs. What is done is not done again, so a killed
+run goes on when it is started once more; results are copied to docs/results/ as they come.
+"""
+
+import argparse
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+WORK = Path("outputs/results")
+RESULTS = Path("docs/results/minilm")
+SEEDS = {"sst2": ("42",)}
+ALL_SEEDS = ("42", "43", "44")
+# MiniLM wants a higher learning rate than BERT-base; chosen for the teacher, and the same budget for every student.
+TEACHER = {
+    "sst2": {"learning_rate": "1e-4", "num_train_epochs": "2"},
+    "stsb": {"learning_rate": "1e-4", "num_train_epochs": "5"},
+    "mrpc": {"learning_rate": "1e-4", "num_train_epochs": "5"},
+    "cola": {"learning_rate": "1e-4", "num_train_epochs": "5"},
+    "rte": {"learning_rate": "1e-4", "num_train_epochs": "5", "per_device_train_batch_size": "16"},
+}
+STUDENT = {
+    "sst2": {"learning_rate": "1e-4", "num_train_epochs": "2"},
+    "rte": {"learning_rate": "1e-4", "num_train_epochs": "5", "per_device_train_batch_size": "16"},
+}
+STUDENT_DEFAULT = {"learning_rate": "1e-4", "num_train_epochs": "5"}
+METHODS = ("finetuned", "kd", "pkd-skip", "pkd-last")
+
+
+@dataclass
+class Step:
+    """One command, and where its results go."""
+
+    task: str
+    method: str
+    seeds: tuple[str, ...]
+    command: list[str]
+
+    @property
+    def folder(self) -> Path:
+        return WORK / self.task / self.method
+
+    def files(self) -> Iterator[tuple[Path, Path]]:
+        """Pairs (what the recipe writes, what is committed)."""
+        for seed in self.seeds:
+            source = self.folder if len(self.seeds) == 1 else self.folder / f"seed-{seed}"
+            yield source / "results.json", RESULTS / self.task / f"{self.method}-seed{seed}.json"
+
+    @property
+    def is_done(self) -> bool:
+        has_model = self.method != "teacher" or (self.folder / "model.safetensors").is_file()
+        return has_model and all((ROOT / target).is_file() for _, target in self.files())
+
+
+def steps(tasks: Sequence[str], methods: Sequence[str], glue_dir: str, precision: str) -> Iterator[Step]:
+    """The teacher of each task first, then its students."""
+    for task in tasks:
+        data = ["--glue_dir", glue_dir, *([precision] if precision else []), "--model_name_or_path", "minilm"]
+        teacher = ["recipes/finetune_teacher.py", "--task_name", task, *data, *_options(TEACHER[task])]
+        yield _step(task, "teacher", ("42",), teacher)
+        for method in methods:
+            seeds = SEEDS.get(task, ALL_SEEDS)
+            yield _step(task, method, seeds, _student_command(task, method, data))
+
+
+def _student_command(task: str, method: str, data: list[str]) -> list[str]:
+    budget = [*data, "--num_student_layers", "3", *_options(STUDENT.get(task, STUDENT_DEFAULT))]
+    if method == "finetuned":
+        return ["recipes/finetune_teacher.py", "--task_name", task, *budget]
+    teacher = ["--teacher_model_name_or_path", str(WORK / task / "teacher")]
+    teacher += ["--teacher_cache_dir", str(WORK / task / "cache")]
+    if method == "kd":
+        return ["recipes/kd.py", "--config", f"recipes/configs/kd/{task}.yaml", *teacher, *budget]
+    strategy = ["--strategy", method.removeprefix("pkd-")]
+    return ["recipes/patient_kd.py", "--config", f"recipes/configs/patient_kd/{task}.yaml", *teacher, *budget, *strategy]
+
+
+def _options(values: dict[str, str]) -> list[str]:
+    return [word for name, value in values.items() for word in (f"--{name}", value)]
+
+
+def _step(task: str, method: str, seeds: tuple[str, ...], command: list[str]) -> Step:
+    step = Step(task, method, seeds, [])
+    step.command = [*command, "--seed", *seeds, "--output_dir", str(step.folder)]
+    return step
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--glue_dir", required=True)
+    parser.add_argument("--tasks", nargs="+", default=list(TEACHER), choices=list(TEACHER))
+    parser.add_argument("--methods", nargs="*", default=list(METHODS), choices=METHODS)
+    parser.add_argument("--precision", default="--bf16 --use_cpu", help="Options of the Trainer, '' for float32.")
+    parser.add_argument("--dry_run", action="store_true", help="Only print the commands.")
+    arguments = parser.parse_args()
+    for step in steps(arguments.tasks, arguments.methods, arguments.glue_dir, ""):
+        step.command += shlex.split(arguments.precision)
+        print(f"\n$ python {shlex.join(step.command)}{'  # done' if step.is_done else ''}", flush=True)
+        if not step.is_done and not arguments.dry_run:
+            subprocess.run([sys.executable, *step.command], cwd=ROOT, check=True)
+            for source, target in step.files():
+                (ROOT / target).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(ROOT / source, ROOT / target)
+
+
+if __name__ == "__main__":
+    main()

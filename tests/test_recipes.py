@@ -1,0 +1,359 @@
+"""The recipes end to end on tiny models and files, as a user starts them."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import finetune_teacher
+import kd
+import make_submission
+import numpy as np
+import patient_kd
+import pytest
+import torch
+from arguments import parse
+from conftest import ROOT
+from experiment import check_teacher, evaluate, load_data, load_teacher
+from safetensors.torch import load_file
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig, BertForSequenceClassification
+
+from bertkd import DistillationConfig, PatientKDConfig
+from bertkd.data import GLUE_TASKS
+from bertkd.data.demo import make_demo_task
+
+RECIPES = ROOT / "recipes"
+QUICK = ["--use_cpu", "--disable_tqdm", "true", "--max_train_samples", "64", "--max_eval_samples", "48", "--num_train_epochs", "1"]
+
+
+@pytest.fixture(scope="module")
+def glue_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_demo_task(tmp_path_factory.mktemp("glue"))
+
+
+@pytest.fixture(scope="module")
+def pretrained(glue_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random BERT of 4 layers with a tokenizer for the words of the built-in task."""
+    folder = tmp_path_factory.mktemp("pretrained")
+    words = sorted({w for line in (glue_dir / "SST-2" / "train.tsv").read_text().splitlines() for w in line.split()})
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words]
+    (folder / "vocab.txt").write_text("\n".join(vocabulary))
+    from transformers import BertTokenizer
+
+    BertTokenizer(str(folder / "vocab.txt")).save_pretrained(folder)
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 4, "num_attention_heads": 2, "intermediate_size": 24}
+    config = BertConfig(vocab_size=len(vocabulary), initializer_range=0.2, **sizes)
+    BertForSequenceClassification(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def teacher(glue_dir: Path, pretrained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("teacher") / "run"
+    data = ["--task_name", "sst2", "--glue_dir", str(glue_dir)]
+    finetune_teacher.main(["--model_name_or_path", str(pretrained), *data, *QUICK, "--output_dir", str(folder)])
+    return folder
+
+
+@pytest.fixture
+def student(glue_dir: Path, pretrained: Path, teacher: Path) -> list[str]:
+    """Arguments of a distillation."""
+    models = ["--model_name_or_path", str(pretrained), "--teacher_model_name_or_path", str(teacher)]
+    data = ["--task_name", "sst2", "--glue_dir", str(glue_dir), *QUICK, "--ignore_weak_teacher"]
+    return [*models, *data, "--num_student_layers", "2"]
+
+
+def test_a_recipe_leaves_an_ordinary_folder(student: list[str], tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    (result,) = patient_kd.main([*student, "--output_dir", str(tmp_path)])
+    assert {"config.json", "model.safetensors", "tokenizer.json", "README.md", "results.json"} <= {
+        file.name for file in tmp_path.iterdir()
+    }
+    assert not list(tmp_path.glob("checkpoint-*")) and not list(tmp_path.glob(".*"))
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path)
+    assert model.config.num_hidden_layers == 2 and model.config.id2label == {0: "negative", 1: "positive"}
+    AutoTokenizer.from_pretrained(tmp_path)
+    written = json.loads((tmp_path / "results.json").read_text())
+    assert written["method"] == "pkd-skip" and written["metrics"] == result.metrics
+    for key in ("metrics_before", "teacher_metrics", "parameters", "seed", "settings", "versions", "commit", "hardware"):
+        assert written[key]
+    assert written["settings"]["beta"] == 100 and written["seconds"] > 0 and written["speedup"] > 0
+    out = capsys.readouterr().out
+    assert str(tmp_path) in out and "pkd-skip" in out
+
+
+def test_the_reported_metric_is_that_of_the_folder(student: list[str], glue_dir: Path, tmp_path: Path) -> None:
+    (result,) = kd.main([*student, "--output_dir", str(tmp_path), "--num_train_epochs", "2"])
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    lines = (glue_dir / "SST-2" / "dev.tsv").read_text().splitlines()[1:49]
+    texts, labels = zip(*(line.split("\t") for line in lines), strict=True)
+    with torch.no_grad():
+        logits = model(**tokenizer(list(texts), padding=True, return_tensors="pt")).logits
+    assert result.value == pytest.approx(np.mean(logits.argmax(-1).numpy() == np.array(labels, dtype=int)))
+
+
+def test_several_seeds(student: list[str], tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    results = kd.main([*student, "--output_dir", str(tmp_path), "--seed", "1", "2"])
+    assert [result.seed for result in results] == [1, 2]
+    weights = [load_file(tmp_path / f"seed-{seed}" / "model.safetensors")["classifier.weight"] for seed in (1, 2)]
+    assert not torch.equal(*weights)
+    assert "over 2 seeds" in capsys.readouterr().out
+
+
+def test_a_finished_run_is_not_run_again_and_other_settings_are_refused(student: list[str], tmp_path: Path) -> None:
+    arguments = [*student, "--output_dir", str(tmp_path)]
+    (first,) = kd.main(arguments)
+    (second,) = kd.main(arguments)
+    assert first.finished == second.finished
+    with pytest.raises(ValueError, match=r"other settings \(alpha was 0.5 and is 0.9\): choose another --output_dir"):
+        kd.main([*arguments, "--alpha", "0.9"])
+
+
+@pytest.mark.parametrize("start", [["--init_from", "teacher"], ["--student_layers", "1,3"], ["--student_layers", "last"]])
+def test_students_may_start_from_other_layers(start: list[str], student: list[str], tmp_path: Path) -> None:
+    (result,) = kd.main([*student, *start, "--output_dir", str(tmp_path)])
+    assert result.layers == 2
+
+
+# ---- killed and started again ----
+
+
+def recipe(name: str, arguments: list[str]) -> list[str]:
+    return [sys.executable, str(RECIPES / name), *arguments]
+
+
+def test_a_killed_recipe_goes_on_from_its_last_checkpoint(student: list[str], tmp_path: Path) -> None:
+    settings = [*student, "--num_train_epochs", "6", "--per_device_train_batch_size", "8"]
+    command = recipe("patient_kd.py", [*settings, "--output_dir", str(tmp_path / "run")])
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 120
+    while not list((tmp_path / "run").glob("checkpoint-*/trainer_state.json")):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "run" / "results.json").exists(), "the run was over before it was killed"
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    patient_kd.main([*settings, "--output_dir", str(tmp_path / "whole")])
+    one, other = (load_file(tmp_path / name / "model.safetensors") for name in ("run", "whole"))
+    for name in one:
+        torch.testing.assert_close(one[name], other[name], rtol=1e-4, atol=1e-5)
+
+
+# ---- configs and the command line ----
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("configs/*/*.yaml")), ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_every_config_parses(path: Path) -> None:
+    config_class = PatientKDConfig if path.parent.name == "patient_kd" else DistillationConfig
+    (run,) = parse(config_class, ["--config", str(path), "--use_cpu"])
+    assert run.data.task_name in GLUE_TASKS
+    assert run.data.task_name == path.stem.split("-")[0]
+
+
+def test_the_authors_settings() -> None:
+    (run,) = parse(PatientKDConfig, ["--config", str(RECIPES / "configs/patient_kd/rte.yaml"), "--use_cpu"])
+    config = run.training
+    assert (config.learning_rate, config.temperature, config.alpha, config.beta) == (1e-5, 10, 0.7, 500)
+    assert config.normalize_patience and config.strategy == "skip" and run.model.num_student_layers == 6
+    (run,) = parse(PatientKDConfig, ["--config", str(RECIPES / "configs/patient_kd/mnli-3layer.yaml"), "--use_cpu"])
+    config = run.training
+    assert (config.learning_rate, config.temperature, config.alpha, config.beta) == (5e-5, 5, 0.7, 1000)
+    assert not config.normalize_patience and config.strategy == "last" and run.model.num_student_layers == 3
+
+
+def write_config(folder: Path, text: str) -> str:
+    path = folder / "config.yaml"
+    path.write_text(text)
+    return str(path)
+
+
+def test_the_command_line_wins_over_the_file(tmp_path: Path) -> None:
+    path = write_config(tmp_path, "alpha: 0.3\nlearning_rate: 5e-5\nseed: [1, 2]\nbf16: true\n")
+    runs = parse(DistillationConfig, ["--config", path, "--alpha", "0.6", "--use_cpu"])
+    assert [run.training.seed for run in runs] == [1, 2]
+    assert runs[0].training.alpha == 0.6 and runs[0].training.learning_rate == 5e-5 and runs[0].training.bf16
+    (run,) = parse(DistillationConfig, ["--config", path, "--seed", "7", "--use_cpu"])
+    assert run.training.seed == 7
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("temperatur: 3", "unknown option 'temperatur'; did you mean 'temperature'"),
+        ("- alpha", "must hold one `option: value` per line"),
+        ("alpha: [", "cannot read the config file"),
+        ("alpha: much", "invalid float value: 'much'"),
+    ],
+)
+def test_a_wrong_config_is_refused(text: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit):
+        parse(DistillationConfig, ["--config", write_config(tmp_path, text), "--use_cpu"])
+    assert message in capsys.readouterr().err
+
+
+def test_an_unknown_or_shortened_option_is_refused(capsys: pytest.CaptureFixture) -> None:
+    for option in ("--alpa", "--alph"):
+        with pytest.raises((SystemExit, ValueError)):
+            parse(DistillationConfig, [option, "0.5", "--use_cpu"])
+
+
+# ---- teachers ----
+
+
+def test_a_teacher_no_better_than_the_majority_is_refused(student: list[str], pretrained: Path, tmp_path: Path) -> None:
+    # The head of the pretrained checkpoint is random; its labels are given, so that only its weakness counts.
+    weak = [w for w in student if w != "--ignore_weak_teacher"]
+    weak[weak.index("--teacher_model_name_or_path") + 1] = str(pretrained)
+    weak += ["--teacher_labels", "negative", "positive"]
+    model = AutoModelForSequenceClassification.from_pretrained(pretrained)
+    with torch.no_grad():
+        model.classifier.bias[0] += 100  # always the first class
+    model.save_pretrained(tmp_path / "weak")
+    AutoTokenizer.from_pretrained(pretrained).save_pretrained(tmp_path / "weak")
+    weak[weak.index("--teacher_model_name_or_path") + 1] = str(tmp_path / "weak")
+    with pytest.raises(ValueError, match=r"accuracy on sst2 is 0\.\d+, no better than .*--ignore_weak_teacher"):
+        kd.main([*weak, "--output_dir", str(tmp_path / "run")])
+    kd.main([*weak, "--ignore_weak_teacher", "--output_dir", str(tmp_path / "run2")])
+
+
+def test_the_teacher_check_knows_regression_and_classes(student: list[str], tmp_path: Path) -> None:
+    (run,) = parse(DistillationConfig, [*student, "--output_dir", str(tmp_path)])
+    data = load_data(run)
+    share = np.mean(data.splits["validation"]["label"])
+    majority = max(share, 1 - share)
+    check_teacher({"accuracy": majority + 0.01}, data, ignore=False)
+    with pytest.raises(ValueError, match="no better"):
+        check_teacher({"accuracy": majority}, data, ignore=False)
+    check_teacher({"accuracy": 0.0}, data, ignore=True)
+
+
+def test_a_teacher_of_another_task_is_refused(student: list[str], tmp_path: Path) -> None:
+    wrong = ["--task_name", "stsb", *(w for w in student if w not in ("--task_name", "sst2"))]
+    (run,) = parse(DistillationConfig, [*wrong, "--output_dir", str(tmp_path)])
+    with pytest.raises(ValueError, match="has 2 labels, but the task stsb has 1"):
+        load_teacher(run, GLUE_TASKS["stsb"])
+
+
+MNLI_HEADER = "index\tpromptID\tpairID\tgenre\tsentence1_binary_parse\tsentence2_binary_parse\tsentence1_parse\t"
+MNLI_HEADER += "sentence2_parse\tsentence1\tsentence2\tlabel1\tgold_label"
+
+
+@pytest.fixture
+def mnli_dir(glue_dir: Path, tmp_path: Path) -> Path:
+    """A made-up MNLI in the official format, whose label follows from the second sentence."""
+    folder = tmp_path / "glue" / "MNLI"
+    folder.mkdir(parents=True)
+    words = ("good", "bad", "not")
+    labels = ("entailment", "contradiction", "neutral")
+    for name, count in (("train", 192), ("dev_matched", 48), ("dev_mismatched", 48)):
+        lines = [
+            f"{i}\t1\t1\tg\tx\tx\tx\tx\tthe film is here\tthe film is {words[i % 3]}\t{labels[i % 3]}\t{labels[i % 3]}"
+            for i in range(count)
+        ]
+        (folder / f"{name}.tsv").write_text("\n".join([MNLI_HEADER, *lines]) + "\n")
+    return folder.parent
+
+
+def test_mnli_with_a_teacher_in_the_other_order(pretrained: Path, mnli_dir: Path, tmp_path: Path) -> None:
+    data = ["--task_name", "mnli", "--glue_dir", str(mnli_dir), "--use_cpu", "--disable_tqdm", "true"]
+    data += ["--learning_rate", "5e-3", "--num_train_epochs", "12", "--per_device_train_batch_size", "16"]
+    (result,) = finetune_teacher.main(
+        ["--model_name_or_path", str(pretrained), *data, "--output_dir", str(tmp_path / "teacher")]
+    )
+    assert set(result.metrics) == {"accuracy_matched", "accuracy_mismatched"} and result.value > 0.9
+    # The same teacher as its authors might publish it: contradiction, entailment, neutral.
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "teacher")
+    order = [2, 0, 1]
+    model.classifier.weight.data, model.classifier.bias.data = model.classifier.weight[order], model.classifier.bias[order]
+    names = ["contradiction", "entailment", "neutral"]
+    model.config.id2label, model.config.label2id = dict(enumerate(names)), {name: i for i, name in enumerate(names)}
+    model.save_pretrained(tmp_path / "other")
+    AutoTokenizer.from_pretrained(tmp_path / "teacher").save_pretrained(tmp_path / "other")
+    arguments = [*data, "--teacher_model_name_or_path", str(tmp_path / "other"), "--alpha", "1"]
+    (run,) = parse(DistillationConfig, [*arguments, "--output_dir", str(tmp_path / "x")])
+    assert evaluate(model, run, load_data(run)) == result.metrics
+    for start in (["--model_name_or_path", str(pretrained)], ["--init_from", "teacher", "--student_layers", "first"]):
+        folder = tmp_path / start[0].strip("-")
+        (distilled,) = kd.main([*arguments, *start, "--num_student_layers", "2", "--output_dir", str(folder)])
+        assert distilled.teacher_metrics == result.metrics
+        assert distilled.value > 0.9
+
+
+# ---- other data ----
+
+
+def test_own_files_and_rows_without_labels(student: list[str], glue_dir: Path, teacher: Path, tmp_path: Path) -> None:
+    lines = (glue_dir / "SST-2" / "dev.tsv").read_text().splitlines()[1:]
+    pairs = [line.split("\t") for line in lines]
+    names = ("negative", "positive")
+    labelled = "\n".join(f'"{text}",{names[int(label)]}' for text, label in pairs[:60])
+    (tmp_path / "dev.csv").write_text(f"text,label\n{labelled}\n")
+    texts = "\n".join(f'"{text}"' for text, _ in pairs[60:160])
+    (tmp_path / "train.csv").write_text(f"text\n{texts}\n")
+    models = student[:4]
+    files = ["--train_file", str(tmp_path / "train.csv"), "--validation_file", str(tmp_path / "dev.csv")]
+    files += ["--class_names", *names]
+    arguments = [*models, *files, *QUICK, "--num_student_layers", "2", "--ignore_weak_teacher"]
+    (result,) = kd.main([*arguments, "--alpha", "1", "--output_dir", str(tmp_path / "run")])
+    assert result.task == "files" and result.metric == "accuracy"
+    with pytest.raises(ValueError, match=r"no label column .*alpha=1"):
+        kd.main([*arguments, "--alpha", "0.5", "--output_dir", str(tmp_path / "run2")])
+
+
+def test_a_users_mistake_is_one_sentence(student: list[str], tmp_path: Path) -> None:
+    arguments = [w for w in student if w != "sst2"]
+    arguments.insert(arguments.index("--task_name") + 1, "cola")
+    done = subprocess.run(recipe("kd.py", [*arguments, "--output_dir", str(tmp_path)]), capture_output=True, text=True)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "CoLA" in done.stderr.strip().splitlines()[-1]
+
+
+def test_models_and_tasks_that_are_not_named(glue_dir: Path, pretrained: Path, tmp_path: Path) -> None:
+    rest = ["--use_cpu", "--output_dir", str(tmp_path)]
+    task = ["--task_name", "sst2", "--glue_dir", str(glue_dir)]
+    with pytest.raises(ValueError, match="Name the model with --model_name_or_path"):
+        finetune_teacher.main([*task, *rest])
+    with pytest.raises(ValueError, match="--task_name .*--train_file"):
+        finetune_teacher.main(["--model_name_or_path", str(pretrained), *rest])
+    with pytest.raises(ValueError, match="--teacher_model_name_or_path"):
+        kd.main(["--model_name_or_path", str(pretrained), *task, *rest])
+
+
+# ---- submission ----
+
+
+def test_a_submission_of_one_task(shared_data: Path, teacher: Path, tmp_path: Path) -> None:
+    arguments = ["--glue_dir", str(shared_data / "glue"), "--output_dir", str(tmp_path), "--fill_missing"]
+    path = make_submission.main(["--models", f"sst2={teacher}", *arguments])
+    assert path.is_file()
+    lines = (tmp_path / "SST-2.tsv").read_text().splitlines()
+    assert lines[0] == "index\tprediction" and len(lines) == 1822
+    model, tokenizer = AutoModelForSequenceClassification.from_pretrained(teacher), AutoTokenizer.from_pretrained(teacher)
+    sentences = (shared_data / "glue" / "SST-2" / "test.tsv").read_text().splitlines()[1:]
+    for i in (0, 700, 1820):
+        text = sentences[i].split("\t")[1]
+        answer = model(**tokenizer(text, return_tensors="pt")).logits.argmax().item()
+        assert lines[i + 1] == f"{i}\t{answer}"
+
+
+def test_submission_arguments(tmp_path: Path) -> None:
+    for pair in ("sst2", "sst3=x", "ax=x"):
+        with pytest.raises(ValueError, match="write TASK=FOLDER"):
+            make_submission.parse_models([pair])
+
+
+def test_settings_hold_what_decides_the_outcome(tmp_path: Path) -> None:
+    arguments: list[Any] = ["--alpha", "0.4", "--weight_decay", "0.5", "--output_dir", str(tmp_path), "--use_cpu"]
+    (run,) = parse(PatientKDConfig, [*arguments, "--model_name_or_path", "m", "--task_name", "rte"])
+    settings = run.settings()
+    assert settings["alpha"] == 0.4 and settings["weight_decay"] == 0.5 and settings["beta"] == 100
+    assert settings["model_name_or_path"] == "m" and settings["task_name"] == "rte"
+    assert "output_dir" not in settings and "seed" not in settings
+    json.dumps(settings)
