@@ -6,6 +6,7 @@ layer p. (The Patient-KD authors' code counts layer outputs from 0: its index c 
 
 import re
 from dataclasses import dataclass
+from itertools import pairwise
 
 __all__ = ["LayerMap"]
 
@@ -26,7 +27,7 @@ class LayerMap:
         if any(p < 0 for pair in self.pairs for p in pair):
             raise ValueError(f"A layer map cannot hold negative layers: {self.spec}.")
         for side, layers in (("student", self.student_layers), ("teacher", self.teacher_layers)):
-            if any(b <= a for a, b in zip(layers, layers[1:], strict=False)):
+            if any(b <= a for a, b in pairwise(layers)):
                 raise ValueError(f"The {side} layers of a layer map must increase from pair to pair: {self.spec}.")
 
     @property
@@ -147,4 +148,3 @@ def _check_counts(teacher_layers: int, student_layers: int) -> int:
             f"student has {student_layers} and the teacher {teacher_layers}."
         )
     return student_layers
-

@@ -134,9 +134,7 @@ def logits_mse(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
 
 
 @_in_float32
-def patient_loss(
-    student_cls: Tensor, teacher_cls: Tensor, normalize: bool = True, reduction: str = "mean"
-) -> Tensor:
+def patient_loss(student_cls: Tensor, teacher_cls: Tensor, normalize: bool = True, reduction: str = "mean") -> Tensor:
     """Patient-KD's loss between [CLS] states of matched layers (arXiv 1908.09355, eq. 5).
 
     With `d = h_s/||h_s||₂ - h_t/||h_t||₂` (or the plain difference when `normalize` is False):
@@ -162,7 +160,9 @@ def patient_loss(
         ValueError: not three dimensions, shapes differ, or `reduction` is unknown.
     """
     if student_cls.dim() != 3:
-        raise ValueError(f"patient_loss expects (batch, layers, hidden), not a tensor of {student_cls.dim()} dimensions.")
+        raise ValueError(
+            f"patient_loss expects (batch, layers, hidden), not a tensor of {student_cls.dim()} dimensions."
+        )
     _check_same_shape(student_cls, teacher_cls, "patient_loss")
     if normalize:
         student_cls, teacher_cls = F.normalize(student_cls, dim=-1), F.normalize(teacher_cls, dim=-1)

@@ -82,7 +82,9 @@ class DataArguments:
     label_column_name: str = field(default="label", metadata={"help": "Of own files."})
     class_names: list[str] | None = field(
         default=None,
-        metadata={"help": "Of own files: the classes, in the order of their ids; needed where training rows have none."},
+        metadata={
+            "help": "Of own files: the classes, in the order of their ids; needed where training rows have none."
+        },
     )
     max_seq_length: int = field(default=128, metadata={"help": "Longer inputs are cut, in tokens."})
     max_train_samples: int | None = field(default=None, metadata={"help": "Use only the first rows."})

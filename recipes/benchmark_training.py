@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset
 from experiment import load_model, quiet, resolve, run_script
 from torch import nn
 from transformers import AutoTokenizer, DataCollatorWithPadding, PreTrainedModel, Trainer, TrainingArguments
@@ -74,7 +73,11 @@ class Setting:
         args = DistillationConfig(**self.config(**changes))
         teacher = self.teacher if args.alpha > 0 else None
         return DistillationTrainer(
-            model=self.student(), teacher_model=teacher, args=args, train_dataset=self.rows, processing_class=self.tokenizer
+            model=self.student(),
+            teacher_model=teacher,
+            args=args,
+            train_dataset=self.rows,
+            processing_class=self.tokenizer,
         )
 
 
@@ -156,7 +159,16 @@ def two_processes(arguments: argparse.Namespace, repeats: int) -> dict[str, list
 
     def run(processes: int) -> float:
         launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-        command = [*launcher, __file__, "--worker", str(processes), "--model", arguments.model, "--rows", str(arguments.rows)]
+        command = [
+            *launcher,
+            __file__,
+            "--worker",
+            str(processes),
+            "--model",
+            arguments.model,
+            "--rows",
+            str(arguments.rows),
+        ]
         if arguments.glue_dir:
             command += ["--glue_dir", arguments.glue_dir]
         environment_ = {**os.environ, "OMP_NUM_THREADS": "1"}

@@ -4,8 +4,8 @@
     python recipes/collect_results.py --check          # exit code 1 when a generated file is stale
 
 Where a results file lies says what it belongs to: the first folder below `results_dir` is a set of runs with tables of
-its own, unless it bears the name of the task or method; files below a folder `grid` are a search over settings and never
-enter the main tables. The same files always give the same text.
+its own, unless it bears the name of the task or method; files below a folder `grid` are a search over settings and
+never enter the main tables. The same files always give the same text.
 """
 
 from __future__ import annotations
@@ -57,9 +57,9 @@ SEARCHED = (
 )
 NOTE = """\
 Metrics are in percent, on the validation split; ± is the sample standard deviation over seeds. Two numbers are
-F1 / accuracy, Pearson / Spearman, or matched / mismatched. **Bold**: the best student of the task, by the main metric (for
-F1 / accuracy and Pearson / Spearman their mean). A difference that exceeds the standard deviation of a few seeds is an
-indication, no test of significance.
+F1 / accuracy, Pearson / Spearman, or matched / mismatched. **Bold**: the best student of the task, by the main metric
+(for F1 / accuracy and Pearson / Spearman their mean). A difference that exceeds the standard deviation of a few seeds
+is an indication, no test of significance.
 """
 
 
@@ -176,7 +176,7 @@ def render_page(sets: Sequence[ResultSet], charts: Sequence[Path], source: str) 
             parts += [_render_task(task, summaries) for task in _tasks(summaries)]
         if one.grid:
             parts.append(_render_grid(one.grid))
-        parts.append(_render_reproduction(one.runs or one.grid))
+        parts.append(_render_reproduction(one.runs, one.grid))
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
 
@@ -201,7 +201,7 @@ def _task_row(summary: Summary, is_best: bool) -> dict[str, str]:
     row = {"Method": f"{mark}{method_label(summary.method)}{mark}", "Layers": str(summary.layers)}
     row[metric_label(summary.metric)] = f"{mark}{percent(summary.value)}{mark}"
     row |= {metric_label(part): percent(summary.metrics[part]) for part in parts}
-    row |= {"Seeds": str(len(summary.seeds)), "Which": ", ".join(map(str, summary.seeds))}
+    row["Seeds"] = f"{len(summary.seeds)} ({', '.join(map(str, summary.seeds))})"
     row["Parameters"] = f"{summary.parameters:,}"
     row["of which embeddings"] = f"{summary.embedding_parameters:,}"
     row["Size"] = f"{summary.size_mb:.1f} MB"
@@ -281,9 +281,9 @@ def _text(value: object) -> str:
     return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _render_reproduction(results: Sequence[RunResult]) -> str:
-    """Settings, commands, versions, commits and hardware of the runs: what differs between them is listed as such."""
-    ordered = sorted(results, key=lambda one: (task_label(one.task), method_key(one.method), -one.layers, one.seed))
+def _render_reproduction(runs: Sequence[RunResult], grid: Sequence[RunResult]) -> str:
+    """Settings of the runs; commands, versions, commits and hardware of all: each that occurs is listed once."""
+    ordered = [*sorted(runs, key=_run_order), *sorted(grid, key=_run_order)]
     commands = "\n".join(dict.fromkeys(one.command for one in ordered))
     versions = _unique(", ".join(f"{name} {number}" for name, number in one.versions.items()) for one in ordered)
     hardware = _unique(_machine(one.hardware) for one in ordered)
@@ -294,9 +294,13 @@ def _render_reproduction(results: Sequence[RunResult]) -> str:
     hours = sum(one.seconds for one in ordered) / 3600
     lines.append(f"- Training: {hours:.1f} hours in {len(ordered)} runs, finished from {dates[0]} to {dates[-1]}.")
     return (
-        "### How these were made\n\n" + "\n".join(lines) + f"\n\n{_settings_table(ordered)}\n"
+        "### How these were made\n\n" + "\n".join(lines) + f"\n\n{_settings_table(sorted(runs, key=_run_order))}\n"
         f"<details><summary>Commands</summary>\n\n```bash\n{commands}\n```\n\n</details>"
     )
+
+
+def _run_order(result: RunResult) -> tuple[Any, ...]:
+    return (task_label(result.task), method_key(result.method), -result.layers, result.seed, result.command)
 
 
 def _settings_table(results: Sequence[RunResult]) -> str:

@@ -22,7 +22,7 @@ from transformers.utils import logging
 
 from bertkd import DistillationConfig, DistillationTrainer, drop_layers
 from bertkd.data import GLUE_TASKS, Task, load_files, load_glue, tokenize
-from bertkd.distillation.trainer import last_checkpoint
+from bertkd.distillation.checkpoints import last_checkpoint
 from bertkd.metrics import glue_metrics
 from bertkd.models import family_of, label_names, label_permutation, layers_to_keep
 from bertkd.models.minilm import minilm_path
@@ -107,7 +107,11 @@ def load_model(name: str, task: Task | None = None) -> PreTrainedModel:
     """
     labels = {} if task is None else _label_config(task)
     model, report = AutoModelForSequenceClassification.from_pretrained(
-        resolve(name), dtype=torch.float32, ignore_mismatched_sizes=task is not None, output_loading_info=True, **labels
+        resolve(name),
+        dtype=torch.float32,
+        ignore_mismatched_sizes=task is not None,
+        output_loading_info=True,
+        **labels,
     )
     heads = tuple(f"{path}." for path in family_of(model).head)
     wrong = [key for key, *_ in report["mismatched_keys"] if not key.startswith(heads)]
@@ -139,8 +143,8 @@ def load_teacher(run: Run, task: Task) -> PreTrainedModel:
     config = AutoConfig.from_pretrained(resolve(name))
     if config.num_labels != task.num_labels:
         raise ValueError(
-            f"The teacher {name} has {config.num_labels} labels, but the task {task.name} has {task.num_labels}: give a "
-            "teacher that was fine-tuned on this task."
+            f"The teacher {name} has {config.num_labels} labels, but the task {task.name} has {task.num_labels}: give "
+            "a teacher that was fine-tuned on this task."
         )
     return load_model(name)
 
@@ -187,9 +191,14 @@ def evaluate(model: PreTrainedModel, run: Run, data: Data) -> dict[str, float]:
         is_teacher = model.config.num_labels == data.task.num_labels and given != list(data.task.labels)
         given = run.training.teacher_labels or given if is_teacher else given
         order = label_permutation(data.task.labels, given, wanted_by="the task", given_by="the model")
-    arguments = with_changes(run.training, alpha=0.0, eval_strategy="no", save_strategy="no", load_best_model_at_end=False)
+    arguments = with_changes(
+        run.training, alpha=0.0, eval_strategy="no", save_strategy="no", load_best_model_at_end=False
+    )
     trainer = EvaluationTrainer(
-        model=model, args=arguments, processing_class=data.tokenizer, compute_metrics=glue_metrics(data.task.metric_config)
+        model=model,
+        args=arguments,
+        processing_class=data.tokenizer,
+        compute_metrics=glue_metrics(data.task.metric_config),
     )
     if order is not None:
         trainer.preprocess_logits_for_metrics = lambda logits, labels: logits[:, order]
@@ -236,9 +245,9 @@ def check_teacher(metrics: dict[str, float], data: Data, ignore: bool) -> None:
     value = main_value(metrics, data.task)
     if value <= baseline + 1e-6:
         raise ValueError(
-            f"The teacher's {data.task.metric} on {data.task.name} is {value:.3f}, no better than always giving the most "
-            f"frequent answer ({baseline:.3f}): fine-tune it on this task first, check the order of its labels, or go "
-            "on with --ignore_weak_teacher."
+            f"The teacher's {data.task.metric} on {data.task.name} is {value:.3f}, no better than always giving the "
+            f"most frequent answer ({baseline:.3f}): fine-tune it on this task first, check the order of its labels, "
+            "or go on with --ignore_weak_teacher."
         )
 
 

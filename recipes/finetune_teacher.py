@@ -1,6 +1,6 @@
 """Fine-tune a teacher on a task; with --num_student_layers, the fine-tuned student that distillation has to beat.
 
-    python recipes/finetune_teacher.py --model_name_or_path bert-base-uncased --task_name sst2 --output_dir outputs/teacher
+python recipes/finetune_teacher.py --model_name_or_path bert-base-uncased --task_name sst2 --output_dir outputs/teacher
 """
 
 from collections.abc import Sequence

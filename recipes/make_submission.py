@@ -47,7 +47,11 @@ def test_sets(task: Task, glue_dir: str | None) -> Iterator[tuple[str, Task, Dat
 
 
 def predict(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, task: Task, rows: Dataset, arguments: argparse.Namespace
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    task: Task,
+    rows: Dataset,
+    arguments: argparse.Namespace,
 ) -> np.ndarray:
     """Logits (N, C) in the hub's label order."""
     config = DistillationConfig(

@@ -81,7 +81,14 @@ def _student_command(task: str, method: str, data: list[str]) -> list[str]:
     if method == "kd":
         return ["recipes/kd.py", "--config", f"recipes/configs/kd/{task}.yaml", *teacher, *budget]
     strategy = ["--strategy", method.removeprefix("pkd-")]
-    return ["recipes/patient_kd.py", "--config", f"recipes/configs/patient_kd/{task}.yaml", *teacher, *budget, *strategy]
+    return [
+        "recipes/patient_kd.py",
+        "--config",
+        f"recipes/configs/patient_kd/{task}.yaml",
+        *teacher,
+        *budget,
+        *strategy,
+    ]
 
 
 def _options(values: dict[str, str]) -> list[str]:

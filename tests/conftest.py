@@ -2,7 +2,6 @@
 
 import os
 import sys
-from collections.abc import Callable, Sequence
 from pathlib import Path
 
 # No test may reach for a network, and threads that wait must not spin.

@@ -1,6 +1,6 @@
 """One training for `test_distributed.py`, started once plainly and once by `torchrun` with two processes.
 
-    python tests/distributed_script.py FAMILY HIDDEN WORLD_SIZE OUTPUT.json
+python tests/distributed_script.py FAMILY HIDDEN WORLD_SIZE OUTPUT.json
 """
 
 import json

@@ -21,8 +21,8 @@ from bertkd import (
     drop_layers,
     losses,
 )
+from bertkd.distillation.checkpoints import last_checkpoint
 from bertkd.distillation.sampler import LengthGroupedSampler
-from bertkd.distillation.trainer import last_checkpoint
 
 # Plain SGD: Adam turns float noise in a gradient that is zero into a whole step.
 SETTINGS: dict[str, Any] = {
@@ -41,7 +41,9 @@ SETTINGS: dict[str, Any] = {
 def make_trainer(
     output_dir: Path, family: str = "bert", hidden: int = 16, data: Any = None, dropout: float = 0.0, **changes: Any
 ) -> PatientKDTrainer:
-    args = PatientKDConfig(output_dir=str(output_dir), **{**SETTINGS, "beta": 1.0, "kd_reduction": "batchmean", **changes})
+    args = PatientKDConfig(
+        output_dir=str(output_dir), **{**SETTINGS, "beta": 1.0, "kd_reduction": "batchmean", **changes}
+    )
     torch.manual_seed(7)  # the projection's weights
     return PatientKDTrainer(
         model=tiny_model(family, layers=3, hidden=hidden, seed=1, dropout=dropout),
@@ -94,7 +96,9 @@ def test_a_cached_teacher_changes_nothing(family: str, tmp_path: Path) -> None:
 def test_an_interrupted_and_resumed_run_changes_nothing(family: str, tmp_path: Path) -> None:
     whole = make_trainer(tmp_path / "whole", family, dropout=0.1, optim="adamw_torch")
     whole.train()
-    stopped = make_trainer(tmp_path / "run", family, dropout=0.1, optim="adamw_torch", save_strategy="steps", save_steps=2)
+    stopped = make_trainer(
+        tmp_path / "run", family, dropout=0.1, optim="adamw_torch", save_strategy="steps", save_steps=2
+    )
     stopped.add_callback(StopAt(4))
     stopped.train()
     resumed = make_trainer(tmp_path / "run", family, dropout=0.1, optim="adamw_torch")
@@ -106,7 +110,7 @@ class StopAt(TrainerCallback):
     def __init__(self, step: int) -> None:
         self.step = step
 
-    def on_step_end(self, args, state, control, **kwargs):  # noqa: ANN001, ANN003, ANN201
+    def on_step_end(self, args, state, control, **kwargs):
         control.should_training_stop = state.global_step >= self.step
 
 
@@ -174,7 +178,9 @@ def test_without_a_teacher_it_is_plain_fine_tuning(tmp_path: Path) -> None:
     model = tiny_model(seed=1)
     expected = copy.deepcopy(model)
     data = dataset(16)
-    args = DistillationConfig(output_dir=str(tmp_path), alpha=0, **{**SETTINGS, "num_train_epochs": 1, "warmup_steps": 0})
+    args = DistillationConfig(
+        output_dir=str(tmp_path), alpha=0, **{**SETTINGS, "num_train_epochs": 1, "warmup_steps": 0}
+    )
     DistillationTrainer(model=model, args=args, train_dataset=data, data_collator=Collator()).train()
     loss = expected(**Collator()(list(data))).loss
     gradients = torch.autograd.grad(loss, list(expected.parameters()))
@@ -187,7 +193,9 @@ def test_regression_distils_the_logits(tmp_path: Path) -> None:
     student = tiny_model(num_labels=1, seed=1, problem_type="regression")
     teacher = tiny_model(num_labels=1, seed=2, problem_type="regression")
     trainer = DistillationTrainer(
-        model=student, teacher_model=teacher, args=DistillationConfig(output_dir=str(tmp_path), alpha=0.25, use_cpu=True)
+        model=student,
+        teacher_model=teacher,
+        args=DistillationConfig(output_dir=str(tmp_path), alpha=0.25, use_cpu=True),
     )
     batch = Collator()(rows(8, labels=1))
     loss = trainer.compute_loss(student, batch)
@@ -306,7 +314,9 @@ def test_a_teacher_with_labels_in_another_order_is_put_right(tmp_path: Path) -> 
 def test_a_teacher_with_labels_of_no_name_needs_the_mapping(tmp_path: Path) -> None:
     student, teacher = named(MNLI, seed=1), tiny_model(seed=2)
     with pytest.raises(ValueError, match=r"LABEL_0.*--teacher_labels entailment neutral contradiction"):
-        DistillationTrainer(model=student, teacher_model=teacher, args=DistillationConfig(output_dir=str(tmp_path), use_cpu=True))
+        DistillationTrainer(
+            model=student, teacher_model=teacher, args=DistillationConfig(output_dir=str(tmp_path), use_cpu=True)
+        )
     args = DistillationConfig(
         output_dir=str(tmp_path), use_cpu=True, teacher_labels=["contradiction", "entailment", "neutral"]
     )
@@ -317,7 +327,9 @@ def test_data_with_labels_in_another_order_is_refused(tmp_path: Path) -> None:
     data = dataset(8).cast_column("labels", datasets.ClassLabel(names=["contradiction", "entailment", "neutral"]))
     with pytest.raises(ValueError, match="lists its labels as contradiction, entailment, neutral and the student as"):
         DistillationTrainer(
-            model=named(MNLI), args=DistillationConfig(output_dir=str(tmp_path), alpha=0, use_cpu=True), train_dataset=data
+            model=named(MNLI),
+            args=DistillationConfig(output_dir=str(tmp_path), alpha=0, use_cpu=True),
+            train_dataset=data,
         )
 
 
@@ -505,14 +517,20 @@ def test_a_layer_map_that_does_not_fit_is_refused_at_the_start(tmp_path: Path) -
 
 def test_a_subclass_with_its_own_part(tmp_path: Path) -> None:
     class WithEntropy(DistillationTrainer):
-        def distillation_loss(self, student_outputs: Any, teacher_outputs: Any, inputs: Any) -> dict[str, torch.Tensor]:
+        def distillation_loss(
+            self, student_outputs: Any, teacher_outputs: Any, inputs: Any
+        ) -> dict[str, torch.Tensor]:
             parts = super().distillation_loss(student_outputs, teacher_outputs, inputs)
             log_p = student_outputs.logits.log_softmax(-1)
             return {**parts, "confidence": 0.1 * (log_p.exp() * log_p).sum(-1).mean()}
 
     args = DistillationConfig(output_dir=str(tmp_path), **SETTINGS)
     trainer = WithEntropy(
-        model=tiny_model(seed=1), teacher_model=tiny_model(seed=2), args=args, train_dataset=dataset(), data_collator=Collator()
+        model=tiny_model(seed=1),
+        teacher_model=tiny_model(seed=2),
+        args=args,
+        train_dataset=dataset(),
+        data_collator=Collator(),
     )
     trainer.train()
     assert trainer.state.log_history[0]["confidence"] < 0

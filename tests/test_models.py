@@ -74,7 +74,9 @@ def test_the_model_and_its_config_stay_as_they_are() -> None:
     torch.testing.assert_close(model(**INPUTS).logits, before)
 
 
-@pytest.mark.parametrize(("config", "model_class"), [(BertConfig, BertForMaskedLM), (RobertaConfig, RobertaForMaskedLM)])
+@pytest.mark.parametrize(
+    ("config", "model_class"), [(BertConfig, BertForMaskedLM), (RobertaConfig, RobertaForMaskedLM)]
+)
 def test_other_heads_and_tied_weights_survive(config: type, model_class: type[PreTrainedModel]) -> None:
     model = model_class(config(vocab_size=50, hidden_size=16, num_hidden_layers=3, num_attention_heads=2)).half()
     student = drop_layers(model, [0, 1, 2])

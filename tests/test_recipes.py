@@ -27,7 +27,17 @@ from bertkd.data import GLUE_TASKS
 from bertkd.data.demo import make_demo_task
 
 RECIPES = ROOT / "recipes"
-QUICK = ["--use_cpu", "--disable_tqdm", "true", "--max_train_samples", "64", "--max_eval_samples", "48", "--num_train_epochs", "1"]
+QUICK = [
+    "--use_cpu",
+    "--disable_tqdm",
+    "true",
+    "--max_train_samples",
+    "64",
+    "--max_eval_samples",
+    "48",
+    "--num_train_epochs",
+    "1",
+]
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +89,16 @@ def test_a_recipe_leaves_an_ordinary_folder(student: list[str], tmp_path: Path, 
     AutoTokenizer.from_pretrained(tmp_path)
     written = json.loads((tmp_path / "results.json").read_text())
     assert written["method"] == "pkd-skip" and written["metrics"] == result.metrics
-    for key in ("metrics_before", "teacher_metrics", "parameters", "seed", "settings", "versions", "commit", "hardware"):
+    for key in (
+        "metrics_before",
+        "teacher_metrics",
+        "parameters",
+        "seed",
+        "settings",
+        "versions",
+        "commit",
+        "hardware",
+    ):
         assert written[key]
     assert written["settings"]["beta"] == 100 and written["seconds"] > 0 and written["speedup"] > 0
     out = capsys.readouterr().out
@@ -114,7 +133,9 @@ def test_a_finished_run_is_not_run_again_and_other_settings_are_refused(student:
         kd.main([*arguments, "--alpha", "0.9"])
 
 
-@pytest.mark.parametrize("start", [["--init_from", "teacher"], ["--student_layers", "1,3"], ["--student_layers", "last"]])
+@pytest.mark.parametrize(
+    "start", [["--init_from", "teacher"], ["--student_layers", "1,3"], ["--student_layers", "last"]]
+)
 def test_students_may_start_from_other_layers(start: list[str], student: list[str], tmp_path: Path) -> None:
     (result,) = kd.main([*student, *start, "--output_dir", str(tmp_path)])
     assert result.layers == 2
@@ -149,7 +170,9 @@ def test_a_killed_recipe_goes_on_from_its_last_checkpoint(student: list[str], tm
 # ---- configs and the command line ----
 
 
-@pytest.mark.parametrize("path", sorted(RECIPES.glob("configs/*/*.yaml")), ids=lambda path: f"{path.parent.name}/{path.stem}")
+@pytest.mark.parametrize(
+    "path", sorted(RECIPES.glob("configs/*/*.yaml")), ids=lambda path: f"{path.parent.name}/{path.stem}"
+)
 def test_every_config_parses(path: Path) -> None:
     config_class = PatientKDConfig if path.parent.name == "patient_kd" else DistillationConfig
     (run,) = parse(config_class, ["--config", str(path), "--use_cpu"])
@@ -207,7 +230,9 @@ def test_an_unknown_or_shortened_option_is_refused(capsys: pytest.CaptureFixture
 # ---- teachers ----
 
 
-def test_a_teacher_no_better_than_the_majority_is_refused(student: list[str], pretrained: Path, tmp_path: Path) -> None:
+def test_a_teacher_no_better_than_the_majority_is_refused(
+    student: list[str], pretrained: Path, tmp_path: Path
+) -> None:
     # The head of the pretrained checkpoint is random; its labels are given, so that only its weakness counts.
     weak = [w for w in student if w != "--ignore_weak_teacher"]
     weak[weak.index("--teacher_model_name_or_path") + 1] = str(pretrained)
@@ -271,7 +296,10 @@ def test_mnli_with_a_teacher_in_the_other_order(pretrained: Path, mnli_dir: Path
     # The same teacher as its authors might publish it: contradiction, entailment, neutral.
     model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "teacher")
     order = [2, 0, 1]
-    model.classifier.weight.data, model.classifier.bias.data = model.classifier.weight[order], model.classifier.bias[order]
+    model.classifier.weight.data, model.classifier.bias.data = (
+        model.classifier.weight[order],
+        model.classifier.bias[order],
+    )
     names = ["contradiction", "entailment", "neutral"]
     model.config.id2label, model.config.label2id = dict(enumerate(names)), {name: i for i, name in enumerate(names)}
     model.save_pretrained(tmp_path / "other")
@@ -335,7 +363,10 @@ def test_a_submission_of_one_task(shared_data: Path, teacher: Path, tmp_path: Pa
     assert path.is_file()
     lines = (tmp_path / "SST-2.tsv").read_text().splitlines()
     assert lines[0] == "index\tprediction" and len(lines) == 1822
-    model, tokenizer = AutoModelForSequenceClassification.from_pretrained(teacher), AutoTokenizer.from_pretrained(teacher)
+    model, tokenizer = (
+        AutoModelForSequenceClassification.from_pretrained(teacher),
+        AutoTokenizer.from_pretrained(teacher),
+    )
     sentences = (shared_data / "glue" / "SST-2" / "test.tsv").read_text().splitlines()[1:]
     for i in (0, 700, 1820):
         text = sentences[i].split("\t")[1]

@@ -47,9 +47,7 @@ class TeacherCache:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.names: list[str] = json.loads((folder / _META).read_text())["names"]
-        self.arrays = {
-            name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in self.names
-        }
+        self.arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in self.names}
 
     def __getitem__(self, rows: Tensor) -> dict[str, Tensor]:
         """The tensors of these rows, float32, on the device of `rows`, shapes (B, ...)."""

@@ -2,7 +2,6 @@
 
 import contextlib
 import inspect
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,12 +20,15 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput
 from transformers.utils import ModelOutput
 
 from bertkd import losses
+from bertkd.distillation.checkpoints import last_checkpoint
+from bertkd.distillation.checks import check_label_order, check_labels_present, check_single_label, check_vocabularies
 from bertkd.distillation.config import DistillationConfig
+from bertkd.distillation.loss_window import LossWindow
 from bertkd.distillation.sampler import LengthGroupedSampler
 from bertkd.distillation.teacher_cache import ROW_COLUMN, TeacherCache, WithRows, fingerprint
 from bertkd.models import label_names, label_permutation
 
-__all__ = ["DistillationTrainer", "last_checkpoint"]
+__all__ = ["DistillationTrainer"]
 
 _EXTRA_MODULES = "distillation_modules"
 _EXTRA_FILE = "distillation_modules.safetensors"
@@ -61,6 +63,9 @@ class DistillationTrainer(Trainer):
     """
 
     args: DistillationConfig
+    model: Any
+    train_dataset: Any
+    _signature_columns: Any
     config_class: type[DistillationConfig] = DistillationConfig
     # How a model given by name is loaded.
     auto_model_class: Any = AutoModelForSequenceClassification
@@ -88,10 +93,12 @@ class DistillationTrainer(Trainer):
         self.teacher_forward_kwargs: dict[str, Any] = {}
         self._label_permutation: list[int] | None = None
         self._teacher_cache: TeacherCache | None = None
-        self._window = _LossWindow()
+        self._window = LossWindow()
         self._accepted: dict[int, set[str]] = {}
         self._check_processes()
-        self._check_data_labels()
+        check_single_label(self.model.config)
+        for dataset in (self.train_dataset, self.eval_dataset):
+            check_label_order(dataset, self.model.config)
         self._set_up_teacher()
 
     # ---- what users override ----
@@ -250,7 +257,8 @@ class DistillationTrainer(Trainer):
             super()._set_signature_columns_if_needed()
             # A DistilBERT student does not know the token types that its BERT teacher needs.
             teacher = self._forward_arguments(self.teacher_model) if self.teacher_model is not None else set()
-            self._signature_columns = [*dict.fromkeys([*self._signature_columns, *sorted(teacher), ROW_COLUMN])]
+            columns: list[str] = list(self._signature_columns or ())
+            self._signature_columns = [*dict.fromkeys([*columns, *sorted(teacher), ROW_COLUMN])]
 
     def _forward_arguments(self, model: nn.Module) -> set[str]:
         if id(model) not in self._accepted:
@@ -293,21 +301,26 @@ class DistillationTrainer(Trainer):
 
     # ---- checkpoints ----
 
-    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> TrainOutput:
+    def train(
+        self,
+        resume_from_checkpoint: str | bool | None = None,
+        trial: Any = None,
+        ignore_keys_for_eval: list[str] | None = None,
+    ) -> TrainOutput:
         """Train the student, as `transformers.Trainer.train`.
 
         `resume_from_checkpoint=True` goes on from the newest whole checkpoint (a killed run may leave a torn one),
         or from the start when there is none. A run that had finished is loaded and not trained further.
         """
-        self._check_labels_present()
+        check_labels_present(self.train_dataset, self.args.alpha)
         self._prepare_teacher_cache()
-        self._window = _LossWindow()
+        self._window = LossWindow()
         if resume_from_checkpoint is True:
-            resume_from_checkpoint = last_checkpoint(self.args.output_dir)
+            resume_from_checkpoint = last_checkpoint(str(self.args.output_dir))
         with self._extra_modules_attached():
             if isinstance(resume_from_checkpoint, str) and self._has_finished(resume_from_checkpoint):
                 return self._load_finished(resume_from_checkpoint)
-            return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+            return super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
 
     def _has_finished(self, checkpoint: str) -> bool:
         # Resuming a finished run would take one more optimizer step.
@@ -338,21 +351,21 @@ class DistillationTrainer(Trainer):
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
         """Writes the student alone; a checkpoint also gets the extra modules, in a file of their own."""
-        output_dir = output_dir if output_dir is not None else self.args.output_dir
-        is_checkpoint = Path(output_dir).name.startswith(f"{PREFIX_CHECKPOINT_DIR}-")
+        folder = Path(str(output_dir if output_dir is not None else self.args.output_dir))
+        is_checkpoint = folder.name.startswith(f"{PREFIX_CHECKPOINT_DIR}-")
         state = state_dict if state_dict is not None else self.model.state_dict()
         prefix = f"{_EXTRA_MODULES}."
         extra = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
         if extra:
             state_dict = {name: tensor for name, tensor in state.items() if not name.startswith(prefix)}
-        super()._save(output_dir, state_dict=state_dict)
+        super()._save(str(folder), state_dict=state_dict)
         if not self.args.should_save:
             return
         if extra and is_checkpoint:
-            save_file({name: tensor.contiguous() for name, tensor in extra.items()}, Path(output_dir) / _EXTRA_FILE)
+            save_file({name: tensor.contiguous() for name, tensor in extra.items()}, folder / _EXTRA_FILE)
         if not is_checkpoint:
             # A model that leaves is config, weights and tokenizer; pickled training arguments are for resuming.
-            (Path(output_dir) / "training_args.bin").unlink(missing_ok=True)
+            (folder / "training_args.bin").unlink(missing_ok=True)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
@@ -368,8 +381,9 @@ class DistillationTrainer(Trainer):
         path = Path(checkpoint) / _EXTRA_FILE
         if not path.is_file():
             raise ValueError(
-                f"The checkpoint {checkpoint} has no {_EXTRA_FILE}, but this run trains {', '.join(self.extra_modules)} "
-                "along with the student; resume with the settings it was written with, or start anew."
+                f"The checkpoint {checkpoint} has no {_EXTRA_FILE}, but this run trains "
+                f"{', '.join(self.extra_modules)} along with the student; resume with the settings it was "
+                "written with, or start anew."
             )
         self.extra_modules.load_state_dict(load_file(path))
 
@@ -392,21 +406,13 @@ class DistillationTrainer(Trainer):
                     f"(alpha={self.args.alpha}). For plain fine-tuning use DistillationTrainer with alpha=0."
                 )
             return
-        self._check_teacher()
+        student, teacher = self.model.config, self.teacher_model.config
+        check_vocabularies(student, teacher)
+        given = self.args.teacher_labels or label_names(teacher)
+        self._label_permutation = label_permutation(label_names(student), given)
         # Replicated on every process: an encoder is small, and DDP or FSDP must not touch a frozen model.
         self.teacher_model.to(self.args.device)
         self.teacher_model.eval().requires_grad_(False)
-
-    def _check_teacher(self) -> None:
-        assert self.teacher_model is not None
-        student, teacher = self.model.config, self.teacher_model.config
-        if student.vocab_size != teacher.vocab_size:
-            raise ValueError(
-                f"The student's vocabulary has {student.vocab_size} entries and the teacher's {teacher.vocab_size}; both "
-                "read the same token ids, so they must share one tokenizer."
-            )
-        given = self.args.teacher_labels or label_names(teacher)
-        self._label_permutation = label_permutation(label_names(student), given)
 
     def _prepare_teacher_cache(self) -> None:
         if self.args.teacher_cache_dir is None or not self.needs_teacher or self._teacher_cache is not None:
@@ -441,8 +447,8 @@ class DistillationTrainer(Trainer):
         other = [name for name, value in outputs.items() if not isinstance(value, Tensor)]
         if other:
             raise ValueError(
-                f"The teacher's outputs {', '.join(other)} cannot be cached: return tensors with one entry per row from "
-                "teacher_forward, or leave teacher_cache_dir out."
+                f"The teacher's outputs {', '.join(other)} cannot be cached: return tensors with one entry per row "
+                "from teacher_forward, or leave teacher_cache_dir out."
             )
         return outputs
 
@@ -466,81 +472,11 @@ class DistillationTrainer(Trainer):
     @property
     def _is_regression(self) -> bool:
         config = self.model.config
-        return config.num_labels == 1 or config.problem_type == "regression"
+        return bool(config.num_labels == 1 or config.problem_type == "regression")
 
     def _check_processes(self) -> None:
         if self.args.n_gpu > 1:
             raise ValueError(
-                f"{self.args.n_gpu} GPUs are visible to one process: start one process per GPU with `accelerate launch` or "
-                "`torchrun --nproc_per_node`, or choose one with CUDA_VISIBLE_DEVICES."
+                f"{self.args.n_gpu} GPUs are visible to one process: start one process per GPU with `accelerate "
+                "launch` or `torchrun --nproc_per_node`, or choose one with CUDA_VISIBLE_DEVICES."
             )
-
-    def _check_data_labels(self) -> None:
-        """A data set with named labels must list them in the student's order."""
-        if self.model is None or getattr(self.model.config, "problem_type", None) == "multi_label_classification":
-            raise ValueError("bertkd distils single-label classification and regression, not multi-label models.")
-        for dataset in (self.train_dataset, self.eval_dataset):
-            feature = _label_feature(dataset)
-            if isinstance(feature, datasets.ClassLabel):
-                wanted = label_names(self.model.config)
-                order = label_permutation(wanted, feature.names, given_by="the data set")
-                if order is not None:
-                    raise ValueError(
-                        f"The data set lists its labels as {', '.join(feature.names)} and the student as "
-                        f"{', '.join(wanted)}: use `dataset.align_labels_with_mapping(student.config.label2id, ...)`, or "
-                        "make the student with the data set's order."
-                    )
-
-    def _check_labels_present(self) -> None:
-        dataset = self.train_dataset
-        if self.args.alpha < 1 and isinstance(dataset, datasets.Dataset) and _label_feature(dataset) is None:
-            raise ValueError(
-                f"The training set has no label column (it has {', '.join(dataset.column_names)}) but alpha is "
-                f"{self.args.alpha}; give labelled rows, or set alpha=1 to learn from the teacher alone."
-            )
-
-
-class _LossWindow:
-    """Sums of the loss parts since the last log, kept on the device: no step waits for a value."""
-
-    def __init__(self) -> None:
-        self.sums: dict[str, Tensor] = {}
-        self.weight: Tensor | float = 0.0
-
-    def add(self, parts: dict[str, Tensor], share: Tensor | float) -> None:
-        for name, part in parts.items():
-            self.sums[name] = self.sums.get(name, 0.0) + part.detach().float() * share
-        self.weight = self.weight + share
-
-    def averages(self, accelerator: Any) -> dict[str, float]:
-        """Averages over the window and all processes; starts a new window."""
-        names = sorted(self.sums)
-        if not names:
-            return {}
-        device = self.sums[names[0]].device
-        weight = torch.as_tensor(self.weight, dtype=torch.float32, device=device)
-        totals = accelerator.reduce(torch.stack([*(self.sums[name] for name in names), weight]), reduction="sum")
-        *sums, weight = totals.tolist()
-        self.sums, self.weight = {}, 0.0
-        return {name: value / weight for name, value in zip(names, sums, strict=True)}
-
-
-def _label_feature(dataset: Any) -> Any:
-    """The feature of a `datasets` label column; None when there is none."""
-    if not isinstance(dataset, datasets.Dataset):
-        return None
-    return next((dataset.features[name] for name in ("labels", "label", "label_ids") if name in dataset.features), None)
-
-
-def last_checkpoint(output_dir: str | Path) -> str | None:
-    """The newest whole checkpoint in a folder, or None.
-
-    The Trainer writes `trainer_state.json` last; a folder without a readable one was torn by a kill.
-    """
-    folders = Path(output_dir).glob(f"{PREFIX_CHECKPOINT_DIR}-*")
-    numbered = [f for f in folders if f.name.removeprefix(f"{PREFIX_CHECKPOINT_DIR}-").isdigit()]
-    for folder in sorted(numbered, key=lambda f: int(f.name.rpartition("-")[2]), reverse=True):
-        with contextlib.suppress(OSError, ValueError):
-            json.loads((folder / TRAINER_STATE_NAME).read_text())
-            return str(folder)
-    return None

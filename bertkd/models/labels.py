@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 from transformers import PretrainedConfig
 
@@ -10,7 +11,8 @@ __all__ = ["label_names", "label_permutation"]
 
 def label_names(config: PretrainedConfig) -> list[str]:
     """A model's labels in the order of its logits."""
-    return [str(config.id2label[i]) for i in range(config.num_labels)]
+    names: dict[Any, str] = config.id2label or {}
+    return [names[i] for i in sorted(names)]
 
 
 def label_permutation(
@@ -36,8 +38,8 @@ def label_permutation(
     order = [positions.get(_normalise(name), -1) for name in wanted]
     if sorted(order) != list(range(len(given))):
         raise ValueError(
-            f"The labels of {given_by} ({', '.join(given)}) do not match those of {wanted_by} ({', '.join(wanted)}) by "
-            f"name; say what {given_by}'s logits mean, in their order, with `teacher_labels` (on the command line "
+            f"The labels of {given_by} ({', '.join(given)}) do not match those of {wanted_by} ({', '.join(wanted)}) "
+            f"by name; say what {given_by}'s logits mean, in their order, with `teacher_labels` (on the command line "
             f"--teacher_labels {' '.join(wanted)})."
         )
     return None if order == list(range(len(order))) else order

@@ -2,8 +2,10 @@
 
 import copy
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import TypeVar
 
+from torch import nn
 from transformers import PreTrainedModel
 
 from bertkd.models.families import family_of
@@ -28,7 +30,9 @@ def layers_to_keep(strategy: str, teacher_layers: int, student_layers: int) -> l
         ValueError: more layers than there are, an unknown strategy, or a list of another length.
     """
     if not 1 <= student_layers <= teacher_layers:
-        raise ValueError(f"Cannot keep {student_layers} of {teacher_layers} layers: choose between 1 and {teacher_layers}.")
+        raise ValueError(
+            f"Cannot keep {student_layers} of {teacher_layers} layers: choose between 1 and {teacher_layers}."
+        )
     if strategy == "first":
         return list(range(student_layers))
     if strategy == "last":
@@ -43,17 +47,20 @@ def _parse_layers(text: str, teacher_layers: int, student_layers: int) -> list[i
         keep = [int(item) for item in text.split(",")]
     except ValueError:
         raise ValueError(
-            f"Unknown layers {text!r}: give one of {', '.join(LAYER_STRATEGIES)}, or a list of 0-based layers such as 0,2,4."
+            f"Unknown layers {text!r}: give one of {', '.join(LAYER_STRATEGIES)}, or a list of 0-based layers such "
+            "as 0,2,4."
         ) from None
     _check_layers(keep, teacher_layers)
     if len(keep) != student_layers:
-        raise ValueError(f"The layer list {text} names {len(keep)} layers, but the student is to have {student_layers}.")
+        raise ValueError(
+            f"The layer list {text} names {len(keep)} layers, but the student is to have {student_layers}."
+        )
     return keep
 
 
 def _check_layers(keep: Sequence[int], num_layers: int) -> None:
     in_range = all(0 <= layer < num_layers for layer in keep)
-    increasing = all(a < b for a, b in zip(keep, keep[1:], strict=False))
+    increasing = all(a < b for a, b in pairwise(keep))
     if not keep or not in_range or not increasing:
         raise ValueError(
             f"Cannot keep layers {list(keep)} of a model with {num_layers} layers: give increasing numbers from 0 to "
@@ -80,7 +87,7 @@ def drop_layers(model: Model, keep: Sequence[int]) -> Model:
     config.num_hidden_layers = len(keep)
     student = type(model)(config)
     student.load_state_dict(_renumber(model.state_dict(), prefix, {old: new for new, old in enumerate(keep)}))
-    student.to(device=model.device, dtype=model.dtype)
+    nn.Module.to(student, device=model.device, dtype=model.dtype)
     return student.train(model.training)
 
 

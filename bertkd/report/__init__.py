@@ -16,7 +16,7 @@ from bertkd.report.results import (
     write_json,
     write_text,
 )
-from bertkd.report.tables import markdown_table, result_rows, terminal_table, verdict
+from bertkd.report.tables import markdown_table, method_label, result_rows, terminal_table, verdict
 
 __all__ = [
     "Bar",
@@ -34,6 +34,7 @@ __all__ = [
     "is_chart_of",
     "markdown_table",
     "measure_latency",
+    "method_label",
     "model_size_mb",
     "read_result",
     "read_results",

@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -88,7 +89,7 @@ def _draw_point(axes: Axes, point: ChartPoint, index: int, dodge: float) -> tupl
     """Draws the point, `dodge` pixels beside its place, and returns where it is, in pixels."""
     from matplotlib.transforms import Affine2D
 
-    colour = GREY if _is_reference(point) else COLOURS[index % len(COLOURS)]
+    colour = _colour(point, index)
     if _is_reference(point):
         axes.axhline(point.y, color=GREY, linestyle=(0, (5, 4)), linewidth=1.2, zorder=1)
     axes.errorbar(
@@ -107,6 +108,15 @@ def _draw_point(axes: Axes, point: ChartPoint, index: int, dodge: float) -> tupl
     )
     x, y = axes.transData.transform((point.x, point.y))
     return float(x) + dodge, float(y)
+
+
+def _colour(point: ChartPoint, index: int) -> str:
+    return GREY if _is_reference(point) else COLOURS[index % len(COLOURS)]
+
+
+def _darker(colour: str) -> str:
+    """The colour for text: on white, the palette's yellow and blue are too light to read."""
+    return "#" + "".join(f"{int(0.75 * int(colour[start : start + 2], 16)):02x}" for start in (1, 3, 5))
 
 
 def _is_reference(point: ChartPoint) -> bool:
@@ -144,20 +154,21 @@ def _place_labels(
         taken.append(Bbox.from_extents(x - 9, y - reach, x + 9, y + reach))
     for index in sorted(range(len(points)), key=lambda one: -points[one].y):
         x, y = spots[index]
-        colour = GREY if _is_reference(points[index]) else "black"
         text = axes.annotate(
             points[index].label,
             (x, y),
             xycoords="figure pixels",
             fontsize=10.5,
-            color=colour,
+            color=_darker(_colour(points[index], index)),
             va="center",
             ha="center",
             zorder=4,
         )
         box = text.get_window_extent(figure.canvas.get_renderer())  # type: ignore[attr-defined]
         free = [spot for spot in _around(x, y, box.width, box.height) if _is_free(spot, taken, frame)]
-        place = min(free, key=lambda one: _distance(one, x, y)) if free else next(_around(x, y, box.width, box.height))
+        others = [spot for spot in spots if spot != (x, y)]
+        nearest_first = partial(_badness, x=x, y=y, others=others)
+        place = min(free, key=nearest_first) if free else next(_around(x, y, box.width, box.height))
         taken.append(place)
         text.set_position(((place.x0 + place.x1) / 2, (place.y0 + place.y1) / 2))
         text.set_bbox({"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.8})
@@ -189,6 +200,12 @@ def _around(x: float, y: float, width: float, height: float) -> Iterator[Bbox]:
 def _is_free(box: Bbox, taken: Sequence[Bbox], frame: Bbox) -> bool:
     inside = frame.x0 + 3 < box.x0 and box.x1 < frame.x1 - 3 and frame.y0 + 3 < box.y0 and box.y1 < frame.y1 - 3
     return inside and not any(box.overlaps(other) for other in taken)
+
+
+def _badness(box: Bbox, x: float, y: float, others: Sequence[tuple[float, float]]) -> float:
+    """Pixels from the label to its point, and more where another point is nearer and would seem to own the label."""
+    own = _distance(box, x, y)
+    return own + 3 * max([0.0, *(own - _distance(box, *other) + 6 for other in others)])
 
 
 def _distance(box: Bbox, x: float, y: float) -> float:

@@ -156,7 +156,12 @@ def _front_matter(result: RunResult, name: str, teacher: str) -> str:
     data = ModelCardData(
         library_name="transformers",
         pipeline_tag="text-classification",
-        tags=["bertkd", "knowledge-distillation", "model-compression", result.method],
+        tags=[
+            "bertkd",
+            *(["knowledge-distillation"] if _is_distilled(result) else []),
+            "model-compression",
+            result.method,
+        ],
         datasets=["nyu-mll/glue"] if glue else None,
         metrics=[metric.removeprefix("eval_") for metric in result.metrics],
         base_model=teacher if _on_hub(teacher) else None,
@@ -170,6 +175,10 @@ def _is_glue(result: RunResult) -> bool:
     return GLUE_VALIDATION_ROWS.get(result.task) in result.rows.values()
 
 
+def _is_distilled(result: RunResult) -> bool:
+    return result.method not in ("teacher", "finetuned")
+
+
 def _on_hub(teacher: str) -> bool:
     """Whether `teacher` can be a name on the hub, and is no folder here."""
     return bool(re.fullmatch(r"[\w.-]+(/[\w.-]+)?", teacher)) and teacher[0] != "." and not Path(teacher).exists()
@@ -177,7 +186,7 @@ def _on_hub(teacher: str) -> bool:
 
 def _summary(result: RunResult, teacher: str, repository_url: str) -> str:
     shown = teacher if _on_hub(teacher) else Path(teacher).name
-    origin = f"distilled from `{shown}` " if shown and result.method not in ("teacher", "finetuned") else ""
+    origin = f"distilled from `{shown}` " if shown and _is_distilled(result) else ""
     tool = f"[bertkd]({repository_url})" if repository_url else "bertkd"
     method, layers = method_label(result.method), result.layers
     return f"A {layers}-layer encoder for {task_label(result.task)}, {origin}with {tool}; method: {method}."

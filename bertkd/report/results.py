@@ -313,7 +313,8 @@ def environment() -> dict[str, Any]:
     """What a number depends on besides the settings.
 
     `versions` of Python and the packages; `commit` of the repository that bertkd lies in, with "+changes" when code
-    there is not committed, "unknown" without git; `hardware`: CPU, cores, torch's threads, memory in GiB, GPUs or None.
+    there is not committed, "unknown" without git; `hardware`: CPU, cores, torch's threads, memory in GiB, and the GPUs
+    or None.
     """
     return {"versions": _versions(), "commit": _commit(Path(__file__).resolve()), "hardware": _hardware()}
 

@@ -134,16 +134,15 @@ def verdict(ours: Summary, baseline: Summary) -> str:
     points = _shown(ours) - _shown(baseline)
     if abs(points) < 0.05:
         return f"{name} equals {other} ({figures})."
-    relation = f"beats {other} by {points:.1f}" if points > 0 else f"does not beat {other}: it is {-points:.1f}"
-    claim = f"{name} {relation} points{'' if points > 0 else ' lower'} ({figures})"
+    distance = f"{abs(points):.1f} points {'higher' if points > 0 else 'lower'} ({figures})"
     stds = [std for std in (ours.value.std, baseline.value.std) if std is not None]
     if len(stds) < 2:
         counts = f"{name} {ours.value.count}, {other} {baseline.value.count}"
-        return f"{claim}; with so few seeds ({counts}) the spread is unknown, so this shows no difference yet."
+        return f"{name} against {other}: {distance}; with so few seeds ({counts}) the spread is unknown: nothing is shown."
     largest = f"the larger standard deviation over seeds ({100 * max(stds):.1f})"
-    if abs(ours.value.mean - baseline.value.mean) > max(stds):
-        return f"{claim}, which exceeds {largest}."
-    return f"{claim}, which does not exceed {largest}: no difference shown."
+    if abs(ours.value.mean - baseline.value.mean) <= max(stds):
+        return f"{name} does not clearly {'beat' if points > 0 else 'trail'} {other}: {distance}, within {largest}."
+    return f"{name} {'beats' if points > 0 else 'does not beat'} {other}: {distance}, which exceeds {largest}."
 
 
 def _shown(summary: Summary) -> float:

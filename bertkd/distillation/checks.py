@@ -1,0 +1,57 @@
+"""What cannot work is refused before the first step, with both sides named and the way out."""
+
+from typing import Any
+
+import datasets
+from transformers import PretrainedConfig
+
+from bertkd.models import label_names, label_permutation
+
+__all__ = ["check_label_order", "check_labels_present", "check_single_label", "check_vocabularies"]
+
+
+def check_single_label(student: PretrainedConfig) -> None:
+    """Raises ValueError for a multi-label model."""
+    if student.problem_type == "multi_label_classification":
+        raise ValueError("bertkd distils single-label classification and regression, not multi-label models.")
+
+
+def check_label_order(dataset: Any, student: PretrainedConfig) -> None:
+    """Raises ValueError when a `datasets` data set names its labels in another order than the student, or others."""
+    feature = _label_feature(dataset)
+    if not isinstance(feature, datasets.ClassLabel):
+        return
+    wanted = label_names(student)
+    if label_permutation(wanted, feature.names, given_by="the data set") is not None:
+        raise ValueError(
+            f"The data set lists its labels as {', '.join(feature.names)} and the student as {', '.join(wanted)}: use "
+            "`dataset.align_labels_with_mapping(student.config.label2id, ...)`, or make the student with the data "
+            "set's order."
+        )
+
+
+def check_labels_present(dataset: Any, alpha: float) -> None:
+    """Raises ValueError when the loss uses labels and a `datasets` data set has none."""
+    if alpha < 1 and isinstance(dataset, datasets.Dataset) and _label_feature(dataset) is None:
+        raise ValueError(
+            f"The training set has no label column (it has {', '.join(dataset.column_names)}) but alpha is {alpha}; "
+            "give labelled rows, or set alpha=1 to learn from the teacher alone."
+        )
+
+
+def check_vocabularies(student: PretrainedConfig, teacher: PretrainedConfig) -> None:
+    """Raises ValueError when two models cannot read the same token ids."""
+    if student.vocab_size != teacher.vocab_size:
+        raise ValueError(
+            f"The student's vocabulary has {student.vocab_size} entries and the teacher's {teacher.vocab_size}; both "
+            "read the same token ids, so they must share one tokenizer."
+        )
+
+
+def _label_feature(dataset: Any) -> Any:
+    """The feature of a `datasets` label column; None when there is none."""
+    if not isinstance(dataset, datasets.Dataset):
+        return None
+    return next(
+        (dataset.features[name] for name in ("labels", "label", "label_ids") if name in dataset.features), None
+    )
