@@ -44,7 +44,7 @@ def tiny_model(
     torch.manual_seed(seed)
     settings = {"num_labels": 3, "initializer_range": 0.3, **settings}
     shared = {"vocab_size": VOCABULARY, "max_position_embeddings": 40, "pad_token_id": PAD[family]}
-    return model_class(config_class(**shared, **names, **rates, **settings)).eval()
+    return model_class(config_class(**(shared | names | rates | settings))).eval()
 
 
 def rows(count: int = 32, labels: int = 3, seed: int = 0, pairs: bool = False) -> list[dict[str, Any]]:

@@ -127,7 +127,7 @@ def _dodge(points: Sequence[ChartPoint], index: int) -> float:
     """Pixels beside its place at which a point is drawn: neighbours at nearly the same x share the room around it."""
     span = max(point.x for point in points) - min(point.x for point in points)
     close = [one for one, point in enumerate(points) if abs(point.x - points[index].x) <= 0.02 * span]
-    return 20 * (close.index(index) - (len(close) - 1) / 2)
+    return 16 * (close.index(index) - (len(close) - 1) / 2)
 
 
 def _limits(axes: Axes, points: Sequence[ChartPoint]) -> None:

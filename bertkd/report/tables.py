@@ -138,7 +138,9 @@ def verdict(ours: Summary, baseline: Summary) -> str:
     stds = [std for std in (ours.value.std, baseline.value.std) if std is not None]
     if len(stds) < 2:
         counts = f"{name} {ours.value.count}, {other} {baseline.value.count}"
-        return f"{name} against {other}: {distance}; with so few seeds ({counts}) the spread is unknown: nothing is shown."
+        return (
+            f"{name} against {other}: {distance}; with so few seeds ({counts}) the spread is unknown, nothing shown."
+        )
     largest = f"the larger standard deviation over seeds ({100 * max(stds):.1f})"
     if abs(ours.value.mean - baseline.value.mean) <= max(stds):
         return f"{name} does not clearly {'beat' if points > 0 else 'trail'} {other}: {distance}, within {largest}."
