@@ -26,11 +26,12 @@ from bertkd.report import (
     terminal_table,
     write_json,
 )
+from bertkd.report.tables import method_label
 
 COMMON = ["--task_name", "sst2", "--max_seq_length", "64", "--bf16", "--use_cpu", "--logging_steps", "25"]
-STUDENT = ["--model_name_or_path", "minilm", "--num_student_layers", "3", "--learning_rate", "1e-4"]
+STUDENT = ["--model_name_or_path", "minilm", "--num_student_layers", "3", "--learning_rate", "2e-4"]
 SOFT = ["--alpha", "0.7", "--temperature", "5"]
-TEACHER = ["--model_name_or_path", "minilm", "--learning_rate", "1e-4", "--num_train_epochs", "4"]
+TEACHER = ["--model_name_or_path", "minilm", "--learning_rate", "1e-4", "--num_train_epochs", "3"]
 
 
 def train_all(folder: Path, glue_dir: Path, epochs: str) -> list[RunResult]:
@@ -69,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> list[RunResult]:
     results = train_all(folder, make_demo_task(folder / "data"), arguments.epochs)
     measure(folder, results)
     write_json(folder / "results.json", [result.to_json() for result in results])
-    points = [ChartPoint(r.method, r.parameters / 1e6, 100 * r.value) for r in results]
+    points = [ChartPoint(method_label(r.method), r.parameters / 1e6, 100 * r.value) for r in results]
     chart = accuracy_chart(
         points, folder / "chart.png", "Built-in task: accuracy against size", "Parameters (millions)", "Accuracy (%)"
     )

@@ -20,7 +20,8 @@ WORK = Path("outputs/results")
 RESULTS = Path("docs/results/minilm")
 SEEDS = {"sst2": ("42",)}
 ALL_SEEDS = ("42", "43", "44")
-# MiniLM wants a higher learning rate than BERT-base; chosen for the teacher, and the same budget for every student.
+# MiniLM wants a higher learning rate than BERT-base. The students' rate is the best of 1e-4, 2e-4 and 4e-4 for the
+# student fine-tuned on STS-B, so that the baseline is strong; every student has the same budget.
 TEACHER = {
     "sst2": {"learning_rate": "1e-4", "num_train_epochs": "2"},
     "stsb": {"learning_rate": "1e-4", "num_train_epochs": "5"},
@@ -28,11 +29,9 @@ TEACHER = {
     "cola": {"learning_rate": "1e-4", "num_train_epochs": "5"},
     "rte": {"learning_rate": "1e-4", "num_train_epochs": "5", "per_device_train_batch_size": "16"},
 }
-STUDENT = {
-    "sst2": {"learning_rate": "1e-4", "num_train_epochs": "2"},
-    "rte": {"learning_rate": "1e-4", "num_train_epochs": "5", "per_device_train_batch_size": "16"},
-}
-STUDENT_DEFAULT = {"learning_rate": "1e-4", "num_train_epochs": "5"}
+STUDENT = {"sst2": {"learning_rate": "2e-4", "num_train_epochs": "2"}}
+STUDENT["rte"] = {"learning_rate": "2e-4", "num_train_epochs": "5", "per_device_train_batch_size": "16"}
+STUDENT_DEFAULT = {"learning_rate": "2e-4", "num_train_epochs": "5"}
 METHODS = ("finetuned", "kd", "pkd-skip", "pkd-last")
 
 

@@ -6,6 +6,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import finetune_teacher
 import pytest
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
@@ -100,3 +101,13 @@ def test_counting_words_does_not_solve_the_task(tmp_path: Path, seed: int, max_n
     task = make_demo_task(tmp_path, seed=seed) / "SST-2"
     accuracy = bag_of_words_accuracy(read_labelled(task / "train.tsv"), read_labelled(task / "dev.tsv"), max_ngram)
     assert 0.5 < accuracy < bound
+
+
+@pytest.mark.slow
+def test_a_fine_tuned_bert_is_ten_points_above_a_bag_of_words(folder: Path, tmp_path: Path) -> None:
+    minilm = ["--model_name_or_path", "minilm", "--bf16", "--use_cpu", "--max_seq_length", "64"]
+    task = ["--task_name", "sst2", "--glue_dir", str(folder.parent), "--disable_tqdm", "true"]
+    training = ["--learning_rate", "1e-4", "--num_train_epochs", "2", "--output_dir", str(tmp_path)]
+    (teacher,) = finetune_teacher.main([*minilm, *task, *training])
+    bag_of_words = bag_of_words_accuracy(read_labelled(folder / "train.tsv"), read_labelled(folder / "dev.tsv"))
+    assert teacher.value >= bag_of_words + 0.10

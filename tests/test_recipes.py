@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import demo
 import finetune_teacher
 import kd
 import make_submission
@@ -365,3 +366,23 @@ def test_settings_hold_what_decides_the_outcome(tmp_path: Path) -> None:
     assert settings["model_name_or_path"] == "m" and settings["task_name"] == "rte"
     assert "output_dir" not in settings and "seed" not in settings
     json.dumps(settings)
+
+
+# ---- the demo ----
+
+
+def test_the_demo_leaves_table_chart_results_and_student(
+    pretrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    quick = [*QUICK, "--num_train_epochs", "1", "--ignore_weak_teacher"]
+    monkeypatch.setattr(demo, "TEACHER", ["--model_name_or_path", str(pretrained), *quick])
+    student = ["--model_name_or_path", str(pretrained), "--num_student_layers", "3", *quick]
+    monkeypatch.setattr(demo, "STUDENT", student)
+    results = demo.main(["--output_dir", str(tmp_path), "--epochs", "1"])
+    assert [result.method for result in results] == ["teacher", "finetuned", "kd", "pkd-skip", "pkd-last"]
+    assert (tmp_path / "chart.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    assert len(json.loads((tmp_path / "results.json").read_text())) == 5
+    assert AutoModelForSequenceClassification.from_pretrained(tmp_path / "pkd-skip").config.num_hidden_layers == 3
+    table = capsys.readouterr().out.splitlines()[-15:]
+    for name in ("Teacher", "Fine-tuned", "KD", "PKD-skip", "PKD-last"):
+        assert any(name in line for line in table), name
