@@ -12,8 +12,7 @@ from pathlib import Path
 import finetune_teacher
 import kd
 import patient_kd
-from experiment import load_model, run_script
-from transformers.utils import logging
+from experiment import load_model, quiet, run_script
 
 from bertkd.data.demo import make_demo_task
 from bertkd.report import (
@@ -65,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> list[RunResult]:
     parser.add_argument("--output_dir", default="outputs/demo")
     parser.add_argument("--epochs", default="4", help="Of each student.")
     arguments = parser.parse_args(argv)
-    logging.set_verbosity_error()
+    quiet()
     folder = Path(arguments.output_dir)
     results = train_all(folder, make_demo_task(folder / "data"), arguments.epochs)
     measure(folder, results)

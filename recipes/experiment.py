@@ -16,7 +16,15 @@ import numpy as np
 import torch
 from arguments import Run, with_changes
 from datasets import Dataset, DatasetDict
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, set_seed
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PrinterCallback,
+    ProgressCallback,
+    set_seed,
+)
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
 
@@ -55,6 +63,7 @@ class Data:
 def quiet() -> None:
     """Leave progress bars and the recipes' own lines; `transformers` reports each weight that it loads."""
     logging.set_verbosity_error()
+    logging.disable_progress_bar()
 
 
 def load_data(run: Run) -> Data:
@@ -200,6 +209,8 @@ def evaluate(model: PreTrainedModel, run: Run, data: Data) -> dict[str, float]:
         processing_class=data.tokenizer,
         compute_metrics=glue_metrics(data.task.metric_config),
     )
+    for callback in (ProgressCallback, PrinterCallback):  # they would print each result; the recipe does at its end
+        trainer.remove_callback(callback)
     if order is not None:
         trainer.preprocess_logits_for_metrics = lambda logits, labels: logits[:, order]
     metrics: dict[str, float] = {}
