@@ -102,19 +102,19 @@ class LayerMap:
         if all(re.fullmatch(r"\d+", item) for item in items):
             return cls(tuple((j, int(item)) for j, item in enumerate(items, start=1)))
         raise ValueError(
-            f'Cannot read the layer map {text!r}: write pairs student:teacher as "1:2,2:4", or the teacher layers '
-            'alone as "2,4".'
+            f"Cannot read the layer map {text!r}: name a strategy (skip, last), or write pairs student:teacher as "
+            '"1:2,2:4" or teacher layers as "2,4".'
         )
 
     @classmethod
     def resolve(cls, strategy: "str | LayerMap", teacher_layers: int, student_layers: int) -> "LayerMap":
-        """The map that a strategy means for two models: "skip", "last", "uniform", or an explicit map.
+        """The map that a strategy means for two models: "skip", "last", or an explicit map.
 
         Raises:
             ValueError: an unknown strategy, or a map that does not fit: a layer out of range, or a list of teacher
                 layers whose length is not the student's number of layers less one. Both layer counts are named.
         """
-        if strategy in ("skip", "last", "uniform"):
+        if strategy in ("skip", "last"):
             return getattr(cls, str(strategy))(teacher_layers, student_layers)
         layer_map = strategy if isinstance(strategy, LayerMap) else cls.parse(strategy)
         is_list = isinstance(strategy, str) and ":" not in strategy

@@ -4,6 +4,7 @@ import argparse
 import copy
 import dataclasses
 import difflib
+import json
 import shlex
 import sys
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import yaml
-from transformers import HfArgumentParser
+from transformers import HfArgumentParser, TrainingArguments
 
 from bertkd import DistillationConfig
 
@@ -24,7 +25,8 @@ RECIPE_DEFAULTS: dict[str, Any] = {
     "output_dir": "outputs",
     "eval_strategy": "epoch",
     "save_strategy": "epoch",
-    "save_total_limit": 1,
+    # With one, the Trainer deletes the last checkpoint of a finished training for the sake of the best.
+    "save_total_limit": 2,
     "load_best_model_at_end": True,
     "per_device_train_batch_size": 32,
     "per_device_eval_batch_size": 64,
@@ -34,6 +36,21 @@ RECIPE_DEFAULTS: dict[str, Any] = {
     "warmup_steps": 0.1,
     "logging_steps": 50,
 }
+
+
+# Neither the outcome nor its description depends on these.
+UNIMPORTANT = {
+    "disable_tqdm",
+    "output_dir",
+    "per_device_eval_batch_size",
+    "run_name",
+    "save_total_limit",
+    "seed",
+    "teacher_cache_dir",
+    "use_cpu",
+}
+# The recipe puts the task's own metric in its place.
+TASK_METRIC = "task"
 
 
 @dataclass
@@ -109,27 +126,23 @@ class Run(Generic[Config]):
     training: Config
     command: str
 
+    defaults: dict[str, Any]
+
     def settings(self) -> dict[str, Any]:
-        """What decides the outcome, as JSON; the seed and the output folder are not among it."""
-        default = type(self.training)(output_dir="unused", use_cpu=True)
-        unimportant = {"output_dir", "seed", "run_name", "use_cpu", "disable_tqdm", "logging_steps"}
-        always = {"learning_rate", "num_train_epochs", "per_device_train_batch_size"}
-        own = {f.name for f in dataclasses.fields(type(self.training))} - {
-            f.name for f in dataclasses.fields(DistillationConfig.__mro__[1])
+        """What decides the outcome, as JSON: all model and data options, the trainer's own and the changed ones of
+        the Trainer. Seed and output folder are not among it."""
+        shown = {"learning_rate", "num_train_epochs", "per_device_train_batch_size"}
+        shown |= {f.name for f in dataclasses.fields(self.training)} - {
+            f.name for f in dataclasses.fields(TrainingArguments)
         }
         training = {
             name: value
             for name, value in self.training.to_dict().items()
-            if name not in unimportant
-            and not name.startswith(("logging", "hub", "push", "report"))
-            and (name in always | own or value != getattr(default, name, None))
+            if name not in UNIMPORTANT
+            and not name.startswith(("logging", "hub", "push", "report", "dataloader"))
+            and (name in shown or value != self.defaults[name])
         }
-        return {**dataclasses.asdict(self.model), **dataclasses.asdict(self.data), **_plain(training)}
-
-
-def _plain(values: dict[str, Any]) -> dict[str, Any]:
-    plain = (str, int, float, bool, list, dict, type(None))
-    return {name: value if isinstance(value, plain) else str(value) for name, value in values.items()}
+        return {**dataclasses.asdict(self.model), **dataclasses.asdict(self.data), **training}
 
 
 def parse(
@@ -153,24 +166,31 @@ def parse(
         usage="%(prog)s [--config FILE] [--OPTION VALUE ...]; --help lists the options",
     )
     parser.add_argument("--config", help="YAML file with any of these options; the command line wins over it.")
-    parser.set_defaults(**RECIPE_DEFAULTS, **(defaults or {}))
+    parser.set_defaults(**RECIPE_DEFAULTS, metric_for_best_model=TASK_METRIC, **(defaults or {}))
     config_path, seeds, rest = _split_off(argv)
     if config_path is not None:
-        values = _read_yaml(parser, config_path)
-        seeds = seeds or [str(seed) for seed in _as_list(values.pop("seed", []))]
-        parser.set_defaults(**values)
+        from_file, file_seeds = _read_yaml(parser, config_path)
+        seeds, rest = seeds or file_seeds, [*from_file, *rest]
     seeds = seeds or ["42"]
     command = shlex.join(["python", _script(), *argv])
-    return [_run(parser, rest, seed, len(seeds) > 1, command) for seed in seeds]
+    # Made before the real ones: a config that is made resets the state of accelerate.
+    plain = config_class(output_dir="unused", use_cpu="--use_cpu" in rest).to_dict()
+    return [_run(parser, rest, seed, len(seeds) > 1, command, plain) for seed in seeds]
 
 
-def _run(parser: HfArgumentParser, argv: list[str], seed: str, several: bool, command: str) -> Run:
-    # The metric of the best epoch is the task's, known only with the data: a stand-in lets the config be made.
-    parser.set_defaults(metric_for_best_model="loss")
+def _run(
+    parser: HfArgumentParser, argv: list[str], seed: str, several: bool, command: str, defaults: dict[str, Any]
+) -> Run:
     model, data, recipe, training, _ = parser.parse_args_into_dataclasses([*argv, "--seed", seed])
+    if training.resume_from_checkpoint is not None:
+        parser.error("--resume_from_checkpoint is not used: a recipe that is started again goes on by itself.")
+    if data.train_file is None and (data.validation_file is not None or data.test_file is not None):
+        parser.error("--validation_file and --test_file go with --train_file.")
+    if data.train_file is not None and data.task_name is not None:
+        parser.error("give either --task_name or --train_file, not both.")
     if several:
         training.output_dir = str(Path(training.output_dir) / f"seed-{seed}")
-    return Run(model, data, recipe, training, command)
+    return Run(model, data, recipe, training, command, defaults)
 
 
 def _split_off(argv: list[str]) -> tuple[str | None, list[str], list[str]]:
@@ -185,7 +205,8 @@ def _split_off(argv: list[str]) -> tuple[str | None, list[str], list[str]]:
     return known.config, known.seed, rest
 
 
-def _read_yaml(parser: HfArgumentParser, path: str) -> dict[str, Any]:
+def _read_yaml(parser: HfArgumentParser, path: str) -> tuple[list[str], list[str]]:
+    """A file's options as words of a command line, which argparse then checks like any other, and its seeds."""
     known = {action.dest for action in parser._actions}
     try:
         values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
@@ -193,13 +214,21 @@ def _read_yaml(parser: HfArgumentParser, path: str) -> dict[str, Any]:
         parser.error(f"cannot read the config file {path}: {error}")
     if not isinstance(values, dict):
         parser.error(f"the config file {path} must hold one `option: value` per line.")
-    for key in values:
+    words: list[str] = []
+    for key, value in values.items():
         if key not in known or key in ("config", "help"):
             close = difflib.get_close_matches(str(key), known, n=1)
             hint = f"; did you mean {close[0]!r}?" if close else ""
             parser.error(f"the config file {path} has the unknown option {key!r}{hint}")
-    # argparse converts only strings: "5e-5" is one for YAML, and a list is taken as it is.
-    return {key: value if isinstance(value, list | bool | None) else str(value) for key, value in values.items()}
+        if value is None:
+            parser.error(f"the config file {path} gives {key} no value: leave the line out for the default.")
+        if key != "seed":
+            words += [f"--{key}", *(_word(one) for one in _as_list(value))]
+    return words, [str(seed) for seed in _as_list(values.get("seed", []))]
+
+
+def _word(value: Any) -> str:
+    return json.dumps(value) if isinstance(value, dict | bool) else str(value)
 
 
 def _as_list(value: Any) -> list[Any]:

@@ -6,7 +6,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from arguments import Run, with_changes
+from arguments import TASK_METRIC, Config, Run, parse, with_changes
 from datasets import Dataset, DatasetDict
 from transformers import (
     AutoConfig,
@@ -28,7 +28,7 @@ from transformers import (
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
 
-from bertkd import DistillationConfig, DistillationTrainer, drop_layers
+from bertkd import DistillationTrainer, drop_layers
 from bertkd.data import GLUE_TASKS, Task, load_files, load_glue, tokenize
 from bertkd.distillation.checkpoints import last_checkpoint
 from bertkd.metrics import glue_metrics
@@ -44,6 +44,7 @@ from bertkd.report import (
     terminal_table,
     write_json,
     write_model_card,
+    write_text,
 )
 
 
@@ -84,9 +85,12 @@ def load_data(run: Run) -> Data:
         )
     elif arguments.task_name in GLUE_TASKS:
         task = GLUE_TASKS[arguments.task_name]
-        datasets = load_glue(task.name, arguments.glue_dir, splits=["train", *task.validation_splits])
+        wanted = ["train", *task.validation_splits, *(task.test_splits if run.training.do_predict else ())]
+        datasets = load_glue(task.name, arguments.glue_dir, splits=wanted)
     else:
         raise ValueError(f"Name a task with --task_name (one of {', '.join(GLUE_TASKS)}) or a file with --train_file.")
+    if arguments.train_file is not None and arguments.validation_file is None:
+        raise ValueError("Give a labelled file to choose the best epoch by, and to evaluate on: --validation_file.")
     limits = {"train": arguments.max_train_samples}
     for name in datasets:
         limit = limits.get(name, arguments.max_eval_samples)
@@ -115,6 +119,7 @@ def load_model(name: str, task: Task | None = None) -> PreTrainedModel:
         ValueError: weights other than the head's do not fit the checkpoint's own config.
     """
     labels = {} if task is None else _label_config(task)
+    given = label_names(AutoConfig.from_pretrained(resolve(name)))
     model, report = AutoModelForSequenceClassification.from_pretrained(
         resolve(name),
         dtype=torch.float32,
@@ -126,7 +131,17 @@ def load_model(name: str, task: Task | None = None) -> PreTrainedModel:
     wrong = [key for key, *_ in report["mismatched_keys"] if not key.startswith(heads)]
     if wrong:
         raise ValueError(f"The checkpoint {name} does not fit its own config: {', '.join(sorted(wrong))}.")
+    if task is not None and sorted(given) == sorted(task.labels):
+        _reorder_head(model, given, task)
     return model
+
+
+def _reorder_head(model: PreTrainedModel, given: list[str], task: Task) -> None:
+    """Puts the head's rows, which answer for the labels `given`, in the task's order."""
+    order = None if task.is_regression else label_permutation(task.labels, given)
+    if order is not None:
+        head = model.get_submodule(family_of(model).head[-1])
+        head.weight.data, head.bias.data = head.weight.data[order], head.bias.data[order]
 
 
 def _label_config(task: Task) -> dict[str, Any]:
@@ -155,7 +170,11 @@ def load_teacher(run: Run, task: Task) -> PreTrainedModel:
             f"The teacher {name} has {config.num_labels} labels, but the task {task.name} has {task.num_labels}: give "
             "a teacher that was fine-tuned on this task."
         )
-    return load_model(name)
+    teacher = load_model(name)
+    if run.training.teacher_labels is not None:
+        names = dict(enumerate(run.training.teacher_labels))
+        teacher.config.id2label, teacher.config.label2id = names, {label: i for i, label in names.items()}
+    return teacher
 
 
 def make_student(run: Run, task: Task, teacher: PreTrainedModel | None = None) -> PreTrainedModel:
@@ -183,10 +202,7 @@ def make_student(run: Run, task: Task, teacher: PreTrainedModel | None = None) -
 def _with_labels(teacher: PreTrainedModel, task: Task) -> PreTrainedModel:
     """A copy of the teacher, to be trained, whose logits stand in the task's order."""
     student = drop_layers(teacher, range(teacher.config.num_hidden_layers)).requires_grad_(True)
-    order = None if task.is_regression else label_permutation(task.labels, label_names(teacher.config))
-    if order is not None:
-        head = student.get_submodule(family_of(student).head[-1])
-        head.weight.data, head.bias.data = head.weight.data[order], head.bias.data[order]
+    _reorder_head(student, label_names(teacher.config), task)
     for name, value in _label_config(task).items():
         setattr(student.config, name, value)
     return student
@@ -197,13 +213,19 @@ def evaluate(model: PreTrainedModel, run: Run, data: Data) -> dict[str, float]:
     order = None
     if not data.task.is_regression:
         given = label_names(model.config)
-        is_teacher = model.config.num_labels == data.task.num_labels and given != list(data.task.labels)
-        given = run.training.teacher_labels or given if is_teacher else given
         order = label_permutation(data.task.labels, given, wanted_by="the task", given_by="the model")
     arguments = with_changes(
-        run.training, alpha=0.0, eval_strategy="no", save_strategy="no", load_best_model_at_end=False
+        run.training,
+        alpha=0.0,
+        eval_strategy="no",
+        save_strategy="no",
+        load_best_model_at_end=False,
+        # A half-precision evaluation would leave the model so, and trackers belong to the student's training.
+        bf16_full_eval=False,
+        fp16_full_eval=False,
+        report_to=[],
     )
-    trainer = EvaluationTrainer(
+    trainer = DistillationTrainer(
         model=model,
         args=arguments,
         processing_class=data.tokenizer,
@@ -219,12 +241,6 @@ def evaluate(model: PreTrainedModel, run: Run, data: Data) -> dict[str, float]:
         suffix = "" if len(data.validation) == 1 else f"_{split.removeprefix('validation_')}"
         metrics.update({f"{key}{suffix}": found[f"eval_{key}"] for key in metric_names(data.task)})
     return metrics
-
-
-class EvaluationTrainer(DistillationTrainer):
-    """Evaluates a model of any method's config."""
-
-    config_class = DistillationConfig
 
 
 def metric_names(task: Task) -> list[str]:
@@ -280,7 +296,9 @@ def train_and_report(
     folder = Path(run.training.output_dir)
     _check_same_settings(run, folder)
     before = evaluate(student, run, data)
-    training = with_changes(run.training, metric_for_best_model=_best_metric(data.task), greater_is_better=True)
+    training = run.training
+    if training.metric_for_best_model == TASK_METRIC:
+        training = with_changes(training, metric_for_best_model=_best_metric(data.task), greater_is_better=True)
     trainer = trainer_class(
         model=student,
         teacher_model=teacher,
@@ -294,7 +312,7 @@ def train_and_report(
     trainer.train(resume_from_checkpoint=True)
     seconds = time.perf_counter() - started
     metrics = evaluate(trainer.model, run, data)
-    result = _write_run(run, data, method, trainer, metrics, before, teacher, teacher_metrics or {}, seconds)
+    result = _write_run(run, data, method, trainer, metrics, before, teacher_metrics or {}, seconds)
     trainer.accelerator.wait_for_everyone()
     return result
 
@@ -307,15 +325,16 @@ def _best_metric(task: Task) -> str:
 
 def _check_same_settings(run: Run, folder: Path) -> None:
     """A folder belongs to one set of settings: going on with others would mix two runs."""
-    settings = {**run.settings(), "seed": run.training.seed}
+    settings = {**run.settings(), "seed": run.training.seed, "world_size": run.training.world_size}
     path = folder / "settings.json"
-    if path.is_file():
+    has_work = last_checkpoint(folder) is not None or (folder / "results.json").is_file()
+    if path.is_file() and has_work:
         earlier = json.loads(path.read_text())
         changed = sorted(key for key in settings.keys() | earlier.keys() if settings.get(key) != earlier.get(key))
         if changed:
             what = ", ".join(f"{key} was {earlier.get(key)!r} and is {settings.get(key)!r}" for key in changed)
             raise ValueError(f"{folder} holds a run with other settings ({what}): choose another --output_dir.")
-    elif last_checkpoint(folder) is not None:
+    elif has_work:
         raise ValueError(f"{folder} holds checkpoints of something else: choose another --output_dir.")
     if run.training.process_index == 0:
         write_json(path, settings)
@@ -337,13 +356,14 @@ def _write_run(
     trainer: DistillationTrainer,
     metrics: dict[str, float],
     before: dict[str, float],
-    teacher: PreTrainedModel | None,
     teacher_metrics: dict[str, float],
     seconds: float,
 ) -> RunResult:
     folder = Path(run.training.output_dir)
     model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False, keep_torch_compile=False)
     save_model(trainer, folder)
+    write_predictions(trainer, data, folder)
+    is_main = run.training.process_index == 0
     parameters = count_parameters(model)
     result = RunResult(
         method=method,
@@ -355,7 +375,7 @@ def _write_run(
         teacher_metrics=teacher_metrics,
         parameters=parameters.total,
         embedding_parameters=parameters.embeddings,
-        size_mb=model_size_mb(folder) if run.training.process_index == 0 else 0.0,
+        size_mb=model_size_mb(folder) if is_main else 0.0,
         layers=model.config.num_hidden_layers,
         seed=run.training.seed,
         settings=run.settings(),
@@ -365,9 +385,9 @@ def _write_run(
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
         rows={name: len(dataset) for name, dataset in data.splits.items()},
         paper=run.recipe.paper,
-        speedup=None if teacher is None else measured_speedup(teacher, model),
+        speedup=_measured_speedup(run, data.task) if is_main and teacher_metrics else None,
     )
-    if run.training.process_index == 0:
+    if is_main:
         write_model_card(folder, result, teacher=run.model.teacher_model_name_or_path or "")
         write_json(folder / "results.json", result.to_json())
         if not run.recipe.keep_checkpoints:
@@ -376,10 +396,32 @@ def _write_run(
     return result
 
 
-def measured_speedup(teacher: PreTrainedModel, student: PreTrainedModel) -> float:
-    """How many times faster the student answers than the teacher: batch 1, 128 tokens, this machine, one process."""
-    latency = measure_latency({"teacher": teacher, "student": student.eval()}, batch_size=1, sequence_length=128)
+def _measured_speedup(run: Run, task: Task) -> float:
+    """How many times faster the student answers than the teacher: batch 1, 128 tokens, this machine, float32.
+
+    Both are loaded anew: models that were trained or evaluated in mixed precision still run in it.
+    """
+    models = {"teacher": load_teacher(run, task), "student": load_model(run.training.output_dir)}
+    latency = measure_latency(
+        {name: model.eval() for name, model in models.items()}, batch_size=1, sequence_length=128
+    )
     return round(latency["teacher"].p50_ms / latency["student"].p50_ms, 2)
+
+
+def write_predictions(trainer: DistillationTrainer, data: Data, folder: Path) -> None:
+    """`predict_results_SPLIT.txt` for each test set that was asked for, as `run_glue.py` writes it."""
+    for name in data.splits:
+        if not str(name).startswith("test"):
+            continue
+        rows = data.splits[name]
+        logits = trainer.predict(rows.remove_columns("label") if "label" in rows.column_names else rows).predictions
+        if data.task.is_regression:
+            answers = [f"{value:.3f}" for value in logits.squeeze(-1)]
+        else:
+            answers = [data.task.labels[i] for i in logits.argmax(-1)]
+        lines = "".join(f"{i}\t{answer}\n" for i, answer in enumerate(answers))
+        if trainer.is_world_process_zero():
+            write_text(folder / f"predict_results_{name}.txt", f"index\tprediction\n{lines}")
 
 
 def save_model(trainer: DistillationTrainer, folder: Path) -> None:
@@ -421,9 +463,21 @@ def _main(metrics: dict[str, float], metric: str) -> float:
     return next((value for name, value in metrics.items() if name.startswith(metric)), float("nan"))
 
 
-def release() -> None:
-    """Free a finished run's models before the next one loads its own."""
-    gc.collect()
+def run_seeds(
+    argv: Sequence[str] | None,
+    config_class: type[Config],
+    train_one: Callable[[Run[Config]], RunResult],
+    defaults: dict[str, Any] | None = None,
+) -> list[RunResult]:
+    """The main of every recipe: one training per seed, or the result that an earlier start left."""
+    quiet()
+    runs = parse(config_class, argv, defaults)
+    results = []
+    for run in runs:
+        results.append(finished_result(run) or train_one(run))
+        gc.collect()  # a finished run's models, before the next one loads its own
+    print_summary(runs[-1], results)
+    return results
 
 
 def run_script(main: Any) -> None:
@@ -431,7 +485,9 @@ def run_script(main: Any) -> None:
     try:
         main()
     except (ValueError, OSError, ImportError) as error:
-        sys.exit(f"{Path(sys.argv[0]).name}: {error}")
+        if os.environ.get("BERTKD_TRACEBACK"):
+            raise
+        sys.exit(f"{Path(sys.argv[0]).name}: {error}\n(BERTKD_TRACEBACK=1 shows where)")
     if torch.distributed.is_initialized():
         # gloo's teardown on CPU often aborts a rank after everything succeeded.
         torch.distributed.barrier()

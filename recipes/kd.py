@@ -4,20 +4,17 @@
         --num_student_layers 6 --task_name sst2 --output_dir outputs/kd
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from arguments import Config, Run, parse
+from arguments import Run
 from experiment import (
     check_teacher,
     evaluate,
-    finished_result,
     load_data,
     load_teacher,
     make_student,
-    print_summary,
-    quiet,
-    release,
     run_script,
+    run_seeds,
     train_and_report,
 )
 
@@ -26,9 +23,7 @@ from bertkd.report import RunResult
 
 
 def distil(run: Run, method: str, trainer_class: type[DistillationTrainer]) -> RunResult:
-    """Train one student, or return the result of the run that did."""
-    if (result := finished_result(run)) is not None:
-        return result
+    """Check the teacher, and train one student."""
     data = load_data(run)
     teacher = load_teacher(run, data.task)
     teacher_metrics = evaluate(teacher, run, data)
@@ -37,25 +32,8 @@ def distil(run: Run, method: str, trainer_class: type[DistillationTrainer]) -> R
     return train_and_report(run, data, method, trainer_class, student, teacher, teacher_metrics)
 
 
-def distil_all(
-    argv: Sequence[str] | None,
-    config_class: type[Config],
-    trainer_class: type[DistillationTrainer],
-    method: Callable[[Config], str],
-) -> list[RunResult]:
-    """The main of every distillation recipe: one student per seed."""
-    quiet()
-    runs = parse(config_class, argv)
-    results = []
-    for run in runs:
-        results.append(distil(run, method(run.training), trainer_class))
-        release()
-    print_summary(runs[-1], results)
-    return results
-
-
 def main(argv: Sequence[str] | None = None) -> list[RunResult]:
-    return distil_all(argv, DistillationConfig, DistillationTrainer, lambda config: "kd")
+    return run_seeds(argv, DistillationConfig, lambda run: distil(run, "kd", DistillationTrainer))
 
 
 if __name__ == "__main__":

@@ -63,7 +63,9 @@ def predict(
     if task.is_regression:
         return logits
     given = label_names(model.config)
-    order = label_permutation(task.labels, given, wanted_by=f"the task {task.name}", given_by="the model")
+    advice = "set id2label and label2id in the model's config.json to what its logits mean"
+    wanted_by = f"the task {task.name}"
+    order = label_permutation(task.labels, given, wanted_by=wanted_by, given_by="the model", advice=advice)
     return logits if order is None else logits[:, order]
 
 

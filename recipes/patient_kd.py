@@ -6,19 +6,22 @@
 
 from collections.abc import Sequence
 
-from experiment import run_script
-from kd import distil_all
+from arguments import Run
+from experiment import run_script, run_seeds
+from kd import distil
 
 from bertkd import PatientKDConfig, PatientKDTrainer
 from bertkd.report import RunResult
 
 
-def method_name(config: PatientKDConfig) -> str:
-    return f"pkd-{config.strategy}" if config.strategy in ("skip", "last") else "pkd-map"
+def patient_kd(run: Run[PatientKDConfig]) -> RunResult:
+    """Train one student; the method is named after the layer map."""
+    strategy = run.training.strategy
+    return distil(run, f"pkd-{strategy}" if strategy in ("skip", "last") else "pkd-map", PatientKDTrainer)
 
 
 def main(argv: Sequence[str] | None = None) -> list[RunResult]:
-    return distil_all(argv, PatientKDConfig, PatientKDTrainer, method_name)
+    return run_seeds(argv, PatientKDConfig, patient_kd)
 
 
 if __name__ == "__main__":

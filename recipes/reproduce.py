@@ -63,7 +63,7 @@ class Step:
 def steps(tasks: Sequence[str], methods: Sequence[str], glue_dir: str, precision: str) -> Iterator[Step]:
     """The teacher of each task first, then its students."""
     for task in tasks:
-        data = ["--glue_dir", glue_dir, *([precision] if precision else []), "--model_name_or_path", "minilm"]
+        data = ["--glue_dir", glue_dir, *shlex.split(precision), "--model_name_or_path", "minilm"]
         teacher = ["recipes/finetune_teacher.py", "--task_name", task, *data, *_options(TEACHER[task])]
         yield _step(task, "teacher", ("42",), teacher)
         for method in methods:
@@ -108,8 +108,7 @@ def main() -> None:
     parser.add_argument("--precision", default="--bf16 --use_cpu", help="Options of the Trainer, '' for float32.")
     parser.add_argument("--dry_run", action="store_true", help="Only print the commands.")
     arguments = parser.parse_args()
-    for step in steps(arguments.tasks, arguments.methods, arguments.glue_dir, ""):
-        step.command += shlex.split(arguments.precision)
+    for step in steps(arguments.tasks, arguments.methods, arguments.glue_dir, arguments.precision):
         print(f"\n$ python {shlex.join(step.command)}{'  # done' if step.is_done else ''}", flush=True)
         if not step.is_done and not arguments.dry_run:
             subprocess.run([sys.executable, *step.command], cwd=ROOT, check=True)

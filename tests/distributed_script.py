@@ -1,6 +1,6 @@
 """One training for `test_distributed.py`, started once plainly and once by `torchrun` with two processes.
 
-python tests/distributed_script.py FAMILY HIDDEN WORLD_SIZE OUTPUT.json
+python tests/distributed_script.py FAMILY HIDDEN WORLD_SIZE ACCUMULATION OUTPUT.json
 """
 
 import json
@@ -17,10 +17,12 @@ from helpers import PAD, Collator, dataset, tiny_model
 from bertkd import PatientKDConfig, PatientKDTrainer
 
 
-def main(family: str, hidden: int, world_size: int, output: str) -> None:
+def main(family: str, hidden: int, world_size: int, accumulation: int, output: str) -> None:
     args = PatientKDConfig(
         output_dir=tempfile.mkdtemp(),
-        per_device_train_batch_size=16 // world_size,
+        per_device_train_batch_size=16 // world_size // accumulation,
+        gradient_accumulation_steps=accumulation,
+        teacher_cache_dir=f"{output}.cache" if accumulation > 1 else None,
         num_train_epochs=2,
         logging_steps=1,
         save_strategy="no",
@@ -38,7 +40,7 @@ def main(family: str, hidden: int, world_size: int, output: str) -> None:
         model=tiny_model(family, layers=3, hidden=hidden, seed=1),
         teacher_model=tiny_model(family, layers=6, seed=2),
         args=args,
-        train_dataset=dataset(48),
+        train_dataset=dataset(44),  # not a multiple of the 16 rows of a step
         eval_dataset=dataset(21, seed=4),
         data_collator=Collator(PAD[family]),
     )
@@ -55,4 +57,4 @@ def main(family: str, hidden: int, world_size: int, output: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4])
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]), sys.argv[5])

@@ -422,7 +422,7 @@ def test_unlabelled_text_can_be_distilled_on_when_the_classes_are_named(write: W
 BAD_FILES = {
     "a missing label column": (
         {"train.csv": "text,target\na,1\n"},
-        r"train\.csv has no column 'label', only text, target; name the columns with --text_keys and --label_key\.",
+        r"train\.csv has no column 'label', only text, target; name .* --text_column_names and --label_column_name\.",
     ),
     "a missing text column": (
         {"train.csv": CSV, "dev.csv": "text,label\na,pos\n"},
@@ -431,7 +431,7 @@ BAD_FILES = {
     "no text column": ({"train.csv": "x,label\n1,2\n"}, r"train\.csv has no text column besides the label 'label'"),
     "an unseen label": (
         {"train.csv": CSV, "dev.csv": "sentence,label\na,pos\nb,neutral\n"},
-        r"dev\.csv, row 2: unknown label 'neutral' in column 'label', expected neg, pos; .* --labels\.",
+        r"dev\.csv, row 2: unknown label 'neutral' in column 'label', expected neg, pos; .* --class_names\.",
     ),
     "an unseen number": (
         {"train.csv": "text,label\na,1\nb,2\n", "dev.csv": "text,label\na,0\n"},
@@ -455,7 +455,7 @@ BAD_FILES = {
     ),
     "no labels at all": (
         {"train.csv": "text,label\na,\n"},
-        r"train\.csv has no labels in column 'label'; .* --labels",
+        r"train\.csv has no labels in column 'label'; .* --class_names",
     ),
     "a missing text": (
         {"train.json": '{"text": "a", "label": 0}\n{"text": null, "label": 1}\n'},
@@ -500,7 +500,9 @@ def test_no_file_and_a_file_that_is_not_there_are_refused(tmp_path: Path) -> Non
 
 
 def test_names_for_the_classes_of_a_regression_are_refused(write: Write) -> None:
-    with pytest.raises(ValueError, match=r"column 'label' holds floats, which means regression; leave out --labels\."):
+    with pytest.raises(
+        ValueError, match=r"column 'label' holds floats, which means regression; leave out --class_names\."
+    ):
         load_files(write("train.csv", "text,label\na,0.5\n"), labels=["a", "b"])
 
 

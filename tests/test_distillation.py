@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from helpers import PAD, Collator, dataset, rows, tiny_model
+from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, TrainerCallback, TrainingArguments
 
 from bertkd import (
@@ -22,7 +23,8 @@ from bertkd import (
     losses,
 )
 from bertkd.distillation.checkpoints import last_checkpoint
-from bertkd.distillation.sampler import LengthGroupedSampler
+from bertkd.distillation.sampler import StepSampler
+from bertkd.distillation.teacher_cache import method_sources
 
 # Plain SGD: Adam turns float noise in a gradient that is zero into a whole step.
 SETTINGS: dict[str, Any] = {
@@ -133,18 +135,50 @@ def test_a_torn_checkpoint_is_passed_over(tmp_path: Path) -> None:
     assert last_checkpoint(tmp_path / "nowhere") is None
 
 
+def sampled(num_rows: int, lengths: list[int] | None = None, epoch: int = 0, **settings: Any) -> list[list[int]]:
+    sampler = StepSampler(num_rows, lengths, **settings)
+    sampler.set_epoch(epoch)
+    batches = list(sampler)
+    assert len(batches) == len(sampler)
+    return batches
+
+
 def test_batches_of_similar_length_are_seeded_and_cover_every_row() -> None:
     lengths = [len(row["input_ids"]) for row in rows(200)]
-    sampler, same = LengthGroupedSampler(lengths, 16, seed=3), LengthGroupedSampler(lengths, 16, seed=3)
     torch.manual_seed(0)
-    first = list(sampler)
+    first = sampled(200, lengths, batch_size=16, seed=3)
     torch.manual_seed(1)
-    assert first == list(same)
-    same.set_epoch(1)
-    assert first != list(same)
-    assert sorted(first) == sorted(same) == list(range(200))
-    spans = [np.ptp([lengths[i] for i in first[start : start + 16]]) for start in range(0, 192, 16)]
+    assert first == sampled(200, lengths, batch_size=16, seed=3)
+    # Another epoch, another seed, and no seed sees what another one saw an epoch before.
+    assert first != sampled(200, lengths, batch_size=16, seed=3, epoch=1)
+    assert sampled(200, lengths, batch_size=16, seed=3, epoch=1) != sampled(200, lengths, batch_size=16, seed=4)
+    assert sorted(row for batch in first for row in batch) == list(range(200))
+    spans = [np.ptp([lengths[i] for i in batch]) for batch in first[:-1]]
     assert np.mean(spans) < np.ptp(lengths) / 3
+
+
+@pytest.mark.parametrize("count", [48, 44, 35])
+@pytest.mark.parametrize(("processes", "accumulation"), [(1, 4), (2, 1), (2, 2), (3, 1)])
+def test_each_step_has_the_same_rows_however_it_is_spread(count: int, processes: int, accumulation: int) -> None:
+    size = 16 // (processes * accumulation)
+    lengths = [len(row["input_ids"]) for row in rows(count)]
+    whole = sampled(count, lengths, batch_size=size * processes * accumulation, seed=1)
+    spread = {"batch_size": size, "grad_accum": accumulation, "processes": processes, "seed": 1}
+    ranks = [sampled(count, lengths, rank=rank, **spread) for rank in range(processes)]
+    assert len({len(batches) for batches in ranks}) == 1
+    for step, rows_of_step in enumerate(whole):
+        parts = [batch for batches in ranks for batch in batches[step * accumulation : (step + 1) * accumulation]]
+        assert sorted(row for part in parts for row in part) == sorted(rows_of_step)
+
+
+def test_fewer_rows_than_processes_are_seen_twice() -> None:
+    assert [sampled(1, batch_size=4, processes=2, rank=rank) for rank in (0, 1)] == [[[0]], [[0]]]
+
+
+def test_sequential_random_and_dropped_rows() -> None:
+    assert sampled(5, batch_size=2, shuffle=False) == [[0, 1], [2, 3], [4]]
+    assert sampled(5, batch_size=2, shuffle=False, drop_last=True) == [[0, 1], [2, 3]]
+    assert sorted(row for batch in sampled(50, batch_size=8, seed=1) for row in batch) == list(range(50))
 
 
 # ---- the loss ----
@@ -172,6 +206,19 @@ def test_parts_are_logged_and_add_up_to_the_loss(tmp_path: Path) -> None:
     trainer.train()
     for entry in training_log(trainer):
         assert entry["loss"] == pytest.approx(entry["task_loss"] + entry["kd_loss"] + entry["patience_loss"], rel=1e-5)
+
+
+def test_trackers_get_the_parts(tmp_path: Path) -> None:
+    seen = []
+
+    class Tracker(TrainerCallback):
+        def on_log(self, args, state, control, logs=None, **kwargs):
+            seen.append(set(logs))
+
+    trainer = make_trainer(tmp_path)
+    trainer.add_callback(Tracker())
+    trainer.train()
+    assert {"loss", "task_loss", "kd_loss", "patience_loss"} <= seen[0]
 
 
 def test_without_a_teacher_it_is_plain_fine_tuning(tmp_path: Path) -> None:
@@ -260,9 +307,10 @@ def test_the_teacher_never_changes_and_is_not_in_the_checkpoint(tmp_path: Path) 
     assert not any(parameter.requires_grad for parameter in trainer.teacher_model.parameters())
     for name, tensor in trainer.teacher_model.state_dict().items():
         assert torch.equal(tensor, before[name])
-    loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path / "checkpoint-6")
-    assert loaded.config.num_hidden_layers == 3
-    assert set(loaded.state_dict()) == set(trainer.model.state_dict())
+    checkpoint = tmp_path / "checkpoint-6"
+    assert not list(checkpoint.glob("*teacher*"))
+    assert set(load_file(checkpoint / "model.safetensors")) == set(trainer.model.state_dict())
+    assert AutoModelForSequenceClassification.from_pretrained(checkpoint).config.num_hidden_layers == 3
 
 
 def test_token_types_reach_the_bert_teacher_of_a_distilbert_student(tmp_path: Path) -> None:
@@ -371,14 +419,52 @@ def test_a_damaged_cache_is_rebuilt(tmp_path: Path) -> None:
 
 def test_a_cache_is_joined_by_row(tmp_path: Path) -> None:
     trainer = make_trainer(tmp_path, teacher_cache_dir=str(tmp_path / "cache"), data=dataset(20).shuffle(seed=1))
-    trainer._prepare_teacher_cache()
-    order = [7, 0, 19, 3]
-    batch = Collator()([trainer.train_dataset[i] for i in order])
-    cached = trainer._teacher_outputs(batch)
-    trainer._teacher_cache = None
+    with trainer._teacher_cached():
+        batch = Collator()([trainer.train_dataset[i] for i in (7, 0, 19, 3)])
+        cached = trainer._teacher_outputs(batch)
     live = trainer._teacher_outputs(batch)
     torch.testing.assert_close(cached.logits, live.logits)
     torch.testing.assert_close(cached.cls_states, live.cls_states)
+
+
+def test_a_cache_of_rows_made_by_a_transform_depends_on_what_it_makes(tmp_path: Path) -> None:
+    def tokenised(shift: int) -> Any:
+        def transform(batch: dict[str, list]) -> dict[str, list]:
+            made = [rows(44)[i] for i in batch["number"]]
+            ids = [[(token + shift) % 40 + 3 for token in row["input_ids"]] for row in made]
+            rest = {name: [row[name] for row in made] for name in ("attention_mask", "labels")}
+            return {"input_ids": ids, **rest}
+
+        numbers = datasets.Dataset.from_dict({"number": list(range(44))})
+        return numbers.with_transform(transform)
+
+    settings = {"remove_unused_columns": False, "teacher_cache_dir": str(tmp_path / "cache"), "alpha": 1.0}
+    for shift in (0, 1):
+        trainer = make_trainer(tmp_path, data=WithLabels(tokenised(shift)), **settings)
+        trainer.train()
+    assert len(list((tmp_path / "cache").iterdir())) == 2
+
+
+class WithLabels(torch.utils.data.Dataset):
+    """A torch data set around another one."""
+
+    def __init__(self, data: Any) -> None:
+        self.data = data
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, row: int) -> dict[str, Any]:
+        return dict(self.data[row])
+
+
+def test_a_cache_depends_on_the_code_of_teacher_forward() -> None:
+    class Doubled(DistillationTrainer):
+        def teacher_forward(self, inputs: dict[str, torch.Tensor]) -> Any:
+            return {"logits": 2 * super().teacher_forward(inputs).logits}
+
+    own, base = method_sources(Doubled, "teacher_forward"), method_sources(DistillationTrainer, "teacher_forward")
+    assert own[1:] == base and "2 * super()" in own[0]
 
 
 def test_a_half_precision_cache_is_close(tmp_path: Path) -> None:
@@ -402,7 +488,7 @@ def test_outputs_that_are_not_one_per_row_cannot_be_cached(tmp_path: Path) -> No
     )
     with pytest.raises(ValueError, match="'tokens'.*fixed shape per row can be cached"):
         trainer.train()
-    assert [folder for folder in (tmp_path / "c").iterdir() if not folder.name.endswith(".partial")] == []
+    assert not list((tmp_path / "c").glob("*[!l]")), "a cache that is not whole has its name"
 
 
 # ---- the projection between hidden sizes ----

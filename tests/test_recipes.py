@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import demo
+import experiment
 import finetune_teacher
 import kd
 import make_submission
@@ -17,14 +18,17 @@ import numpy as np
 import patient_kd
 import pytest
 import torch
+from accelerate.state import PartialState
 from arguments import parse
 from conftest import ROOT
-from experiment import check_teacher, evaluate, load_data, load_teacher
+from datasets import Dataset, DatasetDict
+from experiment import Data, check_teacher, evaluate, load_data, load_teacher
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from bertkd import DistillationConfig, PatientKDConfig
+from bertkd import DistillationConfig, DistillationTrainer, PatientKDConfig
 from bertkd.data import GLUE_TASKS
+from bertkd.report import measure_latency
 
 RECIPES = ROOT / "recipes"
 QUICK = [
@@ -145,6 +149,52 @@ def test_a_killed_recipe_goes_on_from_its_last_checkpoint(student: list[str], tm
         torch.testing.assert_close(one[name], other[name], rtol=1e-4, atol=1e-5)
 
 
+def test_a_run_killed_after_its_last_step_trains_no_further(
+    student: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = [*student, "--num_train_epochs", "3", "--output_dir", str(tmp_path)]
+    with monkeypatch.context() as patch:
+        patch.setattr(experiment, "write_model_card", lambda *args, **kwargs: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            kd.main(arguments)
+    steps = []
+    monkeypatch.setattr(DistillationTrainer, "training_step", lambda *args, **kwargs: steps.append(1))
+    (result,) = kd.main(arguments)
+    assert not steps and result.value == result.metrics["accuracy"]
+
+
+def test_settings_can_be_mended_as_long_as_nothing_was_trained(student: list[str], tmp_path: Path) -> None:
+    arguments = [*student, "--output_dir", str(tmp_path)]
+    with pytest.raises(ValueError, match="layer map"):
+        patient_kd.main([*arguments, "--strategy", "1:2,2:9"])
+    patient_kd.main(arguments)
+
+
+def test_describing_a_run_does_not_reset_the_devices(student: list[str], tmp_path: Path) -> None:
+    (run,) = parse(DistillationConfig, [*student, "--output_dir", str(tmp_path)])
+    PartialState._shared_state["marker"] = "kept"
+    run.settings()
+    assert PartialState._shared_state.pop("marker") == "kept"
+
+
+def test_the_speed_up_compares_both_models_in_float32(
+    student: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = {}
+
+    def measure(models: dict[str, Any], **settings: Any) -> Any:
+        for name, model in models.items():
+            layer = model.bert.encoder.layer[0].intermediate.dense
+            hook = layer.register_forward_hook(lambda _module, _args, out, name=name: seen.update({name: out.dtype}))
+            model(input_ids=torch.tensor([[2, 5, 3]]))
+            hook.remove()
+        return measure_latency(models, **settings)
+
+    monkeypatch.setattr(experiment, "measure_latency", measure)
+    kd.main([*student, "--bf16", "--output_dir", str(tmp_path)])
+    assert seen == {"teacher": torch.float32, "student": torch.float32}
+
+
 # ---- configs and the command line ----
 
 
@@ -191,6 +241,8 @@ def test_the_command_line_wins_over_the_file(tmp_path: Path) -> None:
         ("- alpha", "must hold one `option: value` per line"),
         ("alpha: [", "cannot read the config file"),
         ("alpha: much", "invalid float value: 'much'"),
+        ("alpha:", "gives alpha no value"),
+        ("init_from: techer", "invalid choice: 'techer'"),
     ],
 )
 def test_a_wrong_config_is_refused(text: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -201,8 +253,30 @@ def test_a_wrong_config_is_refused(text: str, message: str, tmp_path: Path, caps
 
 def test_an_unknown_or_shortened_option_is_refused(capsys: pytest.CaptureFixture) -> None:
     for option in ("--alpa", "--alph"):
-        with pytest.raises((SystemExit, ValueError)):
+        with pytest.raises(ValueError, match=f"{option}"):
             parse(DistillationConfig, [option, "0.5", "--use_cpu"])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--task_name", "sst2", "--train_file", "x.csv"], "either --task_name or --train_file"),
+        (["--task_name", "sst2", "--validation_file", "x.csv"], "go with --train_file"),
+        (["--resume_from_checkpoint", "x"], "goes on by itself"),
+        (["--seed", "one"], "'one' is not a whole number"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(
+    options: list[str], message: str, capsys: pytest.CaptureFixture
+) -> None:
+    with pytest.raises(SystemExit):
+        parse(DistillationConfig, ["--use_cpu", *options])
+    assert message in capsys.readouterr().err
+
+
+def test_the_users_own_metric_chooses_the_best_epoch(tmp_path: Path) -> None:
+    (run,) = parse(DistillationConfig, ["--metric_for_best_model", "eval_loss", "--use_cpu"])
+    assert run.training.metric_for_best_model == "eval_loss" and run.training.greater_is_better is False
 
 
 # ---- teachers ----
@@ -235,6 +309,11 @@ def test_the_teacher_check_knows_regression_and_classes(student: list[str], tmp_
     with pytest.raises(ValueError, match="no better"):
         check_teacher({"accuracy": majority}, data, ignore=False)
     check_teacher({"accuracy": 0.0}, data, ignore=True)
+    scores = Dataset.from_dict({"label": [0.0, 2.5, 5.0]})
+    data = Data(GLUE_TASKS["stsb"], DatasetDict(validation=scores), None)
+    check_teacher({"combined_score": 0.1}, data, ignore=False)
+    with pytest.raises(ValueError, match=r"combined_score on stsb is 0\.000, no better .* \(0\.000\)"):
+        check_teacher({"combined_score": 0.0}, data, ignore=False)
 
 
 def test_a_teacher_of_another_task_is_refused(student: list[str], tmp_path: Path) -> None:
@@ -307,8 +386,12 @@ def test_own_files_and_rows_without_labels(student: list[str], glue_dir: Path, t
     files = ["--train_file", str(tmp_path / "train.csv"), "--validation_file", str(tmp_path / "dev.csv")]
     files += ["--class_names", *names]
     arguments = [*models, *files, *QUICK, "--num_student_layers", "2", "--ignore_weak_teacher"]
+    arguments += ["--test_file", str(tmp_path / "train.csv")]
     (result,) = kd.main([*arguments, "--alpha", "1", "--output_dir", str(tmp_path / "run")])
     assert result.task == "files" and result.metric == "accuracy"
+    answers = (tmp_path / "run" / "predict_results_test.txt").read_text().splitlines()
+    assert answers[0] == "index\tprediction" and answers[1].split("\t")[1] in names
+    assert len(answers) == 49  # max_eval_samples
     with pytest.raises(ValueError, match=r"no label column .*alpha=1"):
         kd.main([*arguments, "--alpha", "0.5", "--output_dir", str(tmp_path / "run2")])
 
@@ -318,7 +401,8 @@ def test_a_users_mistake_is_one_sentence(student: list[str], tmp_path: Path) -> 
     arguments.insert(arguments.index("--task_name") + 1, "cola")
     done = subprocess.run(recipe("kd.py", [*arguments, "--output_dir", str(tmp_path)]), capture_output=True, text=True)
     assert done.returncode == 1 and "Traceback" not in done.stderr
-    assert "CoLA" in done.stderr.strip().splitlines()[-1]
+    message, hint = done.stderr.strip().splitlines()[-2:]
+    assert "CoLA" in message and "BERTKD_TRACEBACK" in hint
 
 
 def test_models_and_tasks_that_are_not_named(glue_dir: Path, pretrained: Path, tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ def load_files(
     raw = {split: _read(path) for split, path in paths.items()}
     first = next(iter(raw))
     if text_keys and len(text_keys) > 2:
-        raise ValueError(f"A model reads one or two texts, but --text_keys names {', '.join(text_keys)}.")
+        raise ValueError(f"A model reads one or two texts, but --text_column_names names {', '.join(text_keys)}.")
     keys = tuple(text_keys) if text_keys else _infer_text_keys(raw[first], paths[first], label_key)
     for split, dataset in raw.items():
         unlabelled = split == "test" or (split == "train" and labels)
@@ -106,7 +106,7 @@ def _check_columns(dataset: Dataset, path: Path, columns: Sequence[str]) -> None
         if column not in dataset.column_names:
             raise ValueError(
                 f"{path} has no column {column!r}, only {', '.join(dataset.column_names)}; name the columns with "
-                f"--text_keys and --label_key."
+                f"--text_column_names and --label_column_name."
             )
 
 
@@ -119,7 +119,7 @@ def _infer_text_keys(dataset: Dataset, path: Path, label_key: str) -> tuple[str,
     if not strings:
         raise ValueError(
             f"{path} has no text column besides the label {label_key!r}, only {', '.join(dataset.column_names)}; name "
-            f"the columns with --text_keys and --label_key."
+            f"the columns with --text_column_names and --label_column_name."
         )
     pair = ("sentence1", "sentence2")
     return pair if set(pair) <= set(strings) else tuple(strings[:2])
@@ -131,13 +131,14 @@ def _infer_labels(dataset: Dataset, path: Path, key: str, labels: Sequence[str] 
     is_float = feature is not None and str(getattr(feature, "dtype", "")).startswith("float")
     if labels:
         if is_float and not _is_missing(dataset, key):
-            raise ValueError(f"{path}: column {key!r} holds floats, which means regression; leave out --labels.")
+            raise ValueError(f"{path}: column {key!r} holds floats, which means regression; leave out --class_names.")
         return tuple(labels)
     if isinstance(feature, ClassLabel):
         return tuple(feature.names)
     if feature is None or _is_missing(dataset, key) or set(dataset.unique(key)) == {-1}:
         raise ValueError(
-            f"{path} has no labels in column {key!r}; name the classes with --labels, or the column with --label_key."
+            f"{path} has no labels in column {key!r}; name the classes with --class_names, or the column with "
+            "--label_column_name."
         )
     if is_float:
         return ()
@@ -198,7 +199,7 @@ def _label_ids(
             found = "no label" if _is_none(value) else f"unknown label {name!r}"
             raise ValueError(
                 f"{path}, row {row}: {found} in column {key!r}, expected "
-                f"{', '.join(task.labels) or 'a number'}; mend the file or name all classes with --labels."
+                f"{', '.join(task.labels) or 'a number'}; mend the file or name all classes with --class_names."
             )
         ids[value] = label
     return ids

@@ -6,6 +6,7 @@ import datasets
 from transformers import PretrainedConfig
 
 from bertkd.models import label_names, label_permutation
+from bertkd.models.labels import unnamed
 
 __all__ = ["check_label_order", "check_labels_present", "check_single_label", "check_vocabularies"]
 
@@ -22,7 +23,10 @@ def check_label_order(dataset: Any, student: PretrainedConfig) -> None:
     if not isinstance(feature, datasets.ClassLabel):
         return
     wanted = label_names(student)
-    if label_permutation(wanted, feature.names, given_by="the data set") is not None:
+    if len(wanted) == len(feature.names) and (unnamed(wanted) or unnamed(feature.names)):
+        return
+    advice = "set the student's config.id2label and label2id to the data set's labels"
+    if label_permutation(wanted, feature.names, given_by="the data set", advice=advice) is not None:
         raise ValueError(
             f"The data set lists its labels as {', '.join(feature.names)} and the student as {', '.join(wanted)}: use "
             "`dataset.align_labels_with_mapping(student.config.label2id, ...)`, or make the student with the data "

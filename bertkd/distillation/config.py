@@ -46,6 +46,8 @@ class DistillationConfig(TrainingArguments):
             raise ValueError(f"alpha weights the soft term and must lie between 0 and 1, not {self.alpha}.")
         if not self.temperature > 0:
             raise ValueError(f"temperature must be greater than 0, not {self.temperature}.")
+        if self.label_smoothing_factor:
+            raise ValueError("label_smoothing_factor is not applied by the distillation trainers: leave it at 0.")
         self._check_choice("kd_reduction", ("batchmean", "mean"))
         self._check_choice("teacher_cache_dtype", ("float32", "float16"))
         self._check_choice("train_sampling_strategy", ("group_by_length", "random", "sequential", "batch_rebalance"))

@@ -6,6 +6,7 @@ data set, tokenizer or length therefore has another folder, and a cache that doe
 """
 
 import hashlib
+import inspect
 import json
 import os
 import shutil
@@ -13,12 +14,11 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import datasets
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-__all__ = ["ROW_COLUMN", "TeacherCache", "WithRows", "fingerprint"]
+__all__ = ["ROW_COLUMN", "TeacherCache", "WithRows", "fingerprint", "method_sources"]
 
 ROW_COLUMN = "teacher_row"
 _META = "meta.json"
@@ -80,8 +80,8 @@ class TeacherCache:
         Raises:
             ValueError: `forward` returns something that does not have one entry of fixed shape per row.
         """
-        partial = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
+        partial = folder.with_name(f"{folder.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
         partial.mkdir(parents=True)
         arrays: dict[str, np.ndarray] = {}
         for rows, inputs in batches:
@@ -128,14 +128,27 @@ def fingerprint(teacher: nn.Module, dataset: Any, columns: Sequence[str], settin
     return digest.hexdigest()[:32]
 
 
+def method_sources(cls: type, name: str) -> list[str]:
+    """The source of a method in a class and its bases: code that was edited makes other outputs."""
+    sources = []
+    for base in cls.__mro__:
+        if name in vars(base):
+            try:
+                sources.append(inspect.getsource(vars(base)[name]))
+            except (OSError, TypeError):  # typed into an interpreter
+                sources.append(f"{base.__module__}.{base.__qualname__}")
+    return sources
+
+
 def _row_bytes(dataset: Any, columns: Sequence[str]) -> Iterable[bytes]:
     yield str(len(dataset)).encode()
-    if not isinstance(dataset, datasets.Dataset):
+    kept = [name for name in columns if name in getattr(dataset, "column_names", ())]
+    # A transform makes the columns when a row is read: then the table says nothing of them.
+    if not kept or dataset.format["type"] == "custom":
         for row in range(len(dataset)):
             item = dataset[row]
             yield repr([(name, np.asarray(item[name]).tolist()) for name in columns if name in item]).encode()
         return
-    kept = [name for name in columns if name in dataset.column_names]
     for table in dataset.select_columns(kept).with_format("arrow").iter(batch_size=1000):
         for name in kept:
             column = table[name].combine_chunks()

@@ -2,7 +2,7 @@
 
 import contextlib
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,8 @@ from bertkd.distillation.checkpoints import last_checkpoint
 from bertkd.distillation.checks import check_label_order, check_labels_present, check_single_label, check_vocabularies
 from bertkd.distillation.config import DistillationConfig
 from bertkd.distillation.loss_window import LossWindow
-from bertkd.distillation.sampler import LengthGroupedSampler
-from bertkd.distillation.teacher_cache import ROW_COLUMN, TeacherCache, WithRows, fingerprint
+from bertkd.distillation.sampler import StepSampler
+from bertkd.distillation.teacher_cache import ROW_COLUMN, TeacherCache, WithRows, fingerprint, method_sources
 from bertkd.models import label_names, label_permutation
 
 __all__ = ["DistillationTrainer"]
@@ -85,6 +85,8 @@ class DistillationTrainer(Trainer):
             raise ValueError(
                 f"{type(self).__name__} needs args of type {self.config_class.__name__}, not {type(args).__name__}."
             )
+        if kwargs.get("compute_loss_func") is not None:
+            raise ValueError("compute_loss_func would not be called: override distillation_loss or task_loss instead.")
         super().__init__(model=self._load(model), args=args, **kwargs)
         self.model_accepts_loss_kwargs = False
         self.teacher_model = self._load(teacher_model)
@@ -95,9 +97,11 @@ class DistillationTrainer(Trainer):
         self._teacher_cache: TeacherCache | None = None
         self._window = LossWindow()
         self._accepted: dict[int, set[str]] = {}
+        self._step_sampler: StepSampler | None = None
         self._check_processes()
         check_single_label(self.model.config)
-        for dataset in (self.train_dataset, self.eval_dataset):
+        evaluated = self.eval_dataset.values() if isinstance(self.eval_dataset, dict) else [self.eval_dataset]
+        for dataset in (self.train_dataset, *evaluated):
             check_label_order(dataset, self.model.config)
         self._set_up_teacher()
 
@@ -169,7 +173,8 @@ class DistillationTrainer(Trainer):
 
     @property
     def needs_teacher(self) -> bool:
-        """Whether any part of the loss uses the teacher."""
+        """Whether any part of the loss uses the teacher. Where it is False the teacher is not run, and
+        `distillation_loss` gets None for its outputs; override it for parts whose weight is not alpha."""
         return self.args.alpha > 0
 
     # ---- one step ----
@@ -247,7 +252,10 @@ class DistillationTrainer(Trainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds the parts of the loss, averaged over the logging window and over processes."""
         if "loss" in logs:
-            logs.update(self._window.averages(self.accelerator))
+            parts = self._window.averages(self.accelerator)
+            if taken := sorted(parts.keys() & logs.keys()):
+                raise ValueError(f"distillation_loss names a part {', '.join(taken)}, which the log has: rename it.")
+            logs.update(parts)
         super().log(logs, start_time)
 
     # ---- data ----
@@ -272,30 +280,43 @@ class DistillationTrainer(Trainer):
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler | None:
         dataset = train_dataset if train_dataset is not None else self.train_dataset
-        lengths = self._row_lengths(dataset) if self.args.train_sampling_strategy == "group_by_length" else None
-        if lengths is None:
+        strategy = self.args.train_sampling_strategy
+        if strategy == "batch_rebalance" or not _has_rows(dataset):
             return super()._get_train_sampler(train_dataset)
-        rows_of_a_step = self._train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
-        seed = self.args.data_seed if self.args.data_seed is not None else self.args.seed
-        return LengthGroupedSampler(lengths, rows_of_a_step, seed)
+        self._step_sampler = StepSampler(
+            len(dataset),
+            self._row_lengths(dataset) if strategy == "group_by_length" else None,
+            self._train_batch_size,
+            self.args.gradient_accumulation_steps,
+            self.args.world_size,
+            self.args.process_index,
+            self.args.data_seed if self.args.data_seed is not None else self.args.seed,
+            shuffle=strategy != "sequential",
+            drop_last=self.args.dataloader_drop_last,
+        )
+        return self._step_sampler
+
+    def _run_epoch(self, model: Any, epoch: int, *args: Any, **kwargs: Any) -> None:
+        # The data loader does not pass the epoch on to a sampler that is wrapped twice (processes, and resumed).
+        if self._step_sampler is not None:
+            self._step_sampler.set_epoch(epoch)
+        super()._run_epoch(model, epoch, *args, **kwargs)
 
     def _row_lengths(self, dataset: Any) -> list[int] | None:
-        """Tokens of each row; None where they cannot be known (an iterable data set, rows without input_ids)."""
-        if dataset is None or not hasattr(dataset, "__len__") or len(dataset) == 0:
-            return None
+        """Tokens of each row; None where rows have no input_ids."""
         if isinstance(dataset, datasets.Dataset):
             if self.args.length_column_name in dataset.column_names:
                 return list(dataset[self.args.length_column_name])
             has_ids = "input_ids" in dataset.column_names
             return [len(ids) for ids in dataset["input_ids"]] if has_ids else None
         first = dataset[0]
-        if not (isinstance(first, dict) and "input_ids" in first):
+        if not (isinstance(first, Mapping) and "input_ids" in first):
             return None
         return [len(dataset[row]["input_ids"]) for row in range(len(dataset))]
 
     def _get_eval_sampler(self, eval_dataset: Any) -> Sampler | None:
         """Always the data set's own order: the stock sampler lets `group_by_length` reorder predictions."""
-        if eval_dataset is None or not hasattr(eval_dataset, "__len__") or self.args.world_size > 1:
+        if not _has_rows(eval_dataset) or self.args.world_size > 1:
             return None
         return SequentialSampler(eval_dataset)
 
@@ -313,11 +334,10 @@ class DistillationTrainer(Trainer):
         or from the start when there is none. A run that had finished is loaded and not trained further.
         """
         check_labels_present(self.train_dataset, self.args.alpha)
-        self._prepare_teacher_cache()
         self._window = LossWindow()
         if resume_from_checkpoint is True:
             resume_from_checkpoint = last_checkpoint(str(self.args.output_dir))
-        with self._extra_modules_attached():
+        with self._teacher_cached(), self._extra_modules_attached():
             if isinstance(resume_from_checkpoint, str) and self._has_finished(resume_from_checkpoint):
                 return self._load_finished(resume_from_checkpoint)
             return super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
@@ -331,8 +351,10 @@ class DistillationTrainer(Trainer):
     def _load_finished(self, checkpoint: str) -> TrainOutput:
         self._load_from_checkpoint(checkpoint)
         self.state = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
-        best = self.state.best_model_checkpoint
-        if self.args.load_best_model_at_end and best is not None and Path(best).is_dir():
+        if self.args.load_best_model_at_end and self.state.best_model_checkpoint is not None:
+            # The folder may have been moved since the state was written.
+            best = Path(checkpoint).parent / Path(self.state.best_model_checkpoint).name
+            self.state.best_model_checkpoint = str(best)
             self._load_best_model()
         return TrainOutput(self.state.global_step, 0.0, {})
 
@@ -342,6 +364,11 @@ class DistillationTrainer(Trainer):
         if not len(self.extra_modules):
             yield
             return
+        if self.model_init is not None:
+            raise ValueError(
+                f"model_init makes a new student in train(), to which {', '.join(self.extra_modules)} could not be "
+                "attached: give the student as model."
+            )
         self.extra_modules.to(self.args.device)
         self.model.add_module(_EXTRA_MODULES, self.extra_modules)
         try:
@@ -414,33 +441,45 @@ class DistillationTrainer(Trainer):
         self.teacher_model.to(self.args.device)
         self.teacher_model.eval().requires_grad_(False)
 
-    def _prepare_teacher_cache(self) -> None:
-        if self.args.teacher_cache_dir is None or not self.needs_teacher or self._teacher_cache is not None:
+    @contextlib.contextmanager
+    def _teacher_cached(self) -> Iterator[None]:
+        """While training, the cache answers for the teacher, and each training row carries its number."""
+        if self.args.teacher_cache_dir is None or not self.needs_teacher:
+            yield
             return
-        if not hasattr(self.train_dataset, "__len__"):
+        if not _has_rows(self.train_dataset):
             raise ValueError("teacher_cache_dir needs a training set with a length: rows are joined to it by number.")
+        cache, dataset = self._open_teacher_cache(Path(self.args.teacher_cache_dir)), self.train_dataset
+        is_table = isinstance(dataset, datasets.Dataset)
+        numbered = dataset.add_column(ROW_COLUMN, list(range(len(dataset)))) if is_table else WithRows(dataset)
+        self._teacher_cache, self.train_dataset = cache, numbered
+        try:
+            yield
+        finally:
+            self._teacher_cache, self.train_dataset = None, dataset
+
+    def _open_teacher_cache(self, folder: Path) -> TeacherCache:
+        """The cache that fits teacher and rows; the main process makes it where there is none."""
         assert self.teacher_model is not None
-        columns = sorted(self._forward_arguments(self.teacher_model) - {"labels"})
         settings = {
             "trainer": f"{type(self).__module__}.{type(self).__qualname__}",
+            "code": method_sources(type(self), "teacher_forward"),
             "forward": self.teacher_forward_kwargs,
             "labels": self._label_permutation,
             "precision": str(self.accelerator.mixed_precision),
             "dtype": self.args.teacher_cache_dtype,
         }
-        name = fingerprint(self.teacher_model, self.train_dataset, columns, settings)
-        folder = Path(self.args.teacher_cache_dir) / name
-        num_rows = len(self.train_dataset)
+        columns = sorted(self._forward_arguments(self.teacher_model) - {"labels"})
+        folder /= fingerprint(self.teacher_model, self.train_dataset, columns, settings)
         with self.args.main_process_first(local=False, desc="teacher cache"):
-            cache = TeacherCache.open(folder, num_rows)
-            if cache is None:
-                batches = self._teacher_batches()
-                cache = TeacherCache.build(folder, num_rows, batches, self._cacheable, self.args.teacher_cache_dtype)
-        self._teacher_cache = cache
-        if isinstance(self.train_dataset, datasets.Dataset):
-            self.train_dataset = self.train_dataset.add_column(ROW_COLUMN, list(range(num_rows)))
-        else:
-            self.train_dataset = WithRows(self.train_dataset)
+            cache = TeacherCache.open(folder, len(self.train_dataset))
+            return cache or TeacherCache.build(
+                folder,
+                len(self.train_dataset),
+                self._teacher_batches(),
+                self._cacheable,
+                self.args.teacher_cache_dtype,
+            )
 
     def _cacheable(self, inputs: dict[str, Any]) -> dict[str, Tensor]:
         outputs = dict(self._teacher_outputs(self._prepare_inputs(inputs)))
@@ -480,3 +519,8 @@ class DistillationTrainer(Trainer):
                 f"{self.args.n_gpu} GPUs are visible to one process: start one process per GPU with `accelerate "
                 "launch` or `torchrun --nproc_per_node`, or choose one with CUDA_VISIBLE_DEVICES."
             )
+
+
+def _has_rows(dataset: Any) -> bool:
+    """Whether a data set has a length and is not empty (an iterable one has none)."""
+    return dataset is not None and hasattr(dataset, "__len__") and len(dataset) > 0

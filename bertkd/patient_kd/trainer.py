@@ -55,7 +55,7 @@ class PatientKDTrainer(DistillationTrainer):
         **kwargs: Any,
     ) -> None:
         super().__init__(model=model, teacher_model=teacher_model, args=args, **kwargs)
-        if not self.needs_teacher:
+        if self.args.beta == 0:
             return
         assert self.teacher_model is not None  # the base has checked it
         family_of(self.model)
@@ -84,11 +84,10 @@ class PatientKDTrainer(DistillationTrainer):
         return super().needs_teacher or self.args.beta > 0
 
     def teacher_forward(self, inputs: dict[str, Tensor]) -> PatientTeacherOutput:
-        """The teacher's logits (B, C) and [CLS] states (B, L, H) of the map's layers."""
+        """The teacher's logits (B, C) and, unless beta is 0, the [CLS] states (B, L, H) of the map's layers."""
         outputs = super().teacher_forward(inputs)
-        return PatientTeacherOutput(
-            logits=outputs.logits, cls_states=_cls_states(outputs, self.layer_map.teacher_layers)
-        )
+        states = _cls_states(outputs, self.layer_map.teacher_layers) if self.args.beta > 0 else None
+        return PatientTeacherOutput(logits=outputs.logits, cls_states=states)
 
     def distillation_loss(
         self, student_outputs: Any, teacher_outputs: Any, inputs: dict[str, Tensor]
