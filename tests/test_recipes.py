@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import benchmark_training
 import demo
 import experiment
 import finetune_teacher
@@ -470,3 +471,19 @@ def test_the_demo_leaves_table_chart_results_and_student(
     table = capsys.readouterr().out.splitlines()[-15:]
     for name in ("Teacher", "Fine-tuned", "KD", "PKD-skip", "PKD-last"):
         assert any(name in line for line in table), name
+
+
+# ---- the cost of training ----
+
+
+def test_the_training_benchmark_writes_ratios_and_a_page(pretrained: Path, glue_dir: Path, tmp_path: Path) -> None:
+    output = tmp_path / "performance.json"
+    options = ["--model", str(pretrained), "--glue_dir", str(glue_dir), "--rows", "64", "--repeats", "1"]
+    benchmark_training.main([*options, "--output", str(output)])
+    report = json.loads(output.read_text())
+    assert set(report["measurements"]) == {"kd_step", "cached_epoch", "dynamic_padding", "two_processes"}
+    page = output.with_suffix(".md").read_text()
+    for entry in report["measurements"].values():
+        first, second = entry["median_seconds"].values()
+        assert entry["ratio"] == pytest.approx(first / second, rel=0.1)
+        assert f"{entry['ratio']:.2f} |" in page
