@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from experiment import load_model, quiet, resolve, run_script
+from experiment import quiet, run_script
+from loading import load_model, resolve
 from torch import nn
 from transformers import AutoTokenizer, DataCollatorWithPadding, PreTrainedModel, Trainer, TrainingArguments
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import finetune_teacher
 import kd
 import patient_kd
-from experiment import load_model, quiet, run_script
+from experiment import quiet, run_script
+from loading import load_model
 
 from bertkd.data.demo import make_demo_task
 from bertkd.report import (

@@ -1,4 +1,4 @@
-"""What every recipe does: read the task, check the teacher, start the student, train, measure, write."""
+"""What every recipe does with what it has loaded: check the teacher, train, measure, write."""
 
 import gc
 import json
@@ -7,7 +7,6 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,25 +14,20 @@ from typing import Any
 import numpy as np
 import torch
 from arguments import TASK_METRIC, Config, Run, parse, with_changes
-from datasets import Dataset, DatasetDict
+from loading import Data, load_model, load_teacher
 from transformers import (
-    AutoConfig,
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
     PreTrainedModel,
     PrinterCallback,
     ProgressCallback,
-    set_seed,
 )
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
 
-from bertkd import DistillationTrainer, drop_layers
-from bertkd.data import GLUE_TASKS, Task, load_files, load_glue, tokenize
+from bertkd import DistillationTrainer
+from bertkd.data import Task
 from bertkd.distillation.checkpoints import last_checkpoint
 from bertkd.metrics import glue_metrics
-from bertkd.models import family_of, label_names, label_permutation, layers_to_keep
-from bertkd.models.minilm import minilm_path
+from bertkd.models import label_names, label_permutation
 from bertkd.report import (
     RunResult,
     count_parameters,
@@ -48,164 +42,10 @@ from bertkd.report import (
 )
 
 
-@dataclass
-class Data:
-    """A task, its tokenised splits, and the tokenizer that made them."""
-
-    task: Task
-    splits: DatasetDict
-    tokenizer: Any
-
-    @property
-    def validation(self) -> dict[str, Dataset]:
-        return {name: self.splits[name] for name in self.task.validation_splits}
-
-
 def quiet() -> None:
     """Leave progress bars and the recipes' own lines; `transformers` reports each weight that it loads."""
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-
-
-def load_data(run: Run) -> Data:
-    """The task of a run, tokenised.
-
-    Raises:
-        ValueError: neither a task nor a file is named, or the data is malformed.
-    """
-    arguments, tokenizer = run.data, AutoTokenizer.from_pretrained(resolve(_tokenizer_name(run)))
-    if arguments.train_file is not None:
-        datasets, task = load_files(
-            arguments.train_file,
-            arguments.validation_file,
-            arguments.test_file,
-            text_keys=arguments.text_column_names,
-            label_key=arguments.label_column_name,
-            labels=arguments.class_names,
-        )
-    elif arguments.task_name in GLUE_TASKS:
-        task = GLUE_TASKS[arguments.task_name]
-        wanted = ["train", *task.validation_splits, *(task.test_splits if run.training.do_predict else ())]
-        datasets = load_glue(task.name, arguments.glue_dir, splits=wanted)
-    else:
-        raise ValueError(f"Name a task with --task_name (one of {', '.join(GLUE_TASKS)}) or a file with --train_file.")
-    if arguments.train_file is not None and arguments.validation_file is None:
-        raise ValueError("Give a labelled file to choose the best epoch by, and to evaluate on: --validation_file.")
-    limits = {"train": arguments.max_train_samples}
-    for name in datasets:
-        limit = limits.get(name, arguments.max_eval_samples)
-        if limit is not None:
-            datasets[name] = datasets[name].select(range(min(limit, len(datasets[name]))))
-    return Data(task, tokenize(datasets, task, tokenizer, arguments.max_seq_length), tokenizer)
-
-
-def _tokenizer_name(run: Run) -> str:
-    names = (run.model.tokenizer_name, run.model.teacher_model_name_or_path, run.model.model_name_or_path)
-    name = next((name for name in names if name is not None), None)
-    if name is None:
-        raise ValueError("Name the model with --model_name_or_path.")
-    return name
-
-
-def resolve(name: str) -> str:
-    """The folder behind the name 'minilm'; any other name as it is."""
-    return str(minilm_path()) if name == "minilm" else name
-
-
-def load_model(name: str, task: Task | None = None) -> PreTrainedModel:
-    """A classification model in float32; with a task, its head has the task's labels and is new where it had others.
-
-    Raises:
-        ValueError: weights other than the head's do not fit the checkpoint's own config.
-    """
-    labels = {} if task is None else _label_config(task)
-    given = label_names(AutoConfig.from_pretrained(resolve(name)))
-    model, report = AutoModelForSequenceClassification.from_pretrained(
-        resolve(name),
-        dtype=torch.float32,
-        ignore_mismatched_sizes=task is not None,
-        output_loading_info=True,
-        **labels,
-    )
-    heads = tuple(f"{path}." for path in family_of(model).head)
-    wrong = [key for key, *_ in report["mismatched_keys"] if not key.startswith(heads)]
-    if wrong:
-        raise ValueError(f"The checkpoint {name} does not fit its own config: {', '.join(sorted(wrong))}.")
-    if task is not None and sorted(given) == sorted(task.labels):
-        _reorder_head(model, given, task)
-    return model
-
-
-def _reorder_head(model: PreTrainedModel, given: list[str], task: Task) -> None:
-    """Puts the head's rows, which answer for the labels `given`, in the task's order."""
-    order = None if task.is_regression else label_permutation(task.labels, given)
-    if order is not None:
-        head = model.get_submodule(family_of(model).head[-1])
-        head.weight.data, head.bias.data = head.weight.data[order], head.bias.data[order]
-
-
-def _label_config(task: Task) -> dict[str, Any]:
-    if task.is_regression:
-        return {"num_labels": 1, "problem_type": "regression"}
-    names = dict(enumerate(task.labels))
-    return {
-        "id2label": names,
-        "label2id": {name: i for i, name in names.items()},
-        "problem_type": "single_label_classification",
-    }
-
-
-def load_teacher(run: Run, task: Task) -> PreTrainedModel:
-    """The fine-tuned teacher.
-
-    Raises:
-        ValueError: none is named, or it has another number of labels than the task.
-    """
-    name = run.model.teacher_model_name_or_path
-    if name is None:
-        raise ValueError("Name the fine-tuned teacher with --teacher_model_name_or_path.")
-    config = AutoConfig.from_pretrained(resolve(name))
-    if config.num_labels != task.num_labels:
-        raise ValueError(
-            f"The teacher {name} has {config.num_labels} labels, but the task {task.name} has {task.num_labels}: give "
-            "a teacher that was fine-tuned on this task."
-        )
-    teacher = load_model(name)
-    if run.training.teacher_labels is not None:
-        names = dict(enumerate(run.training.teacher_labels))
-        teacher.config.id2label, teacher.config.label2id = names, {label: i for i, label in names.items()}
-    return teacher
-
-
-def make_student(run: Run, task: Task, teacher: PreTrainedModel | None = None) -> PreTrainedModel:
-    """The student at its start: layers of the pretrained checkpoint or of the teacher, or a checkpoint as it is."""
-    set_seed(run.training.seed)  # the new head's weights
-    arguments = run.model
-    if arguments.init_from == "teacher":
-        if teacher is None:
-            raise ValueError("--init_from teacher needs --teacher_model_name_or_path.")
-        start = _with_labels(teacher, task)
-    elif arguments.model_name_or_path is not None:
-        start = load_model(arguments.model_name_or_path, task)
-    else:
-        raise ValueError(
-            "Name the checkpoint that the student starts from with --model_name_or_path, or start from the teacher's "
-            "layers with --init_from teacher."
-        )
-    depth = start.config.num_hidden_layers
-    count = arguments.num_student_layers
-    if count is None:
-        return start
-    return drop_layers(start, layers_to_keep(arguments.student_layers, depth, count))
-
-
-def _with_labels(teacher: PreTrainedModel, task: Task) -> PreTrainedModel:
-    """A copy of the teacher, to be trained, whose logits stand in the task's order."""
-    student = drop_layers(teacher, range(teacher.config.num_hidden_layers)).requires_grad_(True)
-    _reorder_head(student, label_names(teacher.config), task)
-    for name, value in _label_config(task).items():
-        setattr(student.config, name, value)
-    return student
 
 
 def evaluate(model: PreTrainedModel, run: Run, data: Data) -> dict[str, float]:

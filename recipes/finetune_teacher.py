@@ -6,7 +6,8 @@ python recipes/finetune_teacher.py --model_name_or_path bert-base-uncased --task
 from collections.abc import Sequence
 
 from arguments import Run
-from experiment import load_data, make_student, run_script, run_seeds, train_and_report
+from experiment import run_script, run_seeds, train_and_report
+from loading import load_data, make_student
 
 from bertkd import DistillationConfig, DistillationTrainer
 from bertkd.report import RunResult

@@ -7,16 +7,8 @@
 from collections.abc import Sequence
 
 from arguments import Run
-from experiment import (
-    check_teacher,
-    evaluate,
-    load_data,
-    load_teacher,
-    make_student,
-    run_script,
-    run_seeds,
-    train_and_report,
-)
+from experiment import check_teacher, evaluate, run_script, run_seeds, train_and_report
+from loading import load_data, load_teacher, make_student
 
 from bertkd import DistillationConfig, DistillationTrainer
 from bertkd.report import RunResult

@@ -23,7 +23,8 @@ from accelerate.state import PartialState
 from arguments import parse
 from conftest import ROOT
 from datasets import Dataset, DatasetDict
-from experiment import Data, check_teacher, evaluate, load_data, load_teacher
+from experiment import check_teacher, evaluate
+from loading import Data, load_data, load_teacher
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
