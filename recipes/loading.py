@@ -70,8 +70,21 @@ def _tokenizer_name(run: Run) -> str:
 
 
 def resolve(name: str) -> str:
-    """The folder behind the name 'minilm'; any other name as it is."""
-    return str(minilm_path()) if name == "minilm" else name
+    """The folder behind the name 'minilm'; any other name as it is.
+
+    Raises:
+        OSError: there is no such folder, and the hub does not have the name or cannot be reached.
+    """
+    if name == "minilm":
+        return str(minilm_path())
+    try:
+        AutoConfig.from_pretrained(name)
+    except OSError:
+        raise OSError(
+            f"Cannot load the model {name!r}: it is no folder with a config.json, and the hub does not have it or cannot "
+            "be reached. Give a local folder, or 'minilm' for the one of the extra 'demo'."
+        ) from None
+    return name
 
 
 def load_model(name: str, task: Task | None = None) -> PreTrainedModel:

@@ -414,6 +414,12 @@ def test_models_and_tasks_that_are_not_named(glue_dir: Path, pretrained: Path, t
         finetune_teacher.main([*task, *rest])
     with pytest.raises(ValueError, match="--task_name .*--train_file"):
         finetune_teacher.main(["--model_name_or_path", str(pretrained), *rest])
+    with pytest.raises(ValueError, match="--validation_file"):
+        finetune_teacher.main(["--model_name_or_path", str(pretrained), "--train_file", "x.csv", *rest])
+    with pytest.raises(
+        OSError, match=r"Cannot load the model 'bert-base-nowhere': .* Give a local folder, or 'minilm'"
+    ):
+        finetune_teacher.main(["--model_name_or_path", "bert-base-nowhere", *task, *rest])
     with pytest.raises(ValueError, match="--teacher_model_name_or_path"):
         kd.main(["--model_name_or_path", str(pretrained), *task, *rest])
 
