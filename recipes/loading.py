@@ -81,8 +81,8 @@ def resolve(name: str) -> str:
         AutoConfig.from_pretrained(name)
     except OSError:
         raise OSError(
-            f"Cannot load the model {name!r}: it is no folder with a config.json, and the hub does not have it or cannot "
-            "be reached. Give a local folder, or 'minilm' for the one of the extra 'demo'."
+            f"Cannot load the model {name!r}: it is no folder with a config.json, and the hub does not have it or "
+            "cannot be reached. Give a local folder, or 'minilm' for the one of the extra 'demo'."
         ) from None
     return name
 
