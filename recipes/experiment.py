@@ -225,7 +225,7 @@ def _write_run(
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
         rows={name: len(dataset) for name, dataset in data.splits.items()},
         paper=run.recipe.paper,
-        speedup=_measured_speedup(run, data.task) if is_main and teacher_metrics else None,
+        speedup=_measured_speedup(run, data.task) if is_main else None,
     )
     if is_main:
         write_model_card(folder, result, teacher=run.model.teacher_model_name_or_path or "")
@@ -236,16 +236,21 @@ def _write_run(
     return result
 
 
-def _measured_speedup(run: Run, task: Task) -> float:
-    """How many times faster the student answers than the teacher: batch 1, 128 tokens, this machine, float32.
+def _measured_speedup(run: Run, task: Task) -> float | None:
+    """How many times faster the student answers than the model it replaces: batch 1, 128 tokens, this machine, float32.
 
-    Both are loaded anew: models that were trained or evaluated in mixed precision still run in it.
+    That model is the teacher, or without one the checkpoint whose layers were dropped. Both are loaded anew: models
+    that were trained or evaluated in mixed precision still run in it.
     """
-    models = {"teacher": load_teacher(run, task), "student": load_model(run.training.output_dir)}
-    latency = measure_latency(
-        {name: model.eval() for name, model in models.items()}, batch_size=1, sequence_length=128
-    )
-    return round(latency["teacher"].p50_ms / latency["student"].p50_ms, 2)
+    if run.model.teacher_model_name_or_path is not None:
+        whole = load_teacher(run, task)
+    elif run.model.num_student_layers is not None and run.model.model_name_or_path is not None:
+        whole = load_model(run.model.model_name_or_path, task)
+    else:
+        return None
+    models = {"whole": whole.eval(), "student": load_model(run.training.output_dir).eval()}
+    latency = measure_latency(models, batch_size=1, sequence_length=128)
+    return round(latency["whole"].p50_ms / latency["student"].p50_ms, 2)
 
 
 def write_predictions(trainer: DistillationTrainer, data: Data, folder: Path) -> None:

@@ -1,11 +1,14 @@
 """Every command and every piece of Python in README.md and docs/ runs, on tiny models and the built-in task."""
 
+import json
 import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import benchmark_training
+import collect_results
 import finetune_teacher
 import kd
 import make_submission
@@ -117,3 +120,13 @@ def test_links_lead_somewhere_and_options_exist(page: Path) -> None:
     for gone in ("evaluation_strategy", "warmup_ratio", "overwrite_output_dir", "group_by_length=True"):
         assert gone not in text
     assert hasattr(TrainingArguments, "warmup_steps")
+
+
+def test_generated_pages_are_those_of_the_results_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    assert collect_results.main(["--check"]) == 0
+
+
+def test_the_performance_page_is_that_of_its_measurements() -> None:
+    report = json.loads((ROOT / "docs" / "performance.json").read_text())
+    assert (ROOT / "docs" / "performance.md").read_text() == benchmark_training.render(report)

@@ -194,7 +194,7 @@ def test_the_speed_up_compares_both_models_in_float32(
 
     monkeypatch.setattr(experiment, "measure_latency", measure)
     kd.main([*student, "--bf16", "--output_dir", str(tmp_path)])
-    assert seen == {"teacher": torch.float32, "student": torch.float32}
+    assert seen == {"whole": torch.float32, "student": torch.float32}
 
 
 # ---- configs and the command line ----
