@@ -237,7 +237,7 @@ def _write_run(
 
 
 def _measured_speedup(run: Run, task: Task) -> float | None:
-    """How many times faster the student answers than the model it replaces: batch 1, 128 tokens, this machine, float32.
+    """How many times faster the student answers than the model it replaces: batch 1, 128 tokens, float32, here.
 
     That model is the teacher, or without one the checkpoint whose layers were dropped. Both are loaded anew: models
     that were trained or evaluated in mixed precision still run in it.
