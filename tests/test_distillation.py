@@ -440,22 +440,9 @@ def test_a_cache_of_rows_made_by_a_transform_depends_on_what_it_makes(tmp_path: 
 
     settings = {"remove_unused_columns": False, "teacher_cache_dir": str(tmp_path / "cache"), "alpha": 1.0}
     for shift in (0, 1):
-        trainer = make_trainer(tmp_path, data=WithLabels(tokenised(shift)), **settings)
+        trainer = make_trainer(tmp_path, data=tokenised(shift), **settings)
         trainer.train()
     assert len(list((tmp_path / "cache").iterdir())) == 2
-
-
-class WithLabels(torch.utils.data.Dataset):
-    """A torch data set around another one."""
-
-    def __init__(self, data: Any) -> None:
-        self.data = data
-
-    def __len__(self) -> int:
-        return len(self.data)
-
-    def __getitem__(self, row: int) -> dict[str, Any]:
-        return dict(self.data[row])
 
 
 def test_a_cache_depends_on_the_code_of_teacher_forward() -> None:

@@ -14,18 +14,19 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-__all__ = ["ROW_COLUMN", "TeacherCache", "WithRows", "fingerprint", "method_sources"]
+__all__ = ["ROW_COLUMN", "TeacherCache", "fingerprint", "method_sources", "with_rows"]
 
 ROW_COLUMN = "teacher_row"
 _META = "meta.json"
 
 
-class WithRows(torch.utils.data.Dataset):
-    """A data set of dicts whose items also carry their row number, under `ROW_COLUMN`."""
+class _WithRows(torch.utils.data.Dataset):
+    """A data set of dicts whose items also carry their row number."""
 
     def __init__(self, dataset: Any) -> None:
         self.dataset = dataset
@@ -35,6 +36,18 @@ class WithRows(torch.utils.data.Dataset):
 
     def __getitem__(self, row: int) -> dict[str, Any]:
         return {**self.dataset[row], ROW_COLUMN: row}
+
+
+def with_rows(dataset: Any) -> Any:
+    """The data set with each row's number under `ROW_COLUMN`."""
+    if _is_table(dataset):
+        return dataset.add_column(ROW_COLUMN, list(range(len(dataset))))
+    return _WithRows(dataset)
+
+
+def _is_table(dataset: Any) -> bool:
+    """Whether what the models read stands in a `datasets` table: a transform makes it only when a row is read."""
+    return isinstance(dataset, datasets.Dataset) and dataset.format["type"] != "custom"
 
 
 class TeacherCache:
@@ -142,13 +155,12 @@ def method_sources(cls: type, name: str) -> list[str]:
 
 def _row_bytes(dataset: Any, columns: Sequence[str]) -> Iterable[bytes]:
     yield str(len(dataset)).encode()
-    kept = [name for name in columns if name in getattr(dataset, "column_names", ())]
-    # A transform makes the columns when a row is read: then the table says nothing of them.
-    if not kept or dataset.format["type"] == "custom":
+    if not _is_table(dataset):
         for row in range(len(dataset)):
             item = dataset[row]
             yield repr([(name, np.asarray(item[name]).tolist()) for name in columns if name in item]).encode()
         return
+    kept = [name for name in columns if name in dataset.column_names]
     for table in dataset.select_columns(kept).with_format("arrow").iter(batch_size=1000):
         for name in kept:
             column = table[name].combine_chunks()

@@ -25,7 +25,7 @@ from bertkd.distillation.checks import check_label_order, check_labels_present, 
 from bertkd.distillation.config import DistillationConfig
 from bertkd.distillation.loss_window import LossWindow
 from bertkd.distillation.sampler import StepSampler
-from bertkd.distillation.teacher_cache import ROW_COLUMN, TeacherCache, WithRows, fingerprint, method_sources
+from bertkd.distillation.teacher_cache import ROW_COLUMN, TeacherCache, fingerprint, method_sources, with_rows
 from bertkd.models import label_names, label_permutation
 
 __all__ = ["DistillationTrainer"]
@@ -450,9 +450,7 @@ class DistillationTrainer(Trainer):
         if not _has_rows(self.train_dataset):
             raise ValueError("teacher_cache_dir needs a training set with a length: rows are joined to it by number.")
         cache, dataset = self._open_teacher_cache(Path(self.args.teacher_cache_dir)), self.train_dataset
-        is_table = isinstance(dataset, datasets.Dataset)
-        numbered = dataset.add_column(ROW_COLUMN, list(range(len(dataset)))) if is_table else WithRows(dataset)
-        self._teacher_cache, self.train_dataset = cache, numbered
+        self._teacher_cache, self.train_dataset = cache, with_rows(dataset)
         try:
             yield
         finally:
