@@ -107,7 +107,7 @@ class RunResult:
         settings: the recipe's resolved arguments.
         command: what was typed.
         versions, commit, hardware: see `environment`.
-        seconds: wall time of the training.
+        seconds: wall time of the training, since its last start where it was interrupted.
         finished: UTC, in ISO 8601.
         rows: number of rows per split.
         paper: reference of the method.
