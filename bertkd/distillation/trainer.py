@@ -27,6 +27,7 @@ from bertkd.distillation.loss_window import LossWindow
 from bertkd.distillation.sampler import StepSampler
 from bertkd.distillation.teacher_cache import ROW_COLUMN, TeacherCache, fingerprint, method_sources, with_rows
 from bertkd.models import label_names, label_permutation
+from bertkd.models.adaptive import refuse_supernet
 
 __all__ = ["DistillationTrainer"]
 
@@ -90,6 +91,7 @@ class DistillationTrainer(Trainer):
         super().__init__(model=self._load(model), args=args, **kwargs)
         self.model_accepts_loss_kwargs = False
         self.teacher_model = self._load(teacher_model)
+        self._check_kind_of_models()
         self.extra_modules = nn.ModuleDict()
         self.student_forward_kwargs: dict[str, Any] = {}
         self.teacher_forward_kwargs: dict[str, Any] = {}
@@ -510,6 +512,10 @@ class DistillationTrainer(Trainer):
     def _is_regression(self) -> bool:
         config = self.model.config
         return bool(config.num_labels == 1 or config.problem_type == "regression")
+
+    def _check_kind_of_models(self) -> None:
+        for model in filter(None, (self.model, self.teacher_model)):
+            refuse_supernet(model, type(self).__name__)
 
     def _check_processes(self) -> None:
         if self.args.n_gpu > 1:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
-__all__ = ["FAMILIES", "Family", "encoder_layers", "family_of"]
+__all__ = ["FAMILIES", "PRUNED_PREFIX", "Family", "encoder_layers", "family_of"]
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,7 @@ class Family:
     """
 
     layers: str
+    attention: str  # the module that takes hidden states and returns (context, weights)
     query: str
     key: str
     value: str
@@ -37,11 +38,15 @@ class Family:
     token_type_embeddings: str | None = "embeddings.token_type_embeddings"
     embeddings_norm: str = "embeddings.LayerNorm"
     embeddings_projection: str | None = None
+    # The config's names of the two widths of a layer.
+    heads_field: str = "num_attention_heads"
+    neurons_field: str = "intermediate_size"
 
 
 def _bert_like(pooler: str | None, head: tuple[str, ...], embeddings_projection: str | None = None) -> Family:
     return Family(
         layers="encoder.layer",
+        attention="attention.self",
         query="attention.self.query",
         key="attention.self.key",
         value="attention.self.value",
@@ -68,6 +73,7 @@ FAMILIES: dict[str, Family] = {
     ),
     "distilbert": Family(
         layers="transformer.layer",
+        attention="attention",
         query="attention.q_lin",
         key="attention.k_lin",
         value="attention.v_lin",
@@ -79,8 +85,12 @@ FAMILIES: dict[str, Family] = {
         pooler=None,
         head=("pre_classifier", "classifier"),
         token_type_embeddings=None,
+        heads_field="n_heads",
+        neurons_field="hidden_dim",
     ),
 }
+# Width-pruned models (bertkd.models.pruned) keep their parts where their families do.
+PRUNED_PREFIX = "pruned_"
 
 
 def family_of(model: PreTrainedModel | PretrainedConfig) -> Family:
@@ -90,12 +100,13 @@ def family_of(model: PreTrainedModel | PretrainedConfig) -> Family:
         ValueError: the model's `model_type` is not supported; the message lists those that are.
     """
     config = model if isinstance(model, PretrainedConfig) else model.config
-    if config.model_type not in FAMILIES:
+    name = config.model_type.removeprefix(PRUNED_PREFIX)
+    if name not in FAMILIES:
         raise ValueError(
             f"bertkd does not know where a model of type {config.model_type!r} keeps its layers; supported types: "
             f"{', '.join(FAMILIES)}."
         )
-    return FAMILIES[config.model_type]
+    return FAMILIES[name]
 
 
 def encoder_layers(model: PreTrainedModel) -> nn.ModuleList:

@@ -6,8 +6,9 @@ from itertools import pairwise
 from typing import TypeVar
 
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
+from bertkd.models.adaptive import refuse_supernet
 from bertkd.models.families import family_of
 
 __all__ = ["LAYER_STRATEGIES", "drop_layers", "layers_to_keep"]
@@ -79,16 +80,32 @@ def drop_layers(model: Model, keep: Sequence[int]) -> Model:
         keep: 0-based layers, increasing, e.g. `[0, 2, 4]`.
 
     Raises:
-        ValueError: `keep` is empty, out of range or not increasing, or the `model_type` is not supported.
+        ValueError: `keep` is empty, out of range or not increasing, the `model_type` is not supported, or `model` is a
+            supernet (many sizes in one).
     """
+    refuse_supernet(model, "drop_layers")
+    return copy_layers(model, keep)
+
+
+def copy_layers(model: Model, keep: Sequence[int]) -> Model:
+    """`drop_layers` for a supernet as well, whose layers are copied at full size."""
     prefix = f"{family_of(model).layers}."
     _check_layers(keep, model.config.num_hidden_layers)
-    config = copy.deepcopy(model.config)
-    config.num_hidden_layers = len(keep)
-    student = type(model)(config)
-    student.load_state_dict(_renumber(model.state_dict(), prefix, {old: new for new, old in enumerate(keep)}))
+    numbers = {old: new for new, old in enumerate(keep)}
+    student = type(model)(_shorter(model.config, numbers))
+    student.load_state_dict(_renumber(model.state_dict(), prefix, numbers))
     nn.Module.to(student, device=model.device, dtype=model.dtype)
     return student.train(model.training)
+
+
+def _shorter(config: PretrainedConfig, numbers: dict[int, int]) -> PretrainedConfig:
+    """A copy of the config with the layers in `numbers`; a width-pruned model's layers have sizes of their own."""
+    config = copy.deepcopy(config)
+    sizes = config.to_dict().get("per_layer_config")
+    config.num_hidden_layers = len(numbers)
+    if sizes is not None:
+        config.per_layer_config = {numbers[int(old)]: own for old, own in sizes.items() if int(old) in numbers}
+    return config
 
 
 def _renumber(state: dict, prefix: str, numbers: dict[int, int]) -> dict:

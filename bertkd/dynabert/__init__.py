@@ -1,0 +1,17 @@
+"""DynaBERT (Hou et al., arXiv 2004.04037): one network of many widths and depths."""
+
+from bertkd.dynabert.extraction import extract_subnetwork, save_subnetwork
+from bertkd.dynabert.importance import Importance, compute_importance
+from bertkd.dynabert.rewiring import rewire
+from bertkd.dynabert.supernet import Subnetwork, make_adaptive, set_subnetwork
+
+__all__ = [
+    "Importance",
+    "Subnetwork",
+    "compute_importance",
+    "extract_subnetwork",
+    "make_adaptive",
+    "rewire",
+    "save_subnetwork",
+    "set_subnetwork",
+]

@@ -1,0 +1,198 @@
+"""How much the loss depends on each attention head and each feed-forward neuron (DynaBERT, arXiv 2004.04037, 2.1)."""
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel
+
+from bertkd.dynabert.supernet import require_full_size
+from bertkd.models import encoder_layers, family_of, label_names, label_permutation, layer_sizes
+
+__all__ = ["REDUCTIONS", "Importance", "compute_importance"]
+
+REDUCTIONS = ("sum_abs", "abs_sum", "cumulative")
+
+
+@dataclass(frozen=True)
+class Importance:
+    """Importance of each head, (L, heads), and of each neuron, (L, neurons): float32 on the CPU, not negative.
+
+    Numbers compare within a layer.
+    """
+
+    heads: Tensor
+    neurons: Tensor
+
+
+def compute_importance(
+    model: PreTrainedModel,
+    batches: Iterable[Mapping[str, Tensor]],
+    reduction: str = "sum_abs",
+    teacher: PreTrainedModel | None = None,
+    progress: bool = False,
+) -> Importance:
+    """First-order importance of heads and neurons: the change of the loss if one were taken away.
+
+    Each head's output is multiplied by a gate of 1, as each neuron's is before and after its activation; g is the
+    gradient of the batch's mean loss with respect to a gate.
+
+    - A head's importance is |g| (Michel et al., arXiv 1905.10650): the sum of its context times the context's
+      gradient, over rows, positions and dimensions.
+    - A neuron's is |g_in| + |g_out|. The first gate sits on `W1 x + b1`, so that g_in is the sum of that neuron's
+      weights and bias times their gradients; g_out likewise of its column of W2. This is the authors' code.
+
+    The batches are reduced as `reduction` says, each side of a neuron on its own:
+
+    - "sum_abs": sum over batches of |g| (Michel et al.).
+    - "abs_sum": |sum over batches of g| (the first version of the paper, algorithm 1).
+    - "cumulative": sum over batches t of |g_1 + ... + g_t|: the released code, which does not clear its gradients.
+
+    The model runs in eval mode with the attention that it has (sdpa or eager), and is left as it was; its parameters
+    get no gradients.
+
+    Args:
+        model: with a sequence-classification head, of a family in `bertkd.models.families`.
+        batches: dicts of tensors, such as a data loader's; the authors take the development set's, our recipes the
+            training set's.
+        reduction: see above.
+        teacher: its answers take the place of labels: the class that it finds most likely, or its value in a
+            regression task. Its probabilities would not do: a model that is its own teacher, which is the common case
+            here, has no gradient towards them.
+        progress: show a progress bar.
+
+    Returns:
+        An `Importance` with `.heads` (L, heads) and `.neurons` (L, neurons).
+
+    Raises:
+        ValueError: an unknown reduction or family, no batch, a batch without labels and no teacher, a model whose
+            layers differ in size, a supernet that is not at full size, or a loss that depends on nothing.
+    """
+    if reduction not in REDUCTIONS:
+        raise ValueError(f"reduction must be one of {', '.join(REDUCTIONS)}, not {reduction!r}.")
+    sizes = layer_sizes(model)
+    if len(set(sizes.heads)) > 1 or len(set(sizes.neurons)) > 1 or 0 in (*sizes.heads, *sizes.neurons):
+        raise ValueError(
+            f"Importance is computed for models whose layers are alike; this one has {list(sizes.heads)} heads and "
+            f"{list(sizes.neurons)} neurons in its layers. Compute it before pruning."
+        )
+    require_full_size(model, "compute_importance")
+    shapes = {"heads": sizes.heads, "ffn_in": sizes.neurons, "ffn_out": sizes.neurons}
+    gates = {name: torch.ones(len(of), of[0], device=model.device, requires_grad=True) for name, of in shapes.items()}
+    totals = {name: torch.zeros_like(gate) for name, gate in gates.items()}
+    sums = {name: torch.zeros_like(gate) for name, gate in gates.items()}
+    answers = _labels if teacher is None else _answers_of(teacher, model)
+    count = 0
+    with _as_it_was(model), _gated(model, gates):
+        for batch in tqdm(batches, desc="Importance", unit="batch", disable=not progress):
+            inputs = {name: value.to(model.device) for name, value in batch.items()}
+            loss = _loss(model, inputs, answers(inputs))
+            gradients = torch.autograd.grad(loss, list(gates.values()))
+            for name, gradient in zip(gates, gradients, strict=True):
+                sums[name] += gradient
+                totals[name] += (sums[name] if reduction == "cumulative" else gradient).abs()
+            count += 1
+    if count == 0:
+        raise ValueError("There is no batch to compute importance from.")
+    if reduction == "abs_sum":
+        totals = {name: total.abs() for name, total in sums.items()}
+    return _checked(Importance(totals["heads"].cpu(), (totals["ffn_in"] + totals["ffn_out"]).cpu()))
+
+
+def _checked(importance: Importance) -> Importance:
+    for name in ("heads", "neurons"):
+        value: Tensor = getattr(importance, name)
+        if not value.isfinite().all():
+            raise ValueError(f"The importance of {name} is not finite: the loss overflowed; compute it in float32.")
+        if value.max() == 0:
+            raise ValueError(
+                f"The loss depends on no {name}: every gradient is 0. This happens in a regression task where the "
+                "model is its own teacher; give labels."
+            )
+    return importance
+
+
+@contextlib.contextmanager
+def _as_it_was(model: PreTrainedModel) -> Iterator[None]:
+    """Eval mode, without gradients of parameters; both are put back."""
+    training = model.training
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    model.eval()
+    try:
+        for parameter in trainable:
+            parameter.requires_grad_(False)
+        with torch.enable_grad():
+            yield
+    finally:
+        for parameter in trainable:
+            parameter.requires_grad_(True)
+        model.train(training)
+
+
+@contextlib.contextmanager
+def _gated(model: PreTrainedModel, gates: dict[str, Tensor]) -> Iterator[None]:
+    """Hooks that multiply heads and neurons by their gates. Not `head_mask`, which `transformers` swallows."""
+    family = family_of(model)
+    hooks = []
+
+    def gate_input(gate: Tensor) -> Callable[..., Any]:
+        return lambda _module, args: (_scaled(args[0], gate),)
+
+    def gate_output(gate: Tensor) -> Callable[..., Any]:
+        return lambda _module, _args, output: _scaled(output, gate)
+
+    for index, layer in enumerate(encoder_layers(model).children()):
+        attention_output, ffn_in, ffn_out = map(
+            layer.get_submodule, (family.attention_output, family.ffn_in, family.ffn_out)
+        )
+        hooks.append(attention_output.register_forward_pre_hook(gate_input(gates["heads"][index])))
+        hooks.append(ffn_in.register_forward_hook(gate_output(gates["ffn_in"][index])))
+        hooks.append(ffn_out.register_forward_pre_hook(gate_input(gates["ffn_out"][index])))
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _scaled(states: Tensor, gate: Tensor) -> Tensor:
+    """(..., groups · d) times a gate per group, (groups,)."""
+    return (states.unflatten(-1, (len(gate), -1)) * gate[:, None]).flatten(-2)
+
+
+def _loss(model: PreTrainedModel, inputs: dict[str, Tensor], answers: Tensor) -> Tensor:
+    logits = model(**{name: value for name, value in inputs.items() if name != "labels"}).logits.float()
+    if model.config.num_labels == 1:
+        return F.mse_loss(logits.squeeze(-1), answers.float())
+    return F.cross_entropy(logits, answers)
+
+
+def _labels(inputs: dict[str, Tensor]) -> Tensor:
+    if "labels" not in inputs:
+        raise ValueError(
+            f"A batch has no labels (it has {', '.join(inputs)}): give labelled rows, or a teacher whose answers take "
+            "their place."
+        )
+    return inputs["labels"]
+
+
+def _answers_of(teacher: PreTrainedModel, model: PreTrainedModel) -> Callable[[dict[str, Tensor]], Tensor]:
+    """What the teacher says of a batch, with its labels in the model's order."""
+    order = label_permutation(label_names(model.config), label_names(teacher.config))
+
+    def answers(inputs: dict[str, Tensor]) -> Tensor:
+        training = teacher.training
+        with torch.no_grad():
+            rows = {name: value.to(teacher.device) for name, value in inputs.items() if name != "labels"}
+            logits = teacher.eval()(**rows).logits.to(model.device)
+        teacher.train(training)
+        if teacher.config.num_labels == 1:
+            return logits.squeeze(-1)
+        return (logits if order is None else logits[:, order]).argmax(-1)
+
+    return answers

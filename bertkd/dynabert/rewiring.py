@@ -1,0 +1,67 @@
+"""Network rewiring: the most important heads and neurons come first (DynaBERT, arXiv 2004.04037, section 2.1)."""
+
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from bertkd.dynabert.importance import Importance
+from bertkd.models import encoder_layers, family_of, layer_sizes
+from bertkd.models.pruning import head_size
+
+__all__ = ["rewire"]
+
+Model = TypeVar("Model", bound=PreTrainedModel)
+
+
+@torch.no_grad()
+def rewire(model: Model, importance: Importance) -> Model:
+    """Sort the heads and neurons of each layer by descending importance, in place.
+
+    What the model computes does not change; which heads and neurons a narrower model keeps does. Equal importances
+    keep their order. `importance` then describes the model as it was: its entries are not sorted along.
+
+    Args:
+        model: ordinary or a supernet, of a family in `bertkd.models.families`.
+        importance: of `compute_importance` on this model.
+
+    Returns:
+        `model`.
+
+    Raises:
+        ValueError: `importance` is of a model with other layers, heads or neurons; `model` is unchanged then.
+    """
+    layers = list(encoder_layers(model).children())
+    _check_shapes(model, importance)
+    family, size = family_of(model), head_size(model.config)
+    for layer, heads, neurons in zip(layers, importance.heads, importance.neurons, strict=True):
+        by_head = torch.argsort(heads, descending=True, stable=True)
+        rows = (by_head[:, None] * size + torch.arange(size)).flatten()
+        for path in (family.query, family.key, family.value):
+            _sort(layer, path, rows, dim=0)
+        _sort(layer, family.attention_output, rows, dim=1)
+        by_neuron = torch.argsort(neurons, descending=True, stable=True)
+        _sort(layer, family.ffn_in, by_neuron, dim=0)
+        _sort(layer, family.ffn_out, by_neuron, dim=1)
+    return model
+
+
+def _check_shapes(model: PreTrainedModel, importance: Importance) -> None:
+    sizes = layer_sizes(model)
+    for name, given, have in zip(sizes._fields, (importance.heads, importance.neurons), sizes, strict=True):
+        if len(given) != len(have) or any(len(row) != n for row, n in zip(given, have, strict=True)):
+            raise ValueError(
+                f"The importance is of {len(given)} layers with {[len(row) for row in given]} {name}, and the model "
+                f"has {list(have)}: compute it on this very model."
+            )
+
+
+def _sort(layer: nn.Module, path: str, order: Tensor, dim: int) -> None:
+    """Put the rows (0) or columns (1) of a linear map into `order`; the bias goes with the rows."""
+    linear = layer.get_submodule(path)
+    assert isinstance(linear, nn.Linear)
+    order = order.to(linear.weight.device)
+    linear.weight.copy_(linear.weight.index_select(dim, order))
+    if dim == 0 and linear.bias is not None:
+        linear.bias.copy_(linear.bias[order])

@@ -1,0 +1,160 @@
+"""Models of fewer heads and neurons: cut from a model, or padded with zeros where only stock models are known."""
+
+import copy
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from transformers import PretrainedConfig, PreTrainedModel
+
+from bertkd.models.adaptive import refuse_supernet
+from bertkd.models.families import encoder_layers, family_of
+from bertkd.models.pruned import PRUNED_CLASSES, NoAttention, NoFeedForward, PrunedModel
+
+__all__ = ["LayerSizes", "check_sizes", "head_size", "layer_sizes", "prune", "zero_pad"]
+
+
+class LayerSizes(NamedTuple):
+    """Widths of each layer, by layer; 0 where the layer has no such part."""
+
+    heads: tuple[int, ...]
+    neurons: tuple[int, ...]
+
+
+def head_size(config: PretrainedConfig) -> int:
+    """Dimensions of one attention head; pruning heads does not change it."""
+    return int(config.hidden_size // _full(config, family_of(config).heads_field))
+
+
+def _full(config: PretrainedConfig, name: str) -> int:
+    """A field's global value, which a config of differing layers does not give away as an attribute."""
+    return int(config.to_dict()[name])
+
+
+def layer_sizes(model: PreTrainedModel) -> LayerSizes:
+    """What each layer of `model` really has, read off its weights.
+
+    Raises:
+        ValueError: an unsupported `model_type`.
+    """
+    family, size = family_of(model), head_size(model.config)
+    heads, neurons = [], []
+    for layer in encoder_layers(model).children():
+        has_attention = not isinstance(layer.get_submodule(family.attention), NoAttention)
+        has_ffn = not isinstance(layer.get_submodule(family.ffn_out), NoFeedForward)
+        heads.append(_rows(layer, family.query) // size if has_attention else 0)
+        neurons.append(_rows(layer, family.ffn_in) if has_ffn else 0)
+    return LayerSizes(tuple(heads), tuple(neurons))
+
+
+def _rows(layer: nn.Module, path: str) -> int:
+    return int(layer.get_submodule(path).out_features)  # type: ignore[arg-type]
+
+
+def check_sizes(wanted: LayerSizes, have: LayerSizes) -> None:
+    """Raises ValueError unless `wanted` has a number for each layer, none above what the layer has."""
+    for what, sizes, most in zip(wanted._fields, wanted, have, strict=True):
+        if len(sizes) != len(most) or any(not 0 <= n <= m for n, m in zip(sizes, most, strict=True)):
+            raise ValueError(f"Cannot keep {list(sizes)} {what} of layers that have {list(most)}.")
+
+
+def prune(model: PreTrainedModel, heads: Sequence[int], neurons: Sequence[int]) -> PreTrainedModel:
+    """A new model with the first `heads[l]` heads and `neurons[l]` feed-forward neurons of each layer l.
+
+    Where 0 is asked for, the layer loses that part with its residual normalisation. The result is of the stock class
+    when its config can say so (all heads, and equally many neurons in all layers), otherwise of the pruned class in
+    `bertkd.models.pruned`; both save and load as usual. `model` stays as it is. The new model is on the same device,
+    in the same dtype and mode.
+
+    Raises:
+        ValueError: not one number per layer, a number out of range, a supernet (extract a sub-network instead), or a
+            class that has no pruned one.
+    """
+    refuse_supernet(model, "prune")
+    sizes = LayerSizes(tuple(heads), tuple(neurons))
+    check_sizes(sizes, layer_sizes(model))
+    made_class, config = _class_for(model, sizes)
+    made = made_class(config)
+    source = model.state_dict()
+    made.load_state_dict({name: source[name][_leading(tensor)] for name, tensor in made.state_dict().items()})
+    return _like(made, model)
+
+
+def _class_for(model: PreTrainedModel, sizes: LayerSizes) -> tuple[Any, PretrainedConfig]:
+    """The class of a model of these sizes, and its config."""
+    family, old = family_of(model), model.config
+    full = _full(old, family.heads_field)
+    if set(sizes.heads) == {full} and len(set(sizes.neurons)) == 1 and sizes.neurons[0] > 0:
+        made_class = _stock_class(type(model))
+        return made_class, _config_for(made_class, old, {family.neurons_field: sizes.neurons[0]})
+    layers: dict[int, dict[str, Any]] = {}
+    for index, (heads, neurons) in enumerate(zip(*sizes, strict=True)):
+        skip = [part for part, size in (("attention", heads), ("mlp", neurons)) if size == 0]
+        # A part that is skipped keeps its global size in the config: 0 heads would be refused by stock validation.
+        layers[index] = {family.heads_field: heads or full}
+        layers[index][family.neurons_field] = neurons or _full(old, family.neurons_field)
+        if skip:
+            layers[index]["skip"] = skip
+    made_class = _pruned_class(type(model))
+    return made_class, _config_for(made_class, old, {"per_layer_config": layers})
+
+
+def _config_for(made_class: Any, old: PretrainedConfig, changes: dict[str, Any]) -> PretrainedConfig:
+    values = {name: value for name, value in old.to_dict().items() if name not in _OWN_TO_A_CLASS}
+    config = made_class.config_class.from_dict(copy.deepcopy(values) | changes)
+    config._attn_implementation = old._attn_implementation
+    return config
+
+
+_OWN_TO_A_CLASS = ("model_type", "architectures", "auto_map", "per_layer_config", "transformers_version")
+
+
+def _stock_class(model_class: type) -> Any:
+    if not issubclass(model_class, PrunedModel):
+        return model_class
+    return next(base for base in model_class.__mro__ if base.__name__ == model_class.__name__.removeprefix("Pruned"))
+
+
+def _pruned_class(model_class: type) -> Any:
+    if issubclass(model_class, PrunedModel):
+        return model_class
+    for pruned in PRUNED_CLASSES:
+        if model_class in pruned.__bases__:
+            return pruned
+    known = ", ".join(pruned.__name__.removeprefix("Pruned") for pruned in PRUNED_CLASSES)
+    raise ValueError(f"There is no pruned class for {model_class.__name__}; there is one for {known}.")
+
+
+def zero_pad(model: PreTrainedModel) -> PreTrainedModel:
+    """The stock model that computes what a pruned one does: missing heads and neurons are zeros.
+
+    It loads wherever the stock class does, with nothing of bertkd. Heads are filled up to the full number, neurons to
+    the widest layer's. A model of a stock class is copied.
+
+    Raises:
+        ValueError: a layer lacks its attention or feed-forward part, which no weights of a stock layer express.
+    """
+    sizes = layer_sizes(model)
+    lacking = [index for index, pair in enumerate(zip(*sizes, strict=True)) if 0 in pair]
+    if lacking:
+        raise ValueError(
+            f"Layers {', '.join(map(str, lacking))} skip their attention or feed-forward part: a stock model cannot "
+            "express this. Save the model as it is, in the pruned format."
+        )
+    made_class = _stock_class(type(model))
+    made = made_class(_config_for(made_class, model.config, {family_of(model).neurons_field: max(sizes.neurons)}))
+    state = {name: torch.zeros_like(tensor) for name, tensor in made.state_dict().items()}
+    for name, tensor in model.state_dict().items():
+        state[name][_leading(tensor)] = tensor
+    made.load_state_dict(state)
+    return _like(made, model)
+
+
+def _leading(tensor: Tensor) -> tuple[slice, ...]:
+    return tuple(slice(0, size) for size in tensor.shape)
+
+
+def _like(made: PreTrainedModel, model: PreTrainedModel) -> PreTrainedModel:
+    nn.Module.to(made, device=model.device, dtype=model.dtype)
+    return made.train(model.training)
