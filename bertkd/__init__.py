@@ -2,6 +2,7 @@
 
 from bertkd import losses
 from bertkd.distillation import DistillationConfig, DistillationTrainer
+from bertkd.dynabert import DynaBertKDConfig, DynaBertKDTrainer
 from bertkd.layer_map import LayerMap
 from bertkd.models import drop_layers
 from bertkd.patient_kd import PatientKDConfig, PatientKDTrainer
@@ -9,6 +10,8 @@ from bertkd.patient_kd import PatientKDConfig, PatientKDTrainer
 __all__ = [
     "DistillationConfig",
     "DistillationTrainer",
+    "DynaBertKDConfig",
+    "DynaBertKDTrainer",
     "LayerMap",
     "PatientKDConfig",
     "PatientKDTrainer",

@@ -6,7 +6,7 @@ off: CPU autocast would keep softmax and normalisation in bfloat16, and half pre
 Gradients flow into the student's tensors only as far as the caller lets them: teacher tensors are not detached here.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import ParamSpec
 
@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["kd_kl", "logits_mse", "patient_loss", "soft_cross_entropy"]
+__all__ = ["hidden_state_loss", "kd_kl", "logits_mse", "patient_loss", "soft_cross_entropy"]
 
 P = ParamSpec("P")
 
@@ -168,3 +168,47 @@ def patient_loss(student_cls: Tensor, teacher_cls: Tensor, normalize: bool = Tru
         student_cls, teacher_cls = F.normalize(student_cls, dim=-1), F.normalize(teacher_cls, dim=-1)
     squared = (student_cls - teacher_cls).square()
     return _reduce_classes(squared.flatten(1), reduction)
+
+
+def hidden_state_loss(
+    student_hidden: Sequence[Tensor],
+    teacher_hidden: Sequence[Tensor],
+    attention_mask: Tensor | None = None,
+    reduction: str = "mean",
+) -> Tensor:
+    """Mean squared error between the hidden states of matched levels, summed over levels.
+
+    TinyBERT's L_hidn and L_embd (arXiv 1909.10351, eq. 8 and 9) and DynaBERT's feature loss (arXiv 2004.04037, eq. 3).
+    The authors' codes count padding like any token, so that their numbers depend on how long a batch is padded.
+
+    Args:
+        student_hidden: levels of (B, T, H); where the sizes differ, project them first.
+        teacher_hidden: as many levels of the same shapes.
+        attention_mask: (B, T), 1 for real tokens; padding is then left out.
+        reduction: "mean" averages a level over the elements of all (real) tokens. "rows" averages over each row's
+            tokens first and then over rows, so that the loss of a batch is the mean of its parts' losses.
+
+    Returns:
+        A scalar.
+
+    Raises:
+        ValueError: no level, different numbers of levels or shapes, or an unknown reduction.
+    """
+    if len(student_hidden) != len(teacher_hidden) or not student_hidden:
+        raise ValueError(
+            f"hidden_state_loss: the student has {len(student_hidden)} levels and the teacher {len(teacher_hidden)}; "
+            "give as many of both, at least one."
+        )
+    if reduction not in ("mean", "rows"):
+        raise ValueError(f'reduction must be "mean" or "rows", not {reduction!r}.')
+    levels = zip(student_hidden, teacher_hidden, strict=True)
+    return torch.stack([_hidden_level(*level, attention_mask, reduction) for level in levels]).sum()
+
+
+@_in_float32
+def _hidden_level(student: Tensor, teacher: Tensor, mask: Tensor | None, reduction: str) -> Tensor:
+    _check_same_shape(student, teacher, "hidden_state_loss")
+    per_token = (student - teacher).square().mean(dim=-1)
+    weights = torch.ones_like(per_token) if mask is None else mask.to(per_token.dtype)
+    dims = None if reduction == "mean" else -1
+    return ((per_token * weights).sum(dims) / weights.sum(dims)).mean()

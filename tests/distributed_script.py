@@ -1,6 +1,6 @@
 """One training for `test_distributed.py`, started once plainly and once by `torchrun` with two processes.
 
-python tests/distributed_script.py FAMILY HIDDEN WORLD_SIZE ACCUMULATION OUTPUT.json
+python tests/distributed_script.py METHOD FAMILY HIDDEN WORLD_SIZE ACCUMULATION OUTPUT.json
 """
 
 import json
@@ -8,42 +8,53 @@ import os
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
 import torch
 from helpers import PAD, Collator, dataset, tiny_model
 
-from bertkd import PatientKDConfig, PatientKDTrainer
+from bertkd import DistillationTrainer, DynaBertKDConfig, DynaBertKDTrainer, PatientKDConfig, PatientKDTrainer
 
 
-def main(family: str, hidden: int, world_size: int, accumulation: int, output: str) -> None:
-    args = PatientKDConfig(
-        output_dir=tempfile.mkdtemp(),
-        per_device_train_batch_size=16 // world_size // accumulation,
-        gradient_accumulation_steps=accumulation,
-        teacher_cache_dir=f"{output}.cache" if accumulation > 1 else None,
-        num_train_epochs=2,
-        logging_steps=1,
-        save_strategy="no",
-        use_cpu=True,
-        disable_tqdm=True,
-        optim="sgd",
-        learning_rate=0.05,
-        beta=1.0,
-        project_hidden=True,
-    )
-    if args.world_size != world_size:
-        raise SystemExit(f"{args.world_size} processes were started, not {world_size}.")
+def patient_kd(family: str, hidden: int, shared: dict[str, Any], data: dict[str, Any]) -> DistillationTrainer:
+    args = PatientKDConfig(**shared, learning_rate=0.05, beta=1.0, project_hidden=True)
+    student = tiny_model(family, layers=3, hidden=hidden, seed=1)
+    return PatientKDTrainer(model=student, teacher_model=tiny_model(family, layers=6, seed=2), args=args, **data)
+
+
+def dynabert(family: str, hidden: int, shared: dict[str, Any], data: dict[str, Any]) -> DistillationTrainer:
+    del shared["teacher_cache_dir"]
+    # No depth of 1: a layer that no sub-network has gets no gradient in any backward pass.
+    sizes = {"width_mult_list": [0.5, 1.0], "depth_mult_list": [0.5, 0.75]}
+    args = DynaBertKDConfig(**shared, **sizes, learning_rate=0.02, stage="depth")
+    models = [tiny_model(family, layers=4, hidden=hidden, seed=seed) for seed in (1, 2)]
+    return DynaBertKDTrainer(model=models[0], teacher_model=models[1], args=args, **data)
+
+
+def main(method: str, family: str, hidden: int, world_size: int, accumulation: int, output: str) -> None:
+    shared = {
+        "output_dir": tempfile.mkdtemp(),
+        "per_device_train_batch_size": 16 // world_size // accumulation,
+        "gradient_accumulation_steps": accumulation,
+        "teacher_cache_dir": f"{output}.cache" if accumulation > 1 else None,
+        "num_train_epochs": 2,
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "use_cpu": True,
+        "disable_tqdm": True,
+        "optim": "sgd",
+    }
+    data = {
+        "train_dataset": dataset(44),  # not a multiple of the 16 rows of a step
+        "eval_dataset": dataset(21, seed=4),
+        "data_collator": Collator(PAD[family]),
+    }
     torch.manual_seed(7)
-    trainer = PatientKDTrainer(
-        model=tiny_model(family, layers=3, hidden=hidden, seed=1),
-        teacher_model=tiny_model(family, layers=6, seed=2),
-        args=args,
-        train_dataset=dataset(44),  # not a multiple of the 16 rows of a step
-        eval_dataset=dataset(21, seed=4),
-        data_collator=Collator(PAD[family]),
-    )
+    trainer = {"patient_kd": patient_kd, "dynabert": dynabert}[method](family, hidden, shared, data)
+    if trainer.args.world_size != world_size:
+        raise SystemExit(f"{trainer.args.world_size} processes were started, not {world_size}.")
     trainer.train()
     predictions = trainer.predict(trainer.eval_dataset).predictions
     if trainer.is_world_process_zero():
@@ -57,4 +68,4 @@ def main(family: str, hidden: int, world_size: int, accumulation: int, output: s
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]), sys.argv[5])
+    main(*sys.argv[1:3], *map(int, sys.argv[3:6]), sys.argv[6])

@@ -13,21 +13,22 @@ class LossWindow:
 
     def __init__(self) -> None:
         self.sums: dict[str, Tensor] = {}
-        self.weight: Tensor | float = 0.0
+        self.weights: dict[str, Tensor | float] = {}
 
     def add(self, parts: dict[str, Tensor], share: Tensor | float) -> None:
+        """Count parts that were computed on a `share` of an optimizer step's rows."""
         for name, part in parts.items():
             self.sums[name] = self.sums.get(name, 0.0) + part.detach().float() * share
-        self.weight = self.weight + share
+            self.weights[name] = self.weights.get(name, 0.0) + share
 
     def averages(self, accelerator: Any) -> dict[str, float]:
-        """Averages over the window and all processes; starts a new window."""
+        """Averages over the steps of the window that had the part, and all processes; starts a new window."""
         names = sorted(self.sums)
         if not names:
             return {}
         device = self.sums[names[0]].device
-        weight = torch.as_tensor(self.weight, dtype=torch.float32, device=device)
-        totals = accelerator.reduce(torch.stack([*(self.sums[name] for name in names), weight]), reduction="sum")
-        *sums, weight = totals.tolist()
-        self.sums, self.weight = {}, 0.0
-        return {name: value / weight for name, value in zip(names, sums, strict=True)}
+        weights = [torch.as_tensor(self.weights[name], dtype=torch.float32, device=device) for name in names]
+        sums = torch.stack([self.sums[name] for name in names])
+        sums, weights = accelerator.reduce(torch.stack([sums, torch.stack(weights)]), reduction="sum")
+        self.sums, self.weights = {}, {}
+        return dict(zip(names, (sums / weights).tolist(), strict=True))

@@ -1,11 +1,15 @@
 """DynaBERT (Hou et al., arXiv 2004.04037): one network of many widths and depths."""
 
+from bertkd.dynabert.config import DynaBertKDConfig
 from bertkd.dynabert.extraction import extract_subnetwork, save_subnetwork
 from bertkd.dynabert.importance import Importance, compute_importance
 from bertkd.dynabert.rewiring import rewire
 from bertkd.dynabert.supernet import Subnetwork, make_adaptive, set_subnetwork
+from bertkd.dynabert.trainer import DynaBertKDTrainer
 
 __all__ = [
+    "DynaBertKDConfig",
+    "DynaBertKDTrainer",
     "Importance",
     "Subnetwork",
     "compute_importance",

@@ -1,0 +1,202 @@
+"""DynaBERT's three stages as a trainer."""
+
+import contextlib
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.trainer_utils import EvalLoopOutput
+
+from bertkd import losses
+from bertkd.distillation.trainer import DistillationTrainer
+from bertkd.dynabert.config import DynaBertKDConfig
+from bertkd.dynabert.supernet import Subnetwork, make_adaptive, set_subnetwork
+from bertkd.models.adaptive import is_adaptive
+from bertkd.models.layer_drop import copy_layers
+
+__all__ = ["DynaBertKDTrainer"]
+
+
+class DynaBertKDTrainer(DistillationTrainer):
+    """DynaBERT (Hou et al., arXiv 2004.04037): trains a network of many sizes, one stage at a time.
+
+    Each step runs every sub-network of the stage on the same rows, with a backward pass of its own; the gradients are
+    summed and clipped once. `DynaBertKDConfig` has the stages and the loss. The hidden states of a sub-network are
+    matched as the authors' code: what goes into a kept layer with what goes into that layer of the teacher, and the
+    last output with the teacher's last. In stage "depth" the teacher is as wide as the sub-network (the paper's
+    algorithm 3) or of full width (the released code); it runs once for each width.
+
+    The parts of the loss are logged for each sub-network, such as "kd_loss_w0.25_d0.5". `evaluate` gives every metric
+    for each sub-network ("eval_accuracy_w0.25_d0.5") and, under its own name, the mean over them, by which the best
+    checkpoint is chosen. Checkpoints and saved folders are ordinary models of full size; `extract_subnetwork` makes
+    smaller ones.
+
+    Args:
+        model: the student: a supernet (`make_adaptive`), or an ordinary model, which is made one in place. Rewire it
+            (`rewire`) before the first stage.
+        teacher_model: ordinary or a supernet, as deep and with hidden states as large as the student; None for stage
+            "finetune".
+        args: a `DynaBertKDConfig`.
+
+    Raises:
+        ValueError: as `DistillationTrainer`; also a teacher of another depth or hidden size, or an unsupported family.
+    """
+
+    args: DynaBertKDConfig
+    config_class = DynaBertKDConfig
+
+    def __init__(
+        self,
+        model: PreTrainedModel | nn.Module | str | None = None,
+        teacher_model: PreTrainedModel | str | None = None,
+        args: DynaBertKDConfig | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(model=model, teacher_model=teacher_model, args=args, **kwargs)
+        depths = [1.0] if self.args.stage == "width" else sorted(set(self.args.depth_mult_list))
+        # The widest and deepest one comes last: its backward pass reaches every parameter, and is the one that
+        # several processes synchronise. Widths change slowest, so that the teacher runs once for each.
+        self.subnetworks = {
+            f"w{width:g}_d{depth:g}": (width, Subnetwork.of(self.model, width, depth))
+            for width in sorted(set(self.args.width_mult_list))
+            for depth in depths
+        }
+        self._label = ""  # of the sub-network that is running
+        self._teacher_of_step: dict[float, Any] = {}
+        self._evaluates_all = False
+        if self.needs_teacher and self.args.lambda2 > 0:
+            self.student_forward_kwargs = {"output_hidden_states": True}
+            self.teacher_forward_kwargs = {"output_hidden_states": True}
+
+    def _check_kind_of_models(self) -> None:
+        if not is_adaptive(self.model):
+            make_adaptive(self.model)
+        if not self.needs_teacher or self.teacher_model is None:
+            return
+        student, teacher = self.model.config, self.teacher_model.config
+        for what in ("num_hidden_layers", "hidden_size"):
+            if getattr(student, what) != getattr(teacher, what):
+                raise ValueError(
+                    f"The student's {what} is {getattr(student, what)} and the teacher's {getattr(teacher, what)}: "
+                    "DynaBERT compares the hidden states of each layer, so both must be of one shape."
+                )
+        if self._matches_width and not is_adaptive(self.teacher_model):
+            # A copy, because the given teacher is to stay the ordinary model that it is.
+            self.teacher_model = make_adaptive(copy_layers(self.teacher_model, range(student.num_hidden_layers)))
+
+    @property
+    def _matches_width(self) -> bool:
+        return self.args.stage == "depth" and self.args.teacher_width == "same"
+
+    # ---- the loss of one sub-network ----
+
+    def distillation_loss(
+        self, student_outputs: Any, teacher_outputs: Any, inputs: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """ "task_loss", "kd_loss" and "hidden_loss" of the sub-network that is running, each with its label."""
+        alpha, parts = self.args.alpha, dict[str, Tensor]()
+        if alpha < 1:
+            parts["task_loss"] = (1 - alpha) * self.task_loss(student_outputs, inputs)
+        if alpha > 0 and self.args.lambda1 > 0:
+            kd_loss = self.kd_loss(student_outputs.logits, teacher_outputs.logits)
+            parts["kd_loss"] = alpha * self.args.lambda1 * kd_loss
+        if alpha > 0 and self.args.lambda2 > 0:
+            hidden_loss = self.hidden_loss(student_outputs.hidden_states, teacher_outputs.hidden_states, inputs)
+            parts["hidden_loss"] = alpha * self.args.lambda2 * hidden_loss
+        return {f"{name}_{self._label}": part for name, part in parts.items()}
+
+    def kd_loss(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
+        """The predictions' loss, not yet weighted: `losses.soft_cross_entropy`, or `losses.logits_mse`."""
+        if self._is_regression:
+            return losses.logits_mse(student_logits, teacher_logits)
+        return losses.soft_cross_entropy(student_logits, teacher_logits, self.args.temperature)
+
+    def hidden_loss(
+        self, student_hidden: tuple[Tensor, ...], teacher_hidden: tuple[Tensor, ...], inputs: dict[str, Tensor]
+    ) -> Tensor:
+        """The hidden states' loss, not yet weighted.
+
+        Args:
+            student_hidden: of the sub-network: n + 1 levels of (B, T, H) for n kept layers.
+            teacher_hidden: L + 1 levels of (B, T, H).
+            inputs: the batch, with its attention_mask (B, T) if it has one.
+        """
+        _, size = self.subnetworks[self._label]
+        matched = [teacher_hidden[level] for level in (*size.layers, len(teacher_hidden) - 1)]
+        if not self.args.mask_padding:
+            return losses.hidden_state_loss(student_hidden, matched)
+        return losses.hidden_state_loss(student_hidden, matched, inputs.get("attention_mask"), reduction="rows")
+
+    # ---- one step over all sub-networks ----
+
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
+    ) -> Tensor:
+        """Forward and backward of every sub-network of the stage; returns the sum of their losses."""
+        inputs = self._prepare_inputs(inputs)
+        self._teacher_of_step = {}
+        total = torch.zeros((), device=self.args.device)
+        last = list(self.subnetworks)[-1]
+        try:
+            for label in self.subnetworks:
+                self._run_at(label)
+                waits = self.accelerator.no_sync(model) if label != last else contextlib.nullcontext()
+                with waits:
+                    total = total + super().training_step(model, dict(inputs), num_items_in_batch)
+        finally:
+            self._teacher_of_step = {}
+            self._run_at_full_size()
+        return total
+
+    def _run_at(self, label: str) -> None:
+        self._label = label
+        set_subnetwork(self._student, subnetwork=self.subnetworks[label][1])
+
+    def _run_at_full_size(self) -> None:
+        self._label = ""
+        set_subnetwork(self._student)
+
+    @property
+    def _student(self) -> PreTrainedModel:
+        return self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+
+    def _teacher_outputs(self, inputs: dict[str, Tensor]) -> Any:
+        width = self.subnetworks[self._label][0] if self._matches_width else 1.0
+        if width not in self._teacher_of_step:
+            assert self.teacher_model is not None
+            if is_adaptive(self.teacher_model):
+                set_subnetwork(self.teacher_model, width=width)
+            # Those of an earlier width are not needed again.
+            self._teacher_of_step = {width: super()._teacher_outputs(inputs)}
+        return self._teacher_of_step[width]
+
+    # ---- evaluation ----
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """As `transformers.Trainer.evaluate`, with every metric for each sub-network and their mean."""
+        self._evaluates_all = True
+        try:
+            return super().evaluate(*args, **kwargs)
+        finally:
+            self._evaluates_all = False
+
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
+        """Of all sub-networks for `evaluate`, whose predictions are the last one's; else at the size that is set."""
+        if not self._evaluates_all:
+            return super().evaluation_loop(*args, **kwargs)
+        metrics: dict[str, list[float]] = {}
+        each: dict[str, float] = {}
+        try:
+            for label in self.subnetworks:
+                self._run_at(label)
+                output = super().evaluation_loop(*args, **kwargs)
+                assert output.metrics is not None  # the Trainer always gives them
+                for name, value in output.metrics.items():
+                    metrics.setdefault(name, []).append(value)
+                    each[f"{name}_{label}"] = value
+        finally:
+            self._run_at_full_size()
+        means = {name: float(np.mean(values)) for name, values in metrics.items()}
+        return output._replace(metrics={**means, **each})
