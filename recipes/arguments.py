@@ -16,6 +16,7 @@ import yaml
 from transformers import HfArgumentParser, TrainingArguments
 
 from bertkd import DistillationConfig
+from bertkd.dynabert.importance import REDUCTIONS
 
 Config = TypeVar("Config", bound=DistillationConfig)
 
@@ -46,6 +47,7 @@ UNIMPORTANT = {
     "run_name",
     "save_total_limit",
     "seed",
+    "stages",
     "teacher_cache_dir",
     "use_cpu",
 }
@@ -117,6 +119,18 @@ class RecipeArguments:
 
 
 @dataclass
+class ImportanceArguments(RecipeArguments):
+    """What a recipe computes the importance of heads and neurons from."""
+
+    importance_reduction: str = field(default="sum_abs", metadata={"choices": REDUCTIONS})
+    importance_split: str = field(
+        default="train",
+        metadata={"choices": ["train", "validation"], "help": "The authors use the validation rows."},
+    )
+    importance_rows: int = field(default=2048, metadata={"help": "At most this many, drawn by the seed."})
+
+
+@dataclass
 class Run(Generic[Config]):
     """All arguments of one training: one seed, one folder."""
 
@@ -142,11 +156,17 @@ class Run(Generic[Config]):
             and not name.startswith(("logging", "hub", "push", "report", "dataloader"))
             and (name in shown or value != self.defaults[name])
         }
-        return {**dataclasses.asdict(self.model), **dataclasses.asdict(self.data), **training}
+        shared = {f.name for f in dataclasses.fields(RecipeArguments)}
+        own = dataclasses.asdict(self.recipe).items()
+        recipe = {name: value for name, value in own if name not in shared | UNIMPORTANT}
+        return {**dataclasses.asdict(self.model), **dataclasses.asdict(self.data), **recipe, **training}
 
 
 def parse(
-    config_class: type[Config], argv: Sequence[str] | None = None, defaults: dict[str, Any] | None = None
+    config_class: type[Config],
+    argv: Sequence[str] | None = None,
+    defaults: dict[str, Any] | None = None,
+    recipe_class: type[RecipeArguments] = RecipeArguments,
 ) -> list[Run[Config]]:
     """The runs that a command line asks for: one per seed.
 
@@ -154,19 +174,20 @@ def parse(
         config_class: the trainer's config, whose fields become options.
         argv: the command line; default: that of this process.
         defaults: a recipe's own defaults, on top of `RECIPE_DEFAULTS`.
+        recipe_class: with a recipe's own options.
 
     Raises:
         SystemExit: an option or a key of the file is unknown, or a value has the wrong type.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     parser = HfArgumentParser(
-        [ModelArguments, DataArguments, RecipeArguments, config_class],  # type: ignore[arg-type]
+        [ModelArguments, DataArguments, recipe_class, config_class],  # type: ignore[arg-type]
         allow_abbrev=False,
         # The options are some 150: an error would be lost behind them.
         usage="%(prog)s [--config FILE] [--OPTION VALUE ...]; --help lists the options",
     )
     parser.add_argument("--config", help="YAML file with any of these options; the command line wins over it.")
-    parser.set_defaults(**RECIPE_DEFAULTS, metric_for_best_model=TASK_METRIC, **(defaults or {}))
+    parser.set_defaults(**{**RECIPE_DEFAULTS, "metric_for_best_model": TASK_METRIC, **(defaults or {})})
     config_path, seeds, rest = _split_off(argv)
     if config_path is not None:
         from_file, file_seeds = _read_yaml(parser, config_path)

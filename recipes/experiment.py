@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from arguments import TASK_METRIC, Config, Run, parse, with_changes
+from arguments import TASK_METRIC, Config, RecipeArguments, Run, parse, with_changes
 from loading import Data, load_model, load_teacher
 from transformers import (
     PreTrainedModel,
@@ -26,10 +26,13 @@ from transformers.utils import logging
 from bertkd import DistillationTrainer
 from bertkd.data import Task
 from bertkd.distillation.checkpoints import last_checkpoint
+from bertkd.dynabert import extract_subnetwork
 from bertkd.metrics import glue_metrics
 from bertkd.models import label_names, label_permutation
+from bertkd.models.adaptive import is_adaptive
 from bertkd.report import (
     RunResult,
+    SubnetworkResult,
     count_parameters,
     environment,
     measure_latency,
@@ -131,8 +134,12 @@ def train_and_report(
     student: PreTrainedModel,
     teacher: PreTrainedModel | None = None,
     teacher_metrics: dict[str, float] | None = None,
+    measure_sizes: Callable[[PreTrainedModel], list[SubnetworkResult]] | None = None,
 ) -> RunResult:
-    """Train (or go on with) one run and leave its folder: model, tokenizer, card and results.json."""
+    """Train (or go on with) one run and leave its folder: model, tokenizer, card and results.json.
+
+    A network of many sizes is evaluated at full size, and by `measure_sizes` at the others.
+    """
     folder = Path(run.training.output_dir)
     _check_same_settings(run, folder)
     before = evaluate(student, run, data)
@@ -151,8 +158,10 @@ def train_and_report(
     started = time.perf_counter()
     trainer.train(resume_from_checkpoint=True)
     seconds = time.perf_counter() - started
-    metrics = evaluate(trainer.model, run, data)
-    result = _write_run(run, data, method, trainer, metrics, before, teacher_metrics or {}, seconds)
+    model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False, keep_torch_compile=False)
+    metrics = evaluate(extract_subnetwork(model) if is_adaptive(model) else model, run, data)
+    sizes = [] if measure_sizes is None else measure_sizes(model)
+    result = _write_run(run, data, method, trainer, metrics, before, teacher_metrics or {}, seconds, sizes)
     trainer.accelerator.wait_for_everyone()
     return result
 
@@ -198,6 +207,7 @@ def _write_run(
     before: dict[str, float],
     teacher_metrics: dict[str, float],
     seconds: float,
+    sizes: list[SubnetworkResult],
 ) -> RunResult:
     folder = Path(run.training.output_dir)
     model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False, keep_torch_compile=False)
@@ -225,7 +235,8 @@ def _write_run(
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
         rows={name: len(dataset) for name, dataset in data.splits.items()},
         paper=run.recipe.paper,
-        speedup=_measured_speedup(run, data.task) if is_main else None,
+        speedup=_measured_speedup(run, data.task) if is_main and not sizes else None,
+        subnetworks=sizes,
     )
     if is_main:
         write_model_card(folder, result, teacher=run.model.teacher_model_name_or_path or "")
@@ -313,15 +324,18 @@ def run_seeds(
     config_class: type[Config],
     train_one: Callable[[Run[Config]], RunResult],
     defaults: dict[str, Any] | None = None,
+    recipe_class: type[RecipeArguments] = RecipeArguments,
+    summarise: Callable[[Run, Sequence[RunResult]], None] | None = print_summary,
 ) -> list[RunResult]:
     """The main of every recipe: one training per seed, or the result that an earlier start left."""
     quiet()
-    runs = parse(config_class, argv, defaults)
+    runs = parse(config_class, argv, defaults, recipe_class)
     results = []
     for run in runs:
         results.append(finished_result(run) or train_one(run))
         gc.collect()  # a finished run's models, before the next one loads its own
-    print_summary(runs[-1], results)
+    if summarise is not None:
+        summarise(runs[-1], results)
     return results
 
 

@@ -5,6 +5,8 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,7 @@ from bertkd.dynabert import (
     set_subnetwork,
 )
 from bertkd.dynabert.importance import REDUCTIONS
+from bertkd.dynabert.search import CostTable, cost_table, search_subnetworks
 from bertkd.dynabert.supernet import current_subnetwork, kept_layers, width_sizes
 from bertkd.models import FAMILIES, encoder_layers, family_of, layer_sizes, prune
 
@@ -272,6 +275,7 @@ def test_rewiring_refuses_another_models_importance() -> None:
         (6, 0.5, [0, 2, 4]),
         (12, 0.01, [0]),
         (10, 0.3, [0, 3, 6]),
+        (12, 10 / 12, [0, 1, 2, 3, 4, 6, 7, 8, 9, 10]),
     ],
 )
 def test_depth_follows_the_papers_rule(layers: int, depth: float, kept: list[int]) -> None:
@@ -605,3 +609,101 @@ def test_other_heads_are_extracted_too(family: str, name: str, tmp_path: Path) -
     inputs = {n: v for n, v in batch_of(key).items() if n != "labels"}
     with torch.no_grad():
         assert torch.equal(loaded(**inputs)[0], made(**inputs)[0])
+
+
+# ---- search ----
+
+
+def layer_costs(heads: list[float], neurons: float, fixed: float) -> Any:
+    """A measure of sizes whose costs per layer are known."""
+
+    def measure(sizes: Sequence[Subnetwork]) -> list[float]:
+        return [
+            fixed + sum(heads[h] for h in size.heads) + neurons * sum(size.neurons) for size in map(_checked, sizes)
+        ]
+
+    return measure
+
+
+def _checked(size: Subnetwork) -> Subnetwork:
+    assert len(size.layers) == len(size.heads) == len(size.neurons)
+    return size
+
+
+def test_a_cost_table_recovers_additive_costs() -> None:
+    supernet = make_adaptive(model_of())
+    table = cost_table(supernet, layer_costs([0, 1, 2.5, 3, 7], 0.1, 5), neuron_steps=4)
+    assert table.fixed == pytest.approx(5)
+    assert table.heads == pytest.approx({0: 0, 1: 1, 2: 2.5, 3: 3, 4: 7})
+    assert table.neurons == pytest.approx({0: 0, 6: 0.6, 12: 1.2, 18: 1.8, 24: 2.4})
+    assert table.cost(Subnetwork((0, 2), (1, 4), (9, 24))) == pytest.approx(5 + 1 + 7 + 0.9 + 2.4)
+
+
+def test_a_cost_table_of_parameters_is_exact() -> None:
+    supernet = make_adaptive(model_of())
+
+    def parameters(sizes: Sequence[Subnetwork]) -> list[float]:
+        return [sum(p.numel() for p in extract_subnetwork(supernet, subnetwork=size).parameters()) for size in sizes]
+
+    table = cost_table(supernet, parameters)
+    for size in (Subnetwork.of(supernet, 0.5, 0.75), Subnetwork((1, 2, 3), (1, 4, 2), (2, 12, 24))):
+        assert table.cost(size) == pytest.approx(parameters([size])[0])
+
+
+def test_a_noisy_clock_gives_a_rising_table() -> None:
+    noise = iter([0.3, -0.2, 0.5, -0.4] * 20)
+    exact = layer_costs([0, 1, 1.1, 1.2, 1.3], 0.01, 2)
+    table = cost_table(make_adaptive(model_of()), lambda sizes: [cost + next(noise) for cost in exact(sizes)])
+    for costs in (table.heads, table.neurons):
+        values = [costs[size] for size in sorted(costs)]
+        assert values == sorted(values) and values[0] >= 0
+
+
+def descending(seed: int = 3) -> Importance:
+    generator = torch.Generator().manual_seed(seed)
+    heads, neurons = torch.rand(4, 4, generator=generator) ** 3, torch.rand(4, 24, generator=generator) ** 3
+    return Importance(heads.sort(descending=True).values, neurons.sort(descending=True).values)
+
+
+def brute_force(table: CostTable, importance: Importance, budget: float, layers: tuple[int, ...]) -> float:
+    """The most that can be retained by any distribution of heads and neurons over these layers."""
+    best = -1.0
+    for heads in product(range(1, 5), repeat=len(layers)):
+        for neurons in product((8, 16, 24), repeat=len(layers)):
+            if table.cost(Subnetwork(layers, heads, neurons)) <= budget:
+                kept = 0.0
+                for layer, h, n in zip(layers, heads, neurons, strict=True):
+                    kept += (importance.heads[layer, :h].sum() / importance.heads[layer].sum()).item()
+                    kept += (importance.neurons[layer, :n].sum() / importance.neurons[layer].sum()).item()
+                best = max(best, kept / 8)
+    return best
+
+
+def test_the_search_finds_the_best_distribution() -> None:
+    supernet, importance = make_adaptive(model_of()), descending()
+    table = cost_table(supernet, layer_costs([0, 1, 2.5, 3, 7], 0.1, 5), neuron_steps=3)
+    for budget in (12.0, 20.0, 30.0):
+        found = search_subnetworks(supernet, importance, table, budget, neuron_steps=3)
+        assert found == sorted(found, key=lambda one: -one.score)
+        assert all(one.cost <= budget and one.cost == table.cost(one.size) for one in found)
+        for one in found:
+            if one.kind == "per layer" and len(one.size.layers) <= 2:
+                exact = brute_force(table, importance, budget, one.size.layers)
+                assert one.score == pytest.approx(exact, abs=1e-3)
+        for one in found:
+            set_subnetwork(supernet, subnetwork=one.size)  # it exists
+    everything = search_subnetworks(supernet, importance, table, 1000.0, neuron_steps=3)[0]
+    assert everything.score == pytest.approx(1) and everything.size == Subnetwork.of(supernet)
+
+
+def test_a_budget_that_nothing_meets_is_answered_with_the_smallest() -> None:
+    supernet = make_adaptive(model_of())
+    table = cost_table(supernet, layer_costs([0, 1, 2.5, 3, 7], 0.1, 5), neuron_steps=3)
+    with pytest.raises(ValueError, match="meets a budget of 6: the smallest one.* 8 neurons, takes 6.8"):
+        search_subnetworks(supernet, descending(), table, 6.0, neuron_steps=3)
+    with pytest.raises(ValueError, match="the smallest one"):
+        search_subnetworks(supernet, descending(), table, 1.0, neuron_steps=3)
+    with pytest.raises(ValueError, match="search_subnetworks needs a supernet"):
+        search_subnetworks(model_of(), descending(), table, 6.0)
+    with pytest.raises(ValueError, match="cost_table needs a supernet whose layers are alike"):
+        cost_table(make_adaptive(prune(model_of(), [1, 4, 4, 4], [24] * 4)), layer_costs([0] * 5, 0.1, 5))

@@ -11,6 +11,7 @@ from typing import Any
 
 import benchmark_training
 import demo
+import dynabert
 import experiment
 import finetune_teacher
 import kd
@@ -18,6 +19,7 @@ import make_submission
 import numpy as np
 import patient_kd
 import pytest
+import search
 import torch
 from accelerate.state import PartialState
 from arguments import parse
@@ -28,9 +30,9 @@ from loading import Data, load_data, load_teacher
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from bertkd import DistillationConfig, DistillationTrainer, PatientKDConfig
+from bertkd import DistillationConfig, DistillationTrainer, DynaBertKDConfig, PatientKDConfig
 from bertkd.data import GLUE_TASKS
-from bertkd.report import measure_latency
+from bertkd.report import measure_latency, read_result
 
 RECIPES = ROOT / "recipes"
 QUICK = [
@@ -197,6 +199,91 @@ def test_the_speed_up_compares_both_models_in_float32(
     assert seen == {"whole": torch.float32, "student": torch.float32}
 
 
+# ---- DynaBERT ----
+
+
+@pytest.fixture
+def adaptive(glue_dir: Path, teacher: Path) -> list[str]:
+    """Arguments of DynaBERT with few sizes."""
+    data = ["--task_name", "sst2", "--glue_dir", str(glue_dir), *QUICK, "--ignore_weak_teacher"]
+    sizes = ["--width_mult_list", "0.5", "1", "--depth_mult_list", "0.5", "1", "--importance_rows", "40"]
+    return ["--teacher_model_name_or_path", str(teacher), *data, *sizes]
+
+
+def test_dynabert_runs_its_stages_and_prints_every_size(
+    adaptive: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    (result,) = dynabert.main([*adaptive, "--output_dir", str(tmp_path)])
+    out = capsys.readouterr().out
+    assert [line.split()[:3] for line in out.splitlines() if line.split()[2:3] in (["4"], ["2"])] == [
+        ["1", "1", "4"],
+        ["0.5", "1", "4"],
+        ["1", "0.5", "2"],
+        ["0.5", "0.5", "2"],
+    ]
+    assert (tmp_path / "finetune.png").is_file() and str(tmp_path / "finetune") in out
+    written = {stage: read_result(tmp_path / stage / "results.json") for stage in ("width", "depth", "finetune")}
+    assert written["finetune"] == result and result.method == "dynabert-finetune"
+    assert [(one.width, one.depth) for one in written["width"].subnetworks] == [(1.0, 1.0), (0.5, 1.0)]
+    assert written["width"].settings["rewire"] and written["depth"].settings["alpha"] == 1
+    assert written["finetune"].settings["alpha"] == 0 and not written["finetune"].teacher_metrics
+    sizes = result.subnetworks
+    assert sizes[0].value == result.value and sizes[0].parameters == result.parameters and sizes[0].speedup == 1
+    assert sizes[0].flops > sizes[1].flops > sizes[3].flops and sizes[0].parameters > sizes[2].parameters
+    for stage in written:
+        model = AutoModelForSequenceClassification.from_pretrained(tmp_path / stage)
+        assert type(model).__name__ == "BertForSequenceClassification" and model.config.num_hidden_layers == 4
+        AutoTokenizer.from_pretrained(tmp_path / stage)
+
+
+def test_stages_run_alone_and_are_not_repeated(adaptive: list[str], tmp_path: Path) -> None:
+    arguments = [*adaptive, "--output_dir", str(tmp_path)]
+    with pytest.raises(ValueError, match=r"Stage width is not done in .*--stages width"):
+        dynabert.main([*arguments, "--stages", "depth"])
+    (width,) = dynabert.main([*arguments, "--stages", "width"])
+    (depth,) = dynabert.main([*arguments, "--stages", "width", "depth"])
+    assert read_result(tmp_path / "width" / "results.json").finished == width.finished
+    assert depth.method == "dynabert-depth" and not (tmp_path / "finetune").exists()
+    with pytest.raises(ValueError, match="in this order, not depth width"):
+        dynabert.main([*arguments, "--stages", "depth", "width"])
+    with pytest.raises(ValueError, match="other settings"):
+        dynabert.main([*arguments, "--stages", "width", "--no_rewire"])
+
+
+def test_rewiring_decides_what_a_narrow_network_keeps(adaptive: list[str], tmp_path: Path) -> None:
+    still = ["--learning_rate", "0", "--stages", "width"]
+    (with_it,) = dynabert.main([*adaptive, *still, "--output_dir", str(tmp_path / "a")])
+    (without,) = dynabert.main([*adaptive, *still, "--output_dir", str(tmp_path / "b"), "--no_rewire"])
+    assert with_it.metrics == without.metrics  # the full network is the same
+    kept = [load_file(tmp_path / name / "width" / "model.safetensors") for name in "ab"]
+    assert any(not torch.equal(kept[0][name], kept[1][name]) for name in kept[0])
+
+
+@pytest.mark.parametrize("unit", ["ms", "parameters", "gflops"])
+def test_the_search_answers_a_budget_with_a_folder(
+    unit: str, adaptive: list[str], glue_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    dynabert.main([*adaptive, "--stages", "width", "--output_dir", str(tmp_path)])
+    data = ["--task_name", "sst2", "--glue_dir", str(glue_dir), *QUICK, "--importance_rows", "40", "--repeats", "3"]
+    arguments = ["--model_name_or_path", str(tmp_path / "width"), *data, "--unit", unit]
+    with pytest.raises(ValueError, match=r"No sub-network meets a budget of 1e-12: the smallest one.* takes [0-9.]+"):
+        search.main([*arguments, "--budget", "1e-12", "--output_dir", str(tmp_path / "none")])
+    budget = {"ms": 1e6, "parameters": 21_000, "gflops": 0.003}[unit]
+    folder = tmp_path / "found"
+    answer = search.main([*arguments, "--budget", str(budget), "--output_dir", str(folder)])
+    assert answer["predicted"] <= budget and json.loads((folder / "search.json").read_text())["unit"] == unit
+    if unit != "ms":
+        assert answer["measured"] == pytest.approx(answer["predicted"], rel=1e-6)
+        assert answer["measured"] > 0.7 * budget
+    model = AutoModelForSequenceClassification.from_pretrained(folder)
+    assert sum(parameter.numel() for parameter in model.parameters()) == answer["parameters"]
+    AutoTokenizer.from_pretrained(folder)
+    out = capsys.readouterr().out
+    assert "predicted" in out and "measured" in out and str(folder) in out
+    with pytest.raises(ValueError, match="Give a positive --budget"):
+        search.main([*arguments, "--output_dir", str(folder)])
+
+
 # ---- configs and the command line ----
 
 
@@ -204,8 +291,8 @@ def test_the_speed_up_compares_both_models_in_float32(
     "path", sorted(RECIPES.glob("configs/*/*.yaml")), ids=lambda path: f"{path.parent.name}/{path.stem}"
 )
 def test_every_config_parses(path: Path) -> None:
-    config_class = PatientKDConfig if path.parent.name == "patient_kd" else DistillationConfig
-    (run,) = parse(config_class, ["--config", str(path), "--use_cpu"])
+    config_classes = {"kd": DistillationConfig, "patient_kd": PatientKDConfig, "dynabert": DynaBertKDConfig}
+    (run,) = parse(config_classes[path.parent.name], ["--config", str(path), "--use_cpu"])
     assert run.data.task_name in GLUE_TASKS
     assert run.data.task_name == path.stem.split("-")[0]
 

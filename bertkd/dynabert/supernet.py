@@ -75,8 +75,8 @@ def width_sizes(heads: int, neurons: int, width: float) -> tuple[int, int]:
     """
     check_multiplier("width", width)
     if heads == 0:
-        return 0, math.floor(neurons * Fraction(str(width)))
-    kept = max(1, round(heads * Fraction(str(width))))
+        return 0, math.floor(neurons * _exact(width))
+    kept = max(1, round(heads * _exact(width)))
     return kept, max(1, neurons * kept // heads) if neurons else 0
 
 
@@ -90,8 +90,13 @@ def kept_layers(num_layers: int, depth: float) -> list[int]:
         ValueError: `depth` is not in (0, 1].
     """
     check_multiplier("depth", depth)
-    share = Fraction(str(depth))
+    share = _exact(depth)
     return [math.floor(i / share) for i in range(max(1, round(num_layers * share)))]
+
+
+def _exact(multiplier: float) -> Fraction:
+    """The fraction that is meant: 5/6 has no exact float, and a floor would tell."""
+    return Fraction(multiplier).limit_denominator(1000)
 
 
 def make_adaptive(model: Model) -> Model:

@@ -1,11 +1,12 @@
 """What came out of a run, and how it is shown: results files, efficiency, tables, charts and model cards."""
 
-from bertkd.report.charts import Bar, ChartPoint, accuracy_chart, bars_chart, is_chart_of
-from bertkd.report.efficiency import Latency, Parameters, count_parameters, measure_latency, model_size_mb
+from bertkd.report.charts import Bar, ChartPoint, accuracy_chart, bars_chart, curves_chart, is_chart_of
+from bertkd.report.efficiency import Latency, Parameters, count_flops, count_parameters, measure_latency, model_size_mb
 from bertkd.report.model_card import write_model_card
 from bertkd.report.results import (
     RunResult,
     Spread,
+    SubnetworkResult,
     Summary,
     atomic_path,
     environment,
@@ -16,7 +17,16 @@ from bertkd.report.results import (
     write_json,
     write_text,
 )
-from bertkd.report.tables import markdown_table, method_label, result_rows, terminal_table, verdict
+from bertkd.report.tables import (
+    markdown_table,
+    method_label,
+    metric_label,
+    result_rows,
+    subnetwork_rows,
+    task_label,
+    terminal_table,
+    verdict,
+)
 
 __all__ = [
     "Bar",
@@ -25,22 +35,28 @@ __all__ = [
     "Parameters",
     "RunResult",
     "Spread",
+    "SubnetworkResult",
     "Summary",
     "accuracy_chart",
     "atomic_path",
     "bars_chart",
+    "count_flops",
     "count_parameters",
+    "curves_chart",
     "environment",
     "is_chart_of",
     "markdown_table",
     "measure_latency",
     "method_label",
+    "metric_label",
     "model_size_mb",
     "read_result",
     "read_results",
     "result_files",
     "result_rows",
+    "subnetwork_rows",
     "summarise",
+    "task_label",
     "terminal_table",
     "verdict",
     "write_json",

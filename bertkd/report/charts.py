@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import product
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.transforms import Bbox
 
-__all__ = ["Bar", "ChartPoint", "accuracy_chart", "bars_chart", "is_chart_of"]
+__all__ = ["Bar", "ChartPoint", "accuracy_chart", "bars_chart", "curves_chart", "is_chart_of"]
 
 DPI = 100
 # Okabe and Ito's palette: distinct for colour-blind readers, and in this order in grey as well.
@@ -262,6 +262,47 @@ def _draw_bars(axes: Axes, bars: Sequence[Bar], places: Sequence[float], width: 
             va="bottom" if up else "top",
             fontsize=8,
         )
+
+
+def curves_chart(
+    curves: Mapping[str, Sequence[ChartPoint]],
+    path: str | Path,
+    title: str,
+    x_label: str,
+    y_label: str,
+    reference: ChartPoint | None = None,
+    size: tuple[int, int] = (800, 500),
+) -> Path:
+    """Families of models as joined points, one colour each, every point with its label; a PNG of `size`.
+
+    Args:
+        curves: points by name, which stands in the legend; a curve is joined in the order of x.
+        reference: a model to compare with, drawn as a star and a dashed line.
+
+    Raises:
+        ImportError: matplotlib is missing; the message says how to install it.
+        ValueError: there is no point to draw.
+    """
+    points = [point for curve in curves.values() for point in curve]
+    if not points:
+        raise ValueError(f"no point to draw for {path}")
+    figure, axes = _figure(size, title, y_label)
+    axes.set_xlabel(x_label)
+    axes.grid(axis="x", color="#eeeeee")
+    for index, (name, curve) in enumerate(curves.items()):
+        ordered = sorted(curve, key=lambda point: point.x)
+        colour = COLOURS[index % len(COLOURS)]
+        style = {"color": colour, "marker": MARKERS[index % len(MARKERS)], "markersize": 7}
+        axes.plot([one.x for one in ordered], [one.y for one in ordered], label=name, **style)  # type: ignore[arg-type]
+        for one in ordered:
+            axes.annotate(one.label, (one.x, one.y), (0, 7), textcoords="offset points", ha="center", fontsize=8)
+    if reference is not None:
+        points.append(reference)
+        axes.axhline(reference.y, color=GREY, linestyle=(0, (5, 4)), linewidth=1.2, zorder=1)
+        axes.plot([reference.x], [reference.y], "*", color=GREY, markersize=13, label=reference.label)
+    axes.margins(0.08, 0.12)
+    axes.legend(frameon=False, fontsize=10)
+    return _save(figure, path, points)
 
 
 def _figure(size: tuple[int, int], title: str, y_label: str) -> tuple[Figure, Axes]:

@@ -10,8 +10,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import PreTrainedModel
 
-__all__ = ["Latency", "Parameters", "count_parameters", "measure_latency", "model_size_mb"]
+__all__ = ["Latency", "Parameters", "count_flops", "count_parameters", "measure_latency", "model_size_mb"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,28 @@ def count_parameters(model: nn.Module) -> Parameters:
     tables = [module for module in model.modules() if isinstance(module, nn.Embedding)]
     embeddings = {id(weight): weight.numel() for table in tables for weight in table.parameters()}
     return Parameters(sum(weight.numel() for weight in model.parameters()), sum(embeddings.values()))
+
+
+@torch.inference_mode()
+def count_flops(model: PreTrainedModel, batch_size: int = 1, sequence_length: int = 128) -> int:
+    """Floating-point operations of one forward pass: multiplications and additions, twice the "MACs" of some papers.
+
+    Counted under eager attention, because the counter does not see that of sdpa on a CPU. BERT-base needs 22.35e9 at
+    batch 1 and 128 tokens.
+
+    Raises:
+        ValueError: a sequence longer than the model's positions.
+    """
+    inputs = _inputs("the model", model, batch_size, sequence_length)
+    attention, training = model.config._attn_implementation, model.training
+    model.set_attn_implementation("eager")
+    try:
+        with FlopCounterMode(display=False) as counter:
+            model.eval()(**inputs)
+    finally:
+        model.set_attn_implementation(attention)
+        model.train(training)
+    return int(counter.get_total_flops())
 
 
 def model_size_mb(folder: str | Path) -> float:

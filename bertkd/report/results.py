@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any, get_origin, get_type_hints
+from typing import Any, TypeVar, get_origin, get_type_hints
 
 import torch
 
@@ -21,6 +21,7 @@ __all__ = [
     "METHOD_ORDER",
     "RunResult",
     "Spread",
+    "SubnetworkResult",
     "Summary",
     "atomic_path",
     "environment",
@@ -32,6 +33,8 @@ __all__ = [
     "write_json",
     "write_text",
 ]
+
+Made = TypeVar("Made")
 
 SCHEMA = 1
 METHOD_ORDER = ("teacher", "finetuned", "kd", "pkd-skip", "pkd-last")
@@ -90,6 +93,31 @@ def _plain(value: Any) -> Any:
 
 
 @dataclass
+class SubnetworkResult:
+    """One size of a network of many sizes.
+
+    Attributes:
+        width, depth: shares of the full network's heads and neurons, and of its layers.
+        layers: how many there are.
+        value, metrics, parameters, embedding_parameters: as in `RunResult`.
+        flops: of one forward pass, under the conditions of the latency.
+        latency_ms: median time of one forward pass, measured beside all other sizes.
+        speedup: the full network's latency over this one's.
+    """
+
+    width: float
+    depth: float
+    layers: int
+    value: float
+    metrics: dict[str, float]
+    parameters: int
+    embedding_parameters: int
+    flops: int
+    latency_ms: float
+    speedup: float
+
+
+@dataclass
 class RunResult:
     """One run with one seed, as it lies in `results.json`.
 
@@ -112,6 +140,7 @@ class RunResult:
         rows: number of rows per split.
         paper: reference of the method.
         speedup: teacher's median latency over the student's, None where it was not measured.
+        subnetworks: the sizes of a network of many sizes, which is itself described by the other fields; else empty.
         schema: version of this format.
     """
 
@@ -137,6 +166,7 @@ class RunResult:
     rows: dict[str, int]
     paper: str = ""
     speedup: float | None = None
+    subnetworks: list[SubnetworkResult] = field(default_factory=list)
     schema: int = SCHEMA
 
     def to_json(self) -> dict[str, Any]:
@@ -155,14 +185,19 @@ class RunResult:
             raise ValueError(f"a result is a JSON object, this is a {type(data).__name__}")
         if data.get("schema") != SCHEMA:
             raise ValueError(f"schema is {data.get('schema')!r}, this version of bertkd reads schema {SCHEMA}")
-        _check_keys(set(data))
-        hints = get_type_hints(cls)
-        return cls(**{key: _typed(key, value, hints[key]) for key, value in data.items()})
+        sizes: list[Any] = data.get("subnetworks", [])
+        return _from_json(cls, data | {"subnetworks": [_from_json(SubnetworkResult, size) for size in sizes]})
 
 
-def _check_keys(keys: set[str]) -> None:
-    known = {one.name for one in fields(RunResult)}
-    required = {one.name for one in fields(RunResult) if one.default is MISSING}
+def _from_json(made_class: type[Made], data: dict[str, Any]) -> Made:
+    _check_keys(made_class, set(data))
+    hints = get_type_hints(made_class)
+    return made_class(**{key: _typed(key, value, hints[key]) for key, value in data.items()})
+
+
+def _check_keys(made_class: Any, keys: set[str]) -> None:
+    known = {one.name for one in fields(made_class)}
+    required = {one.name for one in fields(made_class) if one.default is MISSING and one.default_factory is MISSING}
     if unknown := sorted(keys - known):
         raise ValueError(f"unknown keys: {', '.join(unknown)}; known are: {', '.join(sorted(known))}")
     if missing := sorted(required - keys):

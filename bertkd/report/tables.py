@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Sequence
 
-from bertkd.report.results import Spread, Summary, method_key
+from bertkd.report.results import RunResult, Spread, Summary, method_key
 
 __all__ = [
     "best_students",
@@ -16,6 +16,7 @@ __all__ = [
     "metric_parts",
     "percent",
     "result_rows",
+    "subnetwork_rows",
     "task_label",
     "terminal_table",
     "verdict",
@@ -32,7 +33,16 @@ TASKS = {
     "stsb": "STS-B",
     "wnli": "WNLI",
 }
-METHODS = {"teacher": "Teacher", "finetuned": "Fine-tuned", "kd": "KD", "pkd-skip": "PKD-skip", "pkd-last": "PKD-last"}
+METHODS = {
+    "teacher": "Teacher",
+    "finetuned": "Fine-tuned",
+    "kd": "KD",
+    "pkd-skip": "PKD-skip",
+    "pkd-last": "PKD-last",
+    "dynabert-width": "DynaBERT, stage width",
+    "dynabert-depth": "DynaBERT, stage depth",
+    "dynabert-finetune": "DynaBERT, fine-tuned",
+}
 METRICS = {
     "combined_score": "combined",
     "f1": "F1",
@@ -70,7 +80,7 @@ def percent(spread: Spread) -> str:
     return mean if spread.std is None else f"{mean} ± {100 * spread.std:.1f}"
 
 
-def metric_parts(summary: Summary) -> tuple[str, ...]:
+def metric_parts(summary: Summary | RunResult) -> tuple[str, ...]:
     """Names of the metrics to show: the two numbers behind a combined score, both MNLI accuracies, or the main one."""
     names = {key.removeprefix("eval_"): key for key in summary.metrics}
     main = summary.metric.removeprefix("eval_")
@@ -106,6 +116,18 @@ def result_rows(summaries: Sequence[Summary], mark_best: bool = False) -> list[d
         if measured:
             row["Speed-up"] = _speedup(method, [one.speedup for one in group if one.speedup is not None])
         rows.append(row)
+    return rows
+
+
+def subnetwork_rows(result: RunResult) -> list[dict[str, str]]:
+    """One row per size of a network of many sizes, metrics in percent."""
+    parts = metric_parts(result)
+    rows = []
+    for one in result.subnetworks:
+        row = {"Width": f"{one.width:g}", "Depth": f"{one.depth:g}", "Layers": str(one.layers)}
+        row |= {metric_label(part): f"{100 * one.metrics[part]:.1f}" for part in parts}
+        row |= {"Parameters": _count(one.parameters), "GFLOPs": f"{one.flops / 1e9:.2f}"}
+        rows.append(row | {"Latency": f"{one.latency_ms:.1f} ms", "Speed-up": f"{one.speedup:.2f}x"})
     return rows
 
 

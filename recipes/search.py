@@ -1,0 +1,165 @@
+"""Find the best sub-network within a budget, in a network of many sizes that recipes/dynabert.py has trained.
+
+    python recipes/search.py --model_name_or_path outputs/dynabert/finetune --task_name mrpc --glue_dir GLUE \
+        --budget 10 --unit ms --output_dir outputs/mrpc-10ms
+
+Costs are measured here: milliseconds of PyTorch with these threads, rows and tokens, or parameters, or GFLOPs. Those
+candidates that retain the most importance are evaluated on the validation split, and the best of them is written and
+measured again. Nothing is trained.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from arguments import ImportanceArguments, Run, parse
+from dynabert import importance_batches
+from experiment import evaluate, main_value, quiet, run_script
+from loading import Data, load_data, load_model
+from transformers import PreTrainedModel
+
+from bertkd import DistillationConfig
+from bertkd.dynabert import (
+    Candidate,
+    Subnetwork,
+    compute_importance,
+    cost_table,
+    extract_subnetwork,
+    make_adaptive,
+    save_subnetwork,
+    search_subnetworks,
+)
+from bertkd.dynabert.extraction import FORMATS
+from bertkd.report import (
+    count_flops,
+    count_parameters,
+    environment,
+    measure_latency,
+    model_size_mb,
+    terminal_table,
+    write_json,
+)
+
+UNITS = ("ms", "parameters", "gflops")
+# Models measured side by side: a large network's sizes do not all fit into memory.
+TOGETHER = 6
+
+
+@dataclass
+class SearchArguments(ImportanceArguments):
+    """What to look for, and under which conditions a size is measured."""
+
+    budget: float = field(default=0.0, metadata={"help": "The most that the sub-network may cost, in --unit."})
+    unit: str = field(default="ms", metadata={"choices": UNITS, "help": "ms (measured here), parameters or gflops."})
+    candidates: int = field(default=6, metadata={"help": "How many are evaluated on the validation split."})
+    format: str = field(default="auto", metadata={"choices": FORMATS, "help": "stock: zero-padded, loads anywhere."})
+    batch_size: int = field(default=1, metadata={"help": "Rows of a measured forward pass."})
+    sequence_length: int = field(default=128, metadata={"help": "Tokens of a measured forward pass."})
+    threads: int | None = field(default=None, metadata={"help": "CPU threads of a measured forward pass."})
+    repeats: int = field(default=20, metadata={"help": "Measured passes of each size."})
+
+
+def find(run: Run[DistillationConfig]) -> dict[str, Any]:
+    """Search, and leave the best sub-network's folder with search.json."""
+    options, folder = run.recipe, Path(run.training.output_dir)
+    if not options.budget > 0:
+        raise ValueError(f"Give a positive --budget, in --unit {options.unit}.")
+    if run.model.model_name_or_path is None:
+        raise ValueError("Name the folder of the trained supernet with --model_name_or_path.")
+    data = load_data(run)
+    model = make_adaptive(load_model(run.model.model_name_or_path))
+    importance = compute_importance(model, importance_batches(run, data), options.importance_reduction, progress=True)
+    measure = measure_of(model, options)
+    table = cost_table(model, measure)
+    found = search_subnetworks(model, importance, table, options.budget)[: options.candidates]
+    values = [evaluate(extract_subnetwork(model, subnetwork=one.size), run, data) for one in found]
+    best = max(range(len(found)), key=lambda index: main_value(values[index], data.task))
+    made = save_subnetwork(model, folder, subnetwork=found[best].size, format=options.format, tokenizer=data.tokenizer)
+    (real,) = measure([found[best].size])
+    print(f"\n{terminal_table(rows(found, values, best, data, options.unit))}")
+    answer = {
+        "budget": options.budget,
+        "unit": options.unit,
+        "predicted": found[best].cost,
+        "measured": real,
+        "metrics": values[best],
+        "size": asdict(found[best].size),
+        "parameters": count_parameters(made).total,
+        "size_mb": model_size_mb(folder),
+        "candidates": [asdict(one) | {"metrics": metrics} for one, metrics in zip(found, values, strict=True)],
+        "cost_table": asdict(table),
+        "settings": run.settings(),
+        "command": run.command,
+        **environment(),
+    }
+    write_json(folder / "search.json", answer)
+    print(
+        f"Budget {options.budget:g} {options.unit}: predicted {found[best].cost:.4g}, measured {real:.4g}"
+        + ("." if real <= options.budget else ", which is above the budget: search again with a smaller one.")
+        + f"\nModel ({type(made).__name__}), tokenizer and search.json: {folder}"
+    )
+    return answer
+
+
+def rows(
+    found: Sequence[Candidate], values: Sequence[dict[str, float]], best: int, data: Data, unit: str
+) -> list[dict[str, str]]:
+    """The candidates for a terminal."""
+    return [
+        {
+            "": "→" if index == best else "",
+            "kind": one.kind,
+            "layers": str(len(one.size.layers)),
+            "heads": _spread(one.size.heads),
+            "neurons": _spread(one.size.neurons),
+            "retained": f"{100 * one.score:.1f}%",
+            f"predicted {unit}": f"{one.cost:.4g}",
+            data.task.metric: f"{100 * main_value(metrics, data.task):.1f}",
+        }
+        for index, (one, metrics) in enumerate(zip(found, values, strict=True))
+    ]
+
+
+def _spread(counts: Sequence[int]) -> str:
+    return str(counts[0]) if len(set(counts)) == 1 else " ".join(map(str, counts))
+
+
+def measure_of(model: PreTrainedModel, options: SearchArguments) -> Callable[[Sequence[Subnetwork]], list[float]]:
+    """The function that tells what sizes cost, in the unit that is asked for."""
+
+    def extract(size: Subnetwork) -> PreTrainedModel:
+        return extract_subnetwork(model, subnetwork=size).eval()
+
+    def milliseconds(sizes: Sequence[Subnetwork]) -> list[float]:
+        full, costs, baselines = extract(Subnetwork.of(model)), [], []
+        for start in range(0, len(sizes), TOGETHER):
+            some = sizes[start : start + TOGETHER]
+            models = {"full": full} | {str(index): extract(size) for index, size in enumerate(some)}
+            settings = (options.batch_size, options.sequence_length, options.repeats)
+            latency = measure_latency(models, *settings, threads=options.threads)
+            baselines.append(latency["full"].p50_ms)
+            costs += [1 / latency[str(index)].speedup for index in range(len(some))]
+        # Each group stands beside the full network, so that a machine that slows down meanwhile changes no ratio.
+        usual = sorted(baselines)[len(baselines) // 2]
+        return [cost * usual for cost in costs]
+
+    def gflops(sizes: Sequence[Subnetwork]) -> list[float]:
+        return [count_flops(extract(size), options.batch_size, options.sequence_length) / 1e9 for size in sizes]
+
+    def parameters(sizes: Sequence[Subnetwork]) -> list[float]:
+        return [float(count_parameters(extract(size)).total) for size in sizes]
+
+    return {"ms": milliseconds, "gflops": gflops, "parameters": parameters}[options.unit]
+
+
+def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
+    quiet()
+    runs = parse(DistillationConfig, argv, {"alpha": 0.0}, SearchArguments)
+    if len(runs) > 1:
+        raise ValueError("A search has one --seed: it only draws the rows for the importance.")
+    return find(runs[0])
+
+
+if __name__ == "__main__":
+    run_script(main)
