@@ -23,10 +23,11 @@ from loading import load_model, resolve
 from torch import nn
 from transformers import AutoTokenizer, DataCollatorWithPadding, PreTrainedModel, Trainer, TrainingArguments
 
-from bertkd import DistillationConfig, DistillationTrainer, drop_layers
+from bertkd import DistillationConfig, DistillationTrainer, DynaBertKDConfig, DynaBertKDTrainer, drop_layers
 from bertkd.data import GLUE_TASKS, load_glue, tokenize
 from bertkd.data.demo import make_demo_task
-from bertkd.report import environment, markdown_table, write_json, write_text
+from bertkd.dynabert import Subnetwork, extract_subnetwork
+from bertkd.report import count_flops, environment, markdown_table, write_json, write_text
 
 TASK = GLUE_TASKS["sst2"]
 DOCS = Path(__file__).parents[1] / "docs"
@@ -35,12 +36,16 @@ TARGETS = {
     "cached_epoch": "at most 1.10",
     "dynamic_padding": "at least 2.5",
     "two_processes": "",
+    "width_step": "at most 1.25",
+    "depth_step": "at most 1.25",
 }
 TITLES = {
     "kd_step": "KD step / (teacher forward + plain student step)",
     "cached_epoch": "epoch with cached teacher / plain fine-tuning of the same student",
     "dynamic_padding": "padding to 128 / batches of similar length, padded to their longest row",
     "two_processes": "rows per second of 2 processes / 1 process (one thread each)",
+    "width_step": "DynaBERT width step / (full forward and backward, times its sub-networks' FLOPs, + teacher)",
+    "depth_step": "DynaBERT depth step / (full forward and backward, times its sub-networks' FLOPs, + teacher)",
 }
 
 
@@ -127,6 +132,46 @@ def kd_step(setting: Setting, repeats: int) -> dict[str, list[float]]:
     for trainer in (kd, plain):
         trainer.current_gradient_accumulation_steps = 1
     return in_turns({"kd": lambda: step(kd), "parts": lambda: timed(teacher_forward) + step(plain)}, repeats)
+
+
+def dynabert_step(setting: Setting, stage: str, repeats: int) -> dict[str, list[float]]:
+    """Forward and backward of all sub-networks, against what their FLOPs make of the full network's, and the teacher.
+
+    The teacher of stage depth runs at every width.
+    """
+    batch = DataCollatorWithPadding(setting.tokenizer)([setting.rows[i] for i in range(32)])
+    layers = range(setting.teacher.config.num_hidden_layers)
+    args = DynaBertKDConfig(**setting.config(stage=stage))
+    student = drop_layers(setting.teacher, layers).requires_grad_(True)
+    dynabert = DynaBertKDTrainer(model=student, teacher_model=setting.teacher, args=args, train_dataset=setting.rows)
+    whole = drop_layers(setting.teacher, layers).requires_grad_(True)
+    plain = Trainer(model=whole, args=TrainingArguments(**setting.config()), train_dataset=setting.rows)
+    inputs = {name: value.to(args.device) for name, value in batch.items()}
+    flops = {label: _flops(student, size) for label, (_, size) in dynabert.subnetworks.items()}
+    shares = {label: count / flops["w1_d1"] for label, count in flops.items()}
+    teacher_share = sum(shares[f"w{width:g}_d1"] for width in args.width_mult_list) if stage == "depth" else 1.0
+
+    def step(trainer: Trainer) -> float:
+        seconds = timed(lambda: trainer.training_step(trainer.model, dict(inputs)))
+        trainer.model.zero_grad()
+        return seconds
+
+    def teacher_forward() -> None:
+        with torch.no_grad():
+            setting.teacher(**{name: value for name, value in inputs.items() if name != "labels"})
+
+    for trainer in (dynabert, plain):
+        trainer.current_gradient_accumulation_steps = 1
+        trainer.create_optimizer()
+
+    def parts() -> float:
+        return sum(shares.values()) * step(plain) + teacher_share * timed(teacher_forward)
+
+    return in_turns({"dynabert": lambda: step(dynabert), "parts": parts}, repeats)
+
+
+def _flops(supernet: PreTrainedModel, size: Subnetwork) -> int:
+    return count_flops(extract_subnetwork(supernet, subnetwork=size))
 
 
 def cached_epoch(setting: Setting, repeats: int) -> dict[str, list[float]]:
@@ -252,6 +297,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             "cached_epoch": ratio("cached_epoch", cached_epoch(setting, arguments.repeats)),
             "dynamic_padding": ratio("dynamic_padding", dynamic_padding(setting, arguments.repeats)),
         }
+        for stage in ("width", "depth"):
+            seconds = dynabert_step(setting, stage, 3 * arguments.repeats)
+            measurements[f"{stage}_step"] = ratio(f"{stage}_step", seconds)
     seconds = two_processes(arguments, arguments.repeats)
     measurements["two_processes"] = ratio("two_processes", seconds)
     report = {

@@ -39,6 +39,8 @@ from bertkd.report.tables import (
     metric_parts,
     percent,
     result_rows,
+    size_rows,
+    subnetwork_rows,
     task_label,
     verdict,
 )
@@ -79,11 +81,13 @@ class ResultSet:
 
     name: str
     runs: list[RunResult] = field(default_factory=list)
+    supernets: list[RunResult] = field(default_factory=list)  # each with many sizes
     grid: list[RunResult] = field(default_factory=list)
 
     def add(self, result: RunResult, is_grid: bool) -> None:
         """Puts a result where it belongs."""
-        (self.grid if is_grid else self.runs).append(result)
+        own = self.supernets if result.subnetworks else self.runs
+        (self.grid if is_grid else own).append(result)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -174,13 +178,28 @@ def render_page(sets: Sequence[ResultSet], charts: Sequence[Path], source: str) 
             summaries = summarise(one.runs)
             parts += [markdown_table(result_rows(summaries, mark_best=True)), f"![chart]({remaining.pop(0).name})"]
             parts += [_render_task(task, summaries) for task in _tasks(summaries)]
+        parts += [_render_sizes(task, one.supernets) for task in _tasks(one.supernets)]
         if one.grid:
             parts.append(_render_grid(one.grid))
-        parts.append(_render_reproduction(one.runs, one.grid))
+        parts.append(_render_reproduction([*one.runs, *one.supernets], one.grid))
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
 
-def _tasks(summaries: Sequence[Summary]) -> list[str]:
+def _render_sizes(task: str, results: Sequence[RunResult]) -> str:
+    """Networks of many sizes on one task: the main metric of every size, and what the sizes cost."""
+    chosen = sorted((one for one in results if one.task == task), key=_run_order)
+    costs = [
+        {name: value for name, value in row.items() if name not in map(metric_label, chosen[-1].metrics)}
+        for row in subnetwork_rows(max(chosen, key=lambda one: len(one.subnetworks)))
+    ]
+    return (
+        f"### {task_label(task)}, networks of many sizes ({metric_label(chosen[0].metric)})\n\n"
+        f"{markdown_table(size_rows(chosen))}\nLatency is of one row of 128 tokens in float32.\n\n"
+        f"{markdown_table(costs)}"
+    )
+
+
+def _tasks(summaries: Sequence[Summary | RunResult]) -> list[str]:
     return sorted({one.task for one in summaries}, key=task_label)
 
 

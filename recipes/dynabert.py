@@ -87,16 +87,17 @@ def _train_stage(run: Run[DynaBertKDConfig], stage: str, data: Data) -> RunResul
     if stage == "width":
         student = make_student(run, data.task, teacher)
         if run.recipe.rewire:
-            rewire(
-                student, compute_importance(student, importance_batches(run, data), run.recipe.importance_reduction)
-            )
+            batches, reduction = importance_batches(run, data), run.recipe.importance_reduction
+            rewire(student, compute_importance(student, batches, reduction, progress=True))
     else:
         student = _model_of(folder, STAGES[STAGES.index(stage) - 1])
 
     def measure(model: PreTrainedModel) -> list[SubnetworkResult]:
         return measure_sizes(model, own, data)
 
-    return train_and_report(own, data, f"dynabert-{stage}", DynaBertKDTrainer, student, teacher, metrics, measure)
+    ablated = ("" if run.recipe.rewire else "-unwired") + ("" if run.training.alpha > 0 else "-nokd")
+    method = f"dynabert-{stage}{ablated}"
+    return train_and_report(own, data, method, DynaBertKDTrainer, student, teacher, metrics, measure)
 
 
 def _model_of(folder: Path, stage: str) -> PreTrainedModel:

@@ -163,6 +163,15 @@ def test_the_teacher_runs_once_for_each_width(tmp_path: Path) -> None:
         assert len(calls) == runs
 
 
+def test_the_word_embeddings_get_one_gradient_a_step(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path)
+    calls: list[int] = []
+    trainer.model.bert.embeddings.word_embeddings.weight.register_hook(lambda _gradient: calls.append(1))
+    trainer.create_optimizer()
+    trainer.training_step(trainer.model, batch())
+    assert len(calls) == 1
+
+
 def test_gradients_are_clipped_once(tmp_path: Path) -> None:
     trainer = make_trainer(tmp_path, max_grad_norm=1e-3, learning_rate=1.0, num_train_epochs=1, weight_decay=0.0)
     before = copy.deepcopy(trainer.model.state_dict())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import struct
 import subprocess
 import sys
@@ -22,11 +23,14 @@ from bertkd.report import (
     Bar,
     ChartPoint,
     RunResult,
+    SubnetworkResult,
     Summary,
     accuracy_chart,
     atomic_path,
     bars_chart,
+    count_flops,
     count_parameters,
+    curves_chart,
     environment,
     is_chart_of,
     markdown_table,
@@ -565,6 +569,59 @@ def test_a_card_of_a_run_without_a_finite_metric_is_written(tmp_path: Path) -> N
     assert "n/a" in body
 
 
+def sizes(value: float) -> list[SubnetworkResult]:
+    """Two widths and two depths, each step half a point worse."""
+    return [
+        SubnetworkResult(
+            width=width,
+            depth=depth,
+            layers=round(6 * depth),
+            value=value - 0.005 * step,
+            metrics={"accuracy": value - 0.005 * step},
+            parameters=22_000_000 - 3_000_000 * step,
+            embedding_parameters=11_917_056,
+            flops=3_000_000_000 - 500_000_000 * step,
+            latency_ms=20.0 - 4 * step,
+            speedup=20.0 / (20.0 - 4 * step),
+        )
+        for step, (width, depth) in enumerate([(1.0, 1.0), (0.5, 1.0), (1.0, 0.5), (0.5, 0.5)])
+    ]
+
+
+def test_results_of_many_sizes_are_the_same_after_writing_and_reading(tmp_path: Path) -> None:
+    result = make_result("dynabert-depth", subnetworks=sizes(0.9))
+    write_json(tmp_path / "results.json", result.to_json())
+    assert read_result(tmp_path / "results.json") == result
+    data = result.to_json()
+    data["subnetworks"][1]["width"] = "half"
+    with pytest.raises(ValueError, match="width should be a float, it is 'half'"):
+        RunResult.from_json(data)
+
+
+def test_a_card_of_many_sizes_lists_them(tmp_path: Path) -> None:
+    _, body = card(tmp_path, subnetworks=sizes(0.9))
+    assert re.search(r"\|\s+0\.5 \|\s+0\.5 \|\s+3 \|\s+88\.5 \|\s+13\.0M \|\s+1\.50 \|\s+8\.0 ms \|\s+2\.50x", body)
+    assert "extract_subnetwork" in body
+    assert "## Sizes" not in card(tmp_path)[1]
+
+
+def test_the_curves_chart_is_a_png_of_the_expected_size(tmp_path: Path) -> None:
+    curves = {"6 layers": [ChartPoint("1", 20, 90), ChartPoint("0.5", 12, 89)], "3 layers": [ChartPoint("1", 11, 88)]}
+    path = curves_chart(curves, tmp_path / "deep" / "curves.png", "T", "x", "y", ChartPoint("Teacher", 20, 91))
+    assert png_size(path) == (800, 500)
+    with pytest.raises(ValueError, match="no point to draw"):
+        curves_chart({}, path, "T", "x", "y")
+
+
+def test_flops_are_those_of_the_papers() -> None:
+    config = BertConfig(vocab_size=100)
+    model = BertForSequenceClassification(config)
+    assert count_flops(model) / 1e9 == pytest.approx(22.35, abs=0.01)
+    assert model.config._attn_implementation == "sdpa" and model.training
+    with pytest.raises(ValueError, match="sequence_length is 600"):
+        count_flops(model, sequence_length=600)
+
+
 # The results page
 
 
@@ -608,6 +665,20 @@ def test_the_results_page_shows_tables_verdicts_search_and_commands(docs: Path, 
     for expected in ("A CPU, 2 cores", "torch 2.13.0", "`0123abc`", "python recipes/kd.py --task_name rte --seed 2"):
         assert expected in page
     assert png_size(Path("docs/results.png")) == (1100, 500)
+
+
+def test_networks_of_many_sizes_have_a_table_of_their_own(docs: Path, collect: ModuleType) -> None:
+    for method in ("dynabert-depth", "dynabert-finetune"):
+        for seed, value in enumerate((0.9, 0.91), 1):
+            result = make_result(method, "sst2", value, seed, subnetworks=sizes(value))
+            write_json(docs / "sst2" / f"{method}-seed{seed}.json", result)
+    assert collect.main([]) == 0
+    page = Path("docs/results.md").read_text()
+    section = page.split("### SST-2, networks of many sizes (accuracy)")[1].split("###")[0]
+    row = next(line for line in section.splitlines() if "fine-tuned" in line and " 0.5 |" in line)
+    assert [cell.strip() for cell in row.strip("|").split("|")[1:]] == ["0.5", "90.0 ± 0.7", "89.0 ± 0.7", "2"]
+    assert re.search(r"\|\s+0\.5 \|\s+0\.5 \|\s+3 \|\s+13\.0M \|\s+1\.50 \|\s+8\.0 ms", section)
+    assert "DynaBERT" not in page.split("### RTE")[0]  # a mean over sizes is no student
 
 
 def test_the_readme_table_is_filled_between_its_markers(docs: Path, collect: ModuleType) -> None:

@@ -1,6 +1,7 @@
 """DynaBERT's three stages as a trainer."""
 
 import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from bertkd import losses
 from bertkd.distillation.trainer import DistillationTrainer
 from bertkd.dynabert.config import DynaBertKDConfig
 from bertkd.dynabert.supernet import Subnetwork, make_adaptive, set_subnetwork
+from bertkd.models import family_of
 from bertkd.models.adaptive import is_adaptive
 from bertkd.models.layer_drop import copy_layers
 
@@ -64,6 +66,7 @@ class DynaBertKDTrainer(DistillationTrainer):
             for depth in depths
         }
         self._label = ""  # of the sub-network that is running
+        self._last = list(self.subnetworks)[-1]
         self._teacher_of_step: dict[float, Any] = {}
         self._evaluates_all = False
         if self.needs_teacher and self.args.lambda2 > 0:
@@ -138,17 +141,44 @@ class DynaBertKDTrainer(DistillationTrainer):
         inputs = self._prepare_inputs(inputs)
         self._teacher_of_step = {}
         total = torch.zeros((), device=self.args.device)
-        last = list(self.subnetworks)[-1]
         try:
-            for label in self.subnetworks:
-                self._run_at(label)
-                waits = self.accelerator.no_sync(model) if label != last else contextlib.nullcontext()
-                with waits:
-                    total = total + super().training_step(model, dict(inputs), num_items_in_batch)
+            with self._word_gradients_summed():
+                for label in self.subnetworks:
+                    self._run_at(label)
+                    with contextlib.nullcontext() if label == self._last else self.accelerator.no_sync(model):
+                        total = total + super().training_step(model, dict(inputs), num_items_in_batch)
         finally:
             self._teacher_of_step = {}
             self._run_at_full_size()
         return total
+
+    @contextlib.contextmanager
+    def _word_gradients_summed(self) -> Iterator[None]:
+        """Within, the word embeddings get one gradient for all sub-networks, in the last one's backward pass.
+
+        Every size reads the same words, and their gradient is a table of the whole vocabulary: making it once for each
+        size would cost more than a narrow network's own backward pass.
+        """
+        student, shared = self._student, list[Tensor]()
+
+        def share(_module: nn.Module, _args: Any, words: Tensor) -> Tensor:
+            if not words.requires_grad:
+                return words
+            if self._label != self._last:
+                shared[:] = shared or [words.detach().requires_grad_()]
+                return shared[0]
+            if shared:
+                words.register_hook(lambda gradient: gradient + shared[0].grad)
+            return words
+
+        if self.args.torch_compile:  # it would trace the hook, and guard on what it keeps
+            yield
+            return
+        hook = student.base_model.get_submodule(family_of(student).word_embeddings).register_forward_hook(share)
+        try:
+            yield
+        finally:
+            hook.remove()
 
     def _run_at(self, label: str) -> None:
         self._label = label

@@ -11,7 +11,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 
 from bertkd.report.results import RunResult, write_text
-from bertkd.report.tables import markdown_table, method_label, metric_label, task_label
+from bertkd.report.tables import markdown_table, method_label, metric_label, subnetwork_rows, task_label
 
 __all__ = ["write_model_card"]
 
@@ -63,7 +63,7 @@ On the validation split of {task}, in percent. {rows}
 | Parameters | of which embeddings | Layers | Weights | Speed-up over the teacher |
 | ---------: | ------------------: | -----: | ------: | ------------------------: |
 | {parameters:,} | {embeddings:,} | {layers} | {size:.1f} MB | {speedup} |
-
+{sizes}
 ## Use
 
 An ordinary `transformers` checkpoint that needs no other package. `path` is this folder, or its name on the hub.
@@ -120,6 +120,7 @@ def write_model_card(folder: str | Path, result: RunResult, teacher: str, reposi
             layers=result.layers,
             size=result.size_mb,
             speedup="not measured" if result.speedup is None else f"{result.speedup:.1f}x",
+            sizes=_sizes(result),
             reference=f"Method: {result.paper}\n\n" if result.paper else "",
             minutes=result.seconds / 60,
             seed=result.seed,
@@ -133,6 +134,23 @@ def write_model_card(folder: str | Path, result: RunResult, teacher: str, reposi
         ),
     )
     return path
+
+
+def _sizes(result: RunResult) -> str:
+    if not result.subnetworks:
+        return ""
+    return f"""
+## Sizes
+
+The figures above are of the full network; it holds smaller ones, shares of its heads, neurons and layers.
+
+{markdown_table(subnetwork_rows(result))}
+```python
+from bertkd.dynabert import extract_subnetwork, make_adaptive
+
+small = extract_subnetwork(make_adaptive(model), width=0.5, depth=0.75)  # a model of its own, which saves and loads
+```
+"""
 
 
 def _front_matter(result: RunResult, name: str, teacher: str) -> str:

@@ -37,7 +37,16 @@ __all__ = [
 Made = TypeVar("Made")
 
 SCHEMA = 1
-METHOD_ORDER = ("teacher", "finetuned", "kd", "pkd-skip", "pkd-last")
+METHOD_ORDER = (
+    "teacher",
+    "finetuned",
+    "kd",
+    "pkd-skip",
+    "pkd-last",
+    "dynabert-width",
+    "dynabert-depth",
+    "dynabert-finetune",
+)
 PACKAGES = ("bertkd", "torch", "transformers", "datasets", "evaluate", "accelerate")
 
 

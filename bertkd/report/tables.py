@@ -16,6 +16,7 @@ __all__ = [
     "metric_parts",
     "percent",
     "result_rows",
+    "size_rows",
     "subnetwork_rows",
     "task_label",
     "terminal_table",
@@ -42,6 +43,12 @@ METHODS = {
     "dynabert-width": "DynaBERT, stage width",
     "dynabert-depth": "DynaBERT, stage depth",
     "dynabert-finetune": "DynaBERT, fine-tuned",
+    "dynabert-width-unwired": "DynaBERT, stage width, not rewired",
+    "dynabert-depth-unwired": "DynaBERT, stage depth, not rewired",
+    "dynabert-finetune-unwired": "DynaBERT, fine-tuned, not rewired",
+    "dynabert-width-nokd": "DynaBERT, stage width, without distillation",
+    "dynabert-depth-nokd": "DynaBERT, stage depth, without distillation",
+    "dynabert-finetune-nokd": "DynaBERT, fine-tuned, without distillation",
 }
 METRICS = {
     "combined_score": "combined",
@@ -128,6 +135,25 @@ def subnetwork_rows(result: RunResult) -> list[dict[str, str]]:
         row |= {metric_label(part): f"{100 * one.metrics[part]:.1f}" for part in parts}
         row |= {"Parameters": _count(one.parameters), "GFLOPs": f"{one.flops / 1e9:.2f}"}
         rows.append(row | {"Latency": f"{one.latency_ms:.1f} ms", "Speed-up": f"{one.speedup:.2f}x"})
+    return rows
+
+
+def size_rows(results: Sequence[RunResult]) -> list[dict[str, str]]:
+    """The sizes of networks of many sizes as in DynaBERT's table 1: a row per method and width, a column per depth.
+
+    Args:
+        results: of one task; several seeds of a method give mean and standard deviation, by the main metric.
+    """
+    depths = sorted({size.depth for one in results for size in one.subnetworks}, reverse=True)
+    rows = []
+    for method in sorted({one.method for one in results}, key=method_key):
+        group = [one for one in results if one.method == method]
+        for width in sorted({size.width for one in group for size in one.subnetworks}, reverse=True):
+            row = {"Method": method_label(method), "Width": f"{width:g}"}
+            for depth in depths:
+                at = [s.value for one in group for s in one.subnetworks if (s.width, s.depth) == (width, depth)]
+                row[f"depth {depth:g}"] = percent(Spread.of(at)) if at else ""
+            rows.append(row | {"Seeds": str(len(group))})
     return rows
 
 
