@@ -9,11 +9,13 @@ from typing import Any
 
 import benchmark_training
 import collect_results
+import dynabert
 import finetune_teacher
 import kd
 import make_submission
 import patient_kd
 import pytest
+import search
 from conftest import ROOT
 from helpers import tiny_model
 from transformers import AutoTokenizer, TrainingArguments
@@ -24,6 +26,8 @@ MAINS = {
     "finetune_teacher.py": finetune_teacher.main,
     "kd.py": kd.main,
     "patient_kd.py": patient_kd.main,
+    "dynabert.py": dynabert.main,
+    "search.py": search.main,
     "make_submission.py": make_submission.main,
 }
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -63,8 +67,10 @@ def test_readme_commands_run_one_after_the_other(
         if script == "make_submission.py":
             arguments += ["--glue_dir", str(shared_data / "glue")]
         else:
-            arguments += [*QUICK, "--num_student_layers", "2"] if "teacher" not in arguments[-1] else QUICK
-            arguments += ["--ignore_weak_teacher"]
+            # A tiny model on a busy machine: any time will do.
+            own = {"dynabert.py": [], "search.py": ["--budget", "1e6", "--repeats", "2"]}
+            fewer = [] if "teacher" in arguments[-1] else ["--num_student_layers", "2"]
+            arguments += [*QUICK, "--ignore_weak_teacher", *own.get(script, fewer)]
             if "--train_file" not in arguments:
                 arguments += ["--glue_dir", str(glue_dir)]
         MAINS[script](arguments)
@@ -75,6 +81,8 @@ def test_readme_commands_run_one_after_the_other(
         "patient_kd",
         "kd",
         "kd",
+        "dynabert",
+        "search",
         "make_submission",
     ]
 
