@@ -13,6 +13,7 @@ import benchmark_training
 import demo
 import dynabert
 import experiment
+import extract_subnetwork
 import finetune_teacher
 import kd
 import make_submission
@@ -257,6 +258,17 @@ def test_rewiring_decides_what_a_narrow_network_keeps(adaptive: list[str], tmp_p
     assert with_it.metrics == without.metrics  # the full network is the same
     kept = [load_file(tmp_path / name / "width" / "model.safetensors") for name in "ab"]
     assert any(not torch.equal(kept[0][name], kept[1][name]) for name in kept[0])
+
+
+@pytest.mark.parametrize(("format", "name"), [("auto", "PrunedBert"), ("stock", "Bert")])
+def test_a_sub_network_is_taken_out_by_its_multipliers(
+    format: str, name: str, pretrained: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    size = ["--width", "0.5", "--depth", "0.5", "--format", format, "--output_dir", str(tmp_path)]
+    extract_subnetwork.main(["--model_name_or_path", str(pretrained), *size])
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path)
+    assert type(model).__name__ == f"{name}ForSequenceClassification" and model.config.num_hidden_layers == 2
+    assert AutoTokenizer.from_pretrained(tmp_path).model_max_length and str(tmp_path) in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("unit", ["ms", "parameters", "gflops"])
