@@ -193,7 +193,7 @@ def parse(
         from_file, file_seeds = _read_yaml(parser, config_path)
         seeds, rest = seeds or file_seeds, [*from_file, *rest]
     seeds = seeds or ["42"]
-    command = shlex.join(["python", _script(), *argv])
+    command = command_line(argv)
     # Made before the real ones: a config that is made resets the state of accelerate.
     plain = config_class(output_dir="unused", use_cpu="--use_cpu" in rest).to_dict()
     return [_run(parser, rest, seed, len(seeds) > 1, command, plain) for seed in seeds]
@@ -256,9 +256,11 @@ def _as_list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
-def _script() -> str:
+def command_line(argv: Sequence[str] | None) -> str:
+    """What was typed, with the script's path inside the repository."""
     path = Path(sys.argv[0])
-    return f"recipes/{path.name}" if path.parent.name == "recipes" else path.name
+    script = f"recipes/{path.name}" if path.parent.name == "recipes" else path.name
+    return shlex.join(["python", script, *(sys.argv[1:] if argv is None else argv)])
 
 
 def with_changes(config: Config, **changes: Any) -> Config:

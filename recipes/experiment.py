@@ -1,7 +1,9 @@
 """What every recipe does with what it has loaded: check the teacher, train, measure, write."""
 
+import dataclasses
 import gc
 import json
+import math
 import os
 import shutil
 import sys
@@ -289,6 +291,37 @@ def save_model(trainer: DistillationTrainer, folder: Path) -> None:
         for file in partial.iterdir():
             os.replace(file, folder / file.name)
         partial.rmdir()
+
+
+def describe_subnetwork(
+    supernet: str, folder: Path, made: PreTrainedModel, command: str, **measured: Any
+) -> RunResult | None:
+    """results.json and card of a model that was taken out of a stage's folder; None where that has no results.json.
+
+    What was not measured of this size is taken from the stage's table of sizes, where it stands there.
+    """
+    path = Path(supernet) / "results.json"
+    if not path.is_file():
+        return None
+    parent, parameters = read_result(path), count_parameters(made)
+    known = next((one for one in parent.subnetworks if one.parameters == parameters.total), None)
+    found = {} if known is None else {"value": known.value, "metrics": known.metrics, "speedup": known.speedup}
+    result = dataclasses.replace(
+        parent,
+        **{"value": math.nan, "metrics": {}, "speedup": None, **found, **measured},
+        method="dynabert-subnetwork",
+        metrics_before={},
+        subnetworks=[],
+        parameters=parameters.total,
+        embedding_parameters=parameters.embeddings,
+        size_mb=model_size_mb(folder),
+        layers=made.config.num_hidden_layers,
+        command=command,
+        finished=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    write_model_card(folder, result, teacher=str(parent.settings.get("teacher_model_name_or_path") or ""))
+    write_json(folder / "results.json", result.to_json())
+    return result
 
 
 def print_summary(run: Run, results: Sequence[RunResult]) -> None:

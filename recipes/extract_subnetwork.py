@@ -8,8 +8,10 @@ The folder's logits are compared with the network's before it is kept.
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 
-from experiment import quiet, run_script
+from arguments import command_line
+from experiment import describe_subnetwork, quiet, run_script
 from loading import load_model, resolve
 from transformers import AutoTokenizer, PreTrainedModel
 
@@ -36,6 +38,7 @@ def main(argv: Sequence[str] | None = None) -> PreTrainedModel:
     tokenizer = AutoTokenizer.from_pretrained(resolve(arguments.model_name_or_path))
     size = {"width": arguments.width, "depth": arguments.depth, "format": arguments.format}
     made = save_subnetwork(model, arguments.output_dir, **size, tokenizer=tokenizer)
+    describe_subnetwork(arguments.model_name_or_path, Path(arguments.output_dir), made, command_line(argv))
     before, after = count_parameters(model).total, count_parameters(made).total
     print(
         f"{type(made).__name__}, {after:,} of {before:,} parameters, {model_size_mb(arguments.output_dir):.1f} MB: "

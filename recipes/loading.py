@@ -11,6 +11,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTok
 from bertkd import drop_layers
 from bertkd.data import GLUE_TASKS, Task, load_files, load_glue, tokenize
 from bertkd.models import family_of, label_names, label_permutation, layers_to_keep
+from bertkd.models.families import PRUNED_PREFIX
 from bertkd.models.minilm import minilm_path
 
 
@@ -94,11 +95,14 @@ def load_model(name: str, task: Task | None = None) -> PreTrainedModel:
         ValueError: weights other than the head's do not fit the checkpoint's own config.
     """
     labels = {} if task is None else _label_config(task)
-    given = label_names(AutoConfig.from_pretrained(resolve(name)))
+    config = AutoConfig.from_pretrained(resolve(name))
+    given = label_names(config)
+    # A pruned model refuses mismatched sizes to be ignored, for which only another number of labels is a reason.
+    is_fixed = config.model_type.startswith(PRUNED_PREFIX) and task is not None and len(given) == task.num_labels
     model, report = AutoModelForSequenceClassification.from_pretrained(
         resolve(name),
         dtype=torch.float32,
-        ignore_mismatched_sizes=task is not None,
+        ignore_mismatched_sizes=task is not None and not is_fixed,
         output_loading_info=True,
         **labels,
     )

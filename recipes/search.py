@@ -15,7 +15,7 @@ from typing import Any
 
 from arguments import ImportanceArguments, Run, parse
 from dynabert import importance_batches
-from experiment import evaluate, main_value, quiet, run_script
+from experiment import describe_subnetwork, evaluate, main_value, quiet, run_script
 from loading import Data, load_data, load_model
 from transformers import PreTrainedModel
 
@@ -76,7 +76,7 @@ def find(run: Run[DistillationConfig]) -> dict[str, Any]:
     values = [evaluate(extract_subnetwork(model, subnetwork=one.size), run, data) for one in found]
     best = max(range(len(found)), key=lambda index: main_value(values[index], data.task))
     made = save_subnetwork(model, folder, subnetwork=found[best].size, format=options.format, tokenizer=data.tokenizer)
-    (real,) = measure([found[best].size])
+    real, full = measure([found[best].size, Subnetwork.of(model)])
     print(f"\n{terminal_table(rows(found, values, best, data, options.unit))}")
     answer = {
         "budget": options.budget,
@@ -94,6 +94,15 @@ def find(run: Run[DistillationConfig]) -> dict[str, Any]:
         **environment(),
     }
     write_json(folder / "search.json", answer)
+    describe_subnetwork(
+        run.model.model_name_or_path,
+        folder,
+        made,
+        run.command,
+        value=main_value(values[best], data.task),
+        metrics=values[best],
+        speedup=round(full / real, 2) if options.unit == "ms" else None,
+    )
     print(
         f"Budget {options.budget:g} {options.unit}: predicted {found[best].cost:.4g}, measured {real:.4g}"
         + ("." if real <= options.budget else ", which is above the budget: search again with a smaller one.")

@@ -262,13 +262,35 @@ def test_rewiring_decides_what_a_narrow_network_keeps(adaptive: list[str], tmp_p
 
 @pytest.mark.parametrize(("format", "name"), [("auto", "PrunedBert"), ("stock", "Bert")])
 def test_a_sub_network_is_taken_out_by_its_multipliers(
-    format: str, name: str, pretrained: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+    format: str, name: str, adaptive: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    size = ["--width", "0.5", "--depth", "0.5", "--format", format, "--output_dir", str(tmp_path)]
-    extract_subnetwork.main(["--model_name_or_path", str(pretrained), *size])
-    model = AutoModelForSequenceClassification.from_pretrained(tmp_path)
-    assert type(model).__name__ == f"{name}ForSequenceClassification" and model.config.num_hidden_layers == 2
-    assert AutoTokenizer.from_pretrained(tmp_path).model_max_length and str(tmp_path) in capsys.readouterr().out
+    (parent,) = dynabert.main([*adaptive, "--stages", "width", "--output_dir", str(tmp_path)])
+    folder = tmp_path / "small"
+    arguments = ["--model_name_or_path", str(tmp_path / "width"), "--format", format, "--output_dir", str(folder)]
+    extract_subnetwork.main([*arguments, "--width", "0.5"])
+    model = AutoModelForSequenceClassification.from_pretrained(folder)
+    assert type(model).__name__ == f"{name}ForSequenceClassification"
+    assert AutoTokenizer.from_pretrained(folder).model_max_length and str(folder) in capsys.readouterr().out
+    result, card = read_result(folder / "results.json"), (folder / "README.md").read_text()
+    assert result.parameters == sum(parameter.numel() for parameter in model.parameters())
+    assert ("trust_remote_code" in card) == (format == "auto") and "sub-network" in card
+    if format == "auto":
+        assert result.value == parent.subnetworks[1].value and result.speedup == parent.subnetworks[1].speedup
+
+
+def test_a_pruned_model_is_trained_on_by_the_recipes(adaptive: list[str], student: list[str], tmp_path: Path) -> None:
+    dynabert.main([*adaptive, "--stages", "width", "--output_dir", str(tmp_path)])
+    small = tmp_path / "small"
+    extract = ["--model_name_or_path", str(tmp_path / "width"), "--width", "0.5", "--output_dir", str(small)]
+    extract_subnetwork.main(extract)
+    start = [word for word in student if word != "--num_student_layers"][:-1]
+    start[start.index("--model_name_or_path") + 1] = str(small)
+    kd.main([*start, "--output_dir", str(tmp_path / "kd")])
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "kd")
+    assert type(model).__name__ == "PrunedBertForSequenceClassification"
+    assert (tmp_path / "kd" / "pruned.py").is_file() and "trust_remote_code" in (tmp_path / "kd/README.md").read_text()
+    before, after = (load_file(folder / "model.safetensors") for folder in (small, tmp_path / "kd"))
+    assert before.keys() == after.keys() and any(not torch.equal(before[name], after[name]) for name in before)
 
 
 @pytest.mark.parametrize("unit", ["ms", "parameters", "gflops"])
@@ -290,6 +312,9 @@ def test_the_search_answers_a_budget_with_a_folder(
     model = AutoModelForSequenceClassification.from_pretrained(folder)
     assert sum(parameter.numel() for parameter in model.parameters()) == answer["parameters"]
     AutoTokenizer.from_pretrained(folder)
+    result = read_result(folder / "results.json")
+    assert result.metrics == answer["metrics"] and (result.speedup is None) == (unit != "ms")
+    assert "sub-network" in (folder / "README.md").read_text()
     out = capsys.readouterr().out
     assert "predicted" in out and "measured" in out and str(folder) in out
     with pytest.raises(ValueError, match="Give a positive --budget"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Mapping
@@ -66,10 +67,10 @@ On the validation split of {task}, in percent. {rows}
 {sizes}
 ## Use
 
-An ordinary `transformers` checkpoint that needs no other package. `path` is this folder, or its name on the hub.
+{loading} `path` is this folder, or its name on the hub.
 
 ```python
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+{imports}from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 tokenizer = AutoTokenizer.from_pretrained(path)
 model = AutoModelForSequenceClassification.from_pretrained(path).eval()
@@ -91,6 +92,13 @@ Versions: {versions}. Commit of bertkd: `{commit}`.
 """
 
 
+STOCK_LOADING = "An ordinary `transformers` checkpoint that needs no other package."
+PRUNED_LOADING = (
+    "A width-pruned encoder: it opens with `import bertkd`, or without bertkd by `trust_remote_code=True`, for which "
+    "this folder carries the code."
+)
+
+
 def write_model_card(folder: str | Path, result: RunResult, teacher: str, repository_url: str = "") -> Path:
     """Writes `README.md` into the model's folder, whole or not at all, and returns its path.
 
@@ -103,7 +111,7 @@ def write_model_card(folder: str | Path, result: RunResult, teacher: str, reposi
     """
     path = Path(folder) / "README.md"
     name = Path(folder).resolve().name
-    hardware = result.hardware
+    hardware, is_pruned = result.hardware, _is_pruned(Path(folder))
     write_text(
         path,
         CARD.format(
@@ -121,6 +129,8 @@ def write_model_card(folder: str | Path, result: RunResult, teacher: str, reposi
             size=result.size_mb,
             speedup="not measured" if result.speedup is None else f"{result.speedup:.1f}x",
             sizes=_sizes(result),
+            loading=PRUNED_LOADING if is_pruned else STOCK_LOADING,
+            imports="import bertkd  # makes the class known\n" if is_pruned else "",
             reference=f"Method: {result.paper}\n\n" if result.paper else "",
             minutes=result.seconds / 60,
             seed=result.seed,
@@ -134,6 +144,11 @@ def write_model_card(folder: str | Path, result: RunResult, teacher: str, reposi
         ),
     )
     return path
+
+
+def _is_pruned(folder: Path) -> bool:
+    config = folder / "config.json"
+    return config.is_file() and "per_layer_config" in json.loads(config.read_text(encoding="utf-8"))
 
 
 def _sizes(result: RunResult) -> str:

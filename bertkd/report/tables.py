@@ -43,6 +43,7 @@ METHODS = {
     "dynabert-width": "DynaBERT, stage width",
     "dynabert-depth": "DynaBERT, stage depth",
     "dynabert-finetune": "DynaBERT, fine-tuned",
+    "dynabert-subnetwork": "DynaBERT, a sub-network",
     "dynabert-width-unwired": "DynaBERT, stage width, not rewired",
     "dynabert-depth-unwired": "DynaBERT, stage depth, not rewired",
     "dynabert-finetune-unwired": "DynaBERT, fine-tuned, not rewired",
