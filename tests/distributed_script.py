@@ -13,7 +13,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 
 import torch
-from helpers import PAD, Collator, dataset, tiny_model
+from helpers import PAD, SETTINGS, Collator, dataset, tiny_model
 
 from bertkd import DistillationTrainer, DynaBertKDConfig, DynaBertKDTrainer, PatientKDConfig, PatientKDTrainer
 
@@ -35,16 +35,11 @@ def dynabert(family: str, hidden: int, shared: dict[str, Any], data: dict[str, A
 
 def main(method: str, family: str, hidden: int, world_size: int, accumulation: int, output: str) -> None:
     shared = {
+        **SETTINGS,
         "output_dir": tempfile.mkdtemp(),
         "per_device_train_batch_size": 16 // world_size // accumulation,
         "gradient_accumulation_steps": accumulation,
         "teacher_cache_dir": f"{output}.cache" if accumulation > 1 else None,
-        "num_train_epochs": 2,
-        "logging_steps": 1,
-        "save_strategy": "no",
-        "use_cpu": True,
-        "disable_tqdm": True,
-        "optim": "sgd",
     }
     data = {
         "train_dataset": dataset(44),  # not a multiple of the 16 rows of a step

@@ -19,6 +19,17 @@ from transformers import (
 )
 
 VOCABULARY = 50
+# Of a training whose losses and weights are compared. Plain SGD: Adam turns float noise in a gradient that is zero
+# into a whole step.
+SETTINGS: dict[str, Any] = {
+    "per_device_train_batch_size": 16,
+    "num_train_epochs": 2,
+    "logging_steps": 1,
+    "save_strategy": "no",
+    "use_cpu": True,
+    "disable_tqdm": True,
+    "optim": "sgd",
+}
 PAD = {"bert": 0, "roberta": 1, "xlm-roberta": 1, "electra": 0, "distilbert": 0}
 _CLASSES: dict[str, tuple[Any, Any]] = {
     "bert": (BertConfig, BertForSequenceClassification),

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import helpers
 import numpy as np
 import pytest
 import torch
@@ -26,18 +27,7 @@ from bertkd.distillation.checkpoints import last_checkpoint
 from bertkd.distillation.sampler import StepSampler
 from bertkd.distillation.teacher_cache import method_sources
 
-# Plain SGD: Adam turns float noise in a gradient that is zero into a whole step.
-SETTINGS: dict[str, Any] = {
-    "per_device_train_batch_size": 16,
-    "num_train_epochs": 2,
-    "logging_steps": 1,
-    "save_strategy": "no",
-    "use_cpu": True,
-    "disable_tqdm": True,
-    "optim": "sgd",
-    "learning_rate": 0.05,
-    "warmup_steps": 1,
-}
+SETTINGS = helpers.SETTINGS | {"learning_rate": 0.05, "warmup_steps": 1}
 
 
 def make_trainer(

@@ -4,6 +4,7 @@ import copy
 from pathlib import Path
 from typing import Any
 
+import helpers
 import pytest
 import torch
 import torch.nn.functional as F
@@ -15,15 +16,7 @@ from bertkd import DynaBertKDConfig, DynaBertKDTrainer, losses
 from bertkd.dynabert import Subnetwork, extract_subnetwork, make_adaptive, set_subnetwork
 from bertkd.models.adaptive import is_adaptive
 
-# Plain SGD: Adam turns float noise in a gradient that is zero into a whole step.
-SETTINGS: dict[str, Any] = {
-    "per_device_train_batch_size": 16,
-    "num_train_epochs": 2,
-    "logging_steps": 1,
-    "save_strategy": "no",
-    "use_cpu": True,
-    "disable_tqdm": True,
-    "optim": "sgd",
+SETTINGS = helpers.SETTINGS | {
     "learning_rate": 0.02,
     "width_mult_list": [0.5, 1.0],
     "depth_mult_list": [0.5, 1.0],
