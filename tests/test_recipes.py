@@ -27,12 +27,14 @@ from arguments import parse
 from conftest import ROOT
 from datasets import Dataset, DatasetDict
 from experiment import check_teacher, evaluate
+from helpers import tiny_model
 from loading import Data, load_data, load_teacher
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from bertkd import DistillationConfig, DistillationTrainer, DynaBertKDConfig, PatientKDConfig
 from bertkd.data import GLUE_TASKS
+from bertkd.dynabert import CostTable, Importance, make_adaptive
 from bertkd.report import measure_latency, read_result
 
 RECIPES = ROOT / "recipes"
@@ -319,6 +321,23 @@ def test_the_search_answers_a_budget_with_a_folder(
     assert "predicted" in out and "measured" in out and str(folder) in out
     with pytest.raises(ValueError, match="Give a positive --budget"):
         search.main([*arguments, "--output_dir", str(folder)])
+
+
+def test_a_table_that_promises_too_much_is_corrected_by_measuring() -> None:
+    table = CostTable(1.0, {0: 0.0, 1: 1.0, 2: 2.0}, {0: 0.0, 24: 1.0})
+    supernet = make_adaptive(tiny_model(layers=2))
+    importance = Importance(torch.tensor([[2.0, 1.0]] * 2), torch.ones(2, 24))
+    options = search.SearchArguments(budget=7.0, candidates=3)
+
+    def slower(factor: float) -> Any:
+        return lambda sizes: [factor * table.cost(size) for size in sizes]
+
+    found, costs = search.within_budget(supernet, importance, table, slower(1.5), options)
+    assert found and all(cost <= 7 for cost in costs) and costs == slower(1.5)([one.size for one in found])
+    whole, _ = search.within_budget(supernet, importance, table, slower(1.0), options)
+    assert whole[0].score > found[0].score
+    with pytest.raises(ValueError, match="measured within 7 ms; the closest took [0-9.]+.*larger --budget"):
+        search.within_budget(supernet, importance, table, slower(10.0), options)
 
 
 # ---- configs and the command line ----
