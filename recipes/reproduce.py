@@ -1,6 +1,6 @@
 """Run everything behind docs/results.md: MiniLM as teacher, three-layer students four ways, DynaBERT; three seeds.
 
-    python recipes/reproduce.py --glue_dir ../shared/data/glue [--tasks stsb rte] [--methods kd pkd-skip]
+    python recipes/reproduce.py --glue_dir ../shared/data/glue [--tasks stsb rte] [--methods kd pkd-skip] [--grid stsb]
 
 Each step is a command that stands alone, and is printed before it runs. What is done is not done again, so a killed
 run goes on when it is started once more; results are copied to docs/results/ as they come.
@@ -14,6 +14,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import yaml
 
 ROOT = Path(__file__).parents[1]
 WORK = Path("outputs/results")
@@ -36,6 +38,8 @@ STUDENT_DEFAULT = {"learning_rate": "2e-4", "num_train_epochs": "5"}
 DYNABERT = {"learning_rate": "1e-4", "num_train_epochs": "3"}
 DYNABERT_LIMITS = {"sst2": {"max_train_samples": "20000"}}
 ABLATIONS = {"dynabert": [], "dynabert-unwired": ["--no_rewire"], "dynabert-nokd": ["--alpha", "0"]}
+# What the Patient-KD paper searches.
+GRID = {"alpha": ("0.2", "0.5", "0.7"), "temperature": ("5", "10", "20"), "beta": ("10", "100", "500", "1000")}
 STAGES = ("width", "depth", "finetune")
 METHODS = ("finetuned", "kd", "pkd-skip", "pkd-last", *ABLATIONS)
 # RTE's teacher is too weak for twelve sizes to tell anything; the ablations run where the conclusion is.
@@ -45,12 +49,13 @@ SKIPPED |= {(task, f"dynabert-{what}") for task in ("mrpc", "sst2") for what in 
 
 @dataclass
 class Step:
-    """One command, and where its results go."""
+    """One command, and where its results go: `method` names its folder and its files."""
 
     task: str
     method: str
     seeds: tuple[str, ...]
     command: list[str]
+    results: Path = RESULTS
 
     @property
     def folder(self) -> Path:
@@ -61,11 +66,11 @@ class Step:
         for seed in self.seeds:
             source = self.folder if len(self.seeds) == 1 else self.folder / f"seed-{seed}"
             if self.method not in ABLATIONS:
-                yield source / "results.json", RESULTS / self.task / f"{self.method}-seed{seed}.json"
+                yield source / "results.json", self.results / self.task / f"{self.method}-seed{seed}.json"
                 continue
             for stage in STAGES:
                 target = f"{self.method.replace('dynabert', f'dynabert-{stage}')}-seed{seed}.json"
-                yield source / stage / "results.json", RESULTS / self.task / target
+                yield source / stage / "results.json", self.results / self.task / target
 
     @property
     def is_done(self) -> bool:
@@ -84,6 +89,20 @@ def steps(tasks: Sequence[str], methods: Sequence[str], glue_dir: str, precision
                 continue
             seeds = SEEDS.get(task, ALL_SEEDS)
             yield _step(task, method, seeds, _student_command(task, method, data))
+
+
+def grid_steps(task: str, glue_dir: str, precision: str) -> Iterator[Step]:
+    """PKD-skip with one seed, alpha, T and beta varied one at a time around the task's setting."""
+    data = ["--glue_dir", glue_dir, *shlex.split(precision), "--model_name_or_path", "minilm"]
+    settings = yaml.safe_load((ROOT / f"recipes/configs/patient_kd/{task}.yaml").read_text())
+    tried = set()
+    for name, values in GRID.items():
+        for value in values:
+            point = {key: float(settings[key]) for key in GRID} | {name: float(value)}
+            if tuple(point.values()) not in tried:  # the task's own setting is a point of every line
+                tried.add(tuple(point.values()))
+                command = [*_student_command(task, "pkd-skip", data), f"--{name}", value]
+                yield _step(task, f"pkd-skip-{name}{value}", ("42",), command, RESULTS / "grid")
 
 
 def _student_command(task: str, method: str, data: list[str]) -> list[str]:
@@ -112,8 +131,8 @@ def _options(values: dict[str, str]) -> list[str]:
     return [word for name, value in values.items() for word in (f"--{name}", value)]
 
 
-def _step(task: str, method: str, seeds: tuple[str, ...], command: list[str]) -> Step:
-    step = Step(task, method, seeds, [])
+def _step(task: str, method: str, seeds: tuple[str, ...], command: list[str], results: Path = RESULTS) -> Step:
+    step = Step(task, method, seeds, [], results)
     step.command = [*command, "--seed", *seeds, "--output_dir", str(step.folder)]
     return step
 
@@ -123,10 +142,14 @@ def main() -> None:
     parser.add_argument("--glue_dir", required=True)
     parser.add_argument("--tasks", nargs="+", default=list(TEACHER), choices=list(TEACHER))
     parser.add_argument("--methods", nargs="*", default=list(METHODS), choices=METHODS)
+    parser.add_argument("--grid", nargs="*", default=[], choices=list(TEACHER), help="Also search settings on these.")
     parser.add_argument("--precision", default="--bf16 --use_cpu", help="Options of the Trainer, '' for float32.")
     parser.add_argument("--dry_run", action="store_true", help="Only print the commands.")
     arguments = parser.parse_args()
-    for step in steps(arguments.tasks, arguments.methods, arguments.glue_dir, arguments.precision):
+    wanted = [*steps(arguments.tasks, arguments.methods, arguments.glue_dir, arguments.precision)]
+    for task in arguments.grid:
+        wanted += grid_steps(task, arguments.glue_dir, arguments.precision)
+    for step in wanted:
         print(f"\n$ python {shlex.join(step.command)}{'  # done' if step.is_done else ''}", flush=True)
         if not step.is_done and not arguments.dry_run:
             subprocess.run([sys.executable, *step.command], cwd=ROOT, check=True)

@@ -20,10 +20,11 @@ import make_submission
 import numpy as np
 import patient_kd
 import pytest
+import reproduce
 import search
 import torch
 from accelerate.state import PartialState
-from arguments import parse
+from arguments import RecipeArguments, parse
 from conftest import ROOT
 from datasets import Dataset, DatasetDict
 from experiment import check_teacher, evaluate
@@ -351,6 +352,22 @@ def test_every_config_parses(path: Path) -> None:
     (run,) = parse(config_classes[path.parent.name], ["--config", str(path), "--use_cpu"])
     assert run.data.task_name in GLUE_TASKS
     assert run.data.task_name == path.stem.split("-")[0]
+
+
+def test_every_command_behind_the_results_parses() -> None:
+    tasks = list(reproduce.TEACHER)
+    steps = [*reproduce.steps(tasks, reproduce.METHODS, "GLUE", "--bf16 --use_cpu")]
+    grid = [*reproduce.grid_steps("stsb", "GLUE", "--bf16 --use_cpu")]
+    assert len(grid) == 8 and len({step.folder for step in (*steps, *grid)}) == len(steps) + len(grid)
+    targets = [target for step in (*steps, *grid) for _, target in step.files()]
+    assert len(set(targets)) == len(targets)
+    classes = {"patient_kd": PatientKDConfig, "dynabert": DynaBertKDConfig}
+    for step in (*steps, *grid):
+        name = Path(step.command[0]).stem
+        recipe_class = dynabert.DynaBertArguments if name == "dynabert" else RecipeArguments
+        config_class = classes.get(name, DistillationConfig)
+        runs = parse(config_class, step.command[1:], recipe_class=recipe_class)
+        assert {run.data.task_name for run in runs} == {step.task} and len(runs) == len(step.seeds)
 
 
 def test_the_authors_settings() -> None:

@@ -98,7 +98,7 @@ class DynaBertKDTrainer(DistillationTrainer):
     def distillation_loss(
         self, student_outputs: Any, teacher_outputs: Any, inputs: dict[str, Tensor]
     ) -> dict[str, Tensor]:
-        """ "task_loss", "kd_loss" and "hidden_loss" of the sub-network that is running, each with its label."""
+        """The parts task_loss, kd_loss and hidden_loss of the sub-network that is running, each with its label."""
         alpha, parts = self.args.alpha, dict[str, Tensor]()
         if alpha < 1:
             parts["task_loss"] = (1 - alpha) * self.task_loss(student_outputs, inputs)
