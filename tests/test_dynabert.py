@@ -1,5 +1,6 @@
 """DynaBERT: importance, rewiring, the supernet, and sub-networks as models of their own."""
 
+import ast
 import copy
 import json
 import os
@@ -528,6 +529,20 @@ def test_a_pruned_folder_is_not_loaded_with_mismatched_sizes_ignored(tmp_path: P
     save_subnetwork(make_adaptive(model_of()), tmp_path, 0.5)
     with pytest.raises(ValueError, match="does not load with ignore_mismatched_sizes"):
         AutoModelForSequenceClassification.from_pretrained(tmp_path, ignore_mismatched_sizes=True)
+
+
+def test_a_stock_class_does_not_open_a_pruned_folder(tmp_path: Path) -> None:
+    save_subnetwork(make_adaptive(model_of()), tmp_path, 0.5)
+    for settings in ({}, {"ignore_mismatched_sizes": True}):
+        with pytest.raises(RuntimeError, match="'num_attention_heads' is a per-layer attribute"):
+            BertForSequenceClassification.from_pretrained(tmp_path, **settings)
+
+
+def test_nothing_passes_a_head_mask() -> None:
+    # transformers 5 swallows it without effect.
+    for path in Path(extraction.__file__).parents[1].rglob("*.py"):
+        names = {node.arg for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.keyword)}
+        assert "head_mask" not in names, path
 
 
 def test_an_unknown_part_to_skip_is_refused(tmp_path: Path) -> None:
