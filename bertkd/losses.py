@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["hidden_state_loss", "kd_kl", "logits_mse", "patient_loss", "soft_cross_entropy"]
+__all__ = ["attention_score_loss", "hidden_state_loss", "kd_kl", "logits_mse", "patient_loss", "soft_cross_entropy"]
 
 P = ParamSpec("P")
 
@@ -194,21 +194,69 @@ def hidden_state_loss(
     Raises:
         ValueError: no level, different numbers of levels or shapes, or an unknown reduction.
     """
-    if len(student_hidden) != len(teacher_hidden) or not student_hidden:
+    _check_levels(student_hidden, teacher_hidden, reduction, "hidden_state_loss")
+    levels = zip(student_hidden, teacher_hidden, strict=True)
+    return torch.stack([_hidden_level(*level, attention_mask, reduction) for level in levels]).sum()
+
+
+def attention_score_loss(
+    student_scores: Sequence[Tensor],
+    teacher_scores: Sequence[Tensor],
+    attention_mask: Tensor | None = None,
+    reduction: str = "mean",
+) -> Tensor:
+    """Mean squared error between the attention scores of matched layers, summed over layers.
+
+    TinyBERT's L_attn (arXiv 1909.10351, eq. 7) on scores before the softmax. As in its authors' code a score of -100
+    or less, which is what a masked key has, counts as 0 on both sides; without `attention_mask` these zeros and the
+    rows of padded queries are part of the average, so that the number depends on how long a batch is padded.
+
+    Args:
+        student_scores: layers of (B, heads, T, T), mask added, as `bertkd.models.attention_scores` gives them.
+        teacher_scores: as many layers of the same shapes.
+        attention_mask: (B, T), 1 for real tokens; only pairs of real tokens are then compared.
+        reduction: "mean" averages a layer over heads and all (real) pairs of tokens. "rows" averages over each row's
+            pairs first and then over rows, so that the loss of a batch is the mean of its parts' losses.
+
+    Returns:
+        A scalar.
+
+    Raises:
+        ValueError: no layer, different numbers of layers or shapes (of heads, in particular), or an unknown reduction.
+    """
+    _check_levels(student_scores, teacher_scores, reduction, "attention_score_loss")
+    levels = zip(student_scores, teacher_scores, strict=True)
+    return torch.stack([_attention_level(*level, attention_mask, reduction) for level in levels]).sum()
+
+
+def _check_levels(student: Sequence[Tensor], teacher: Sequence[Tensor], reduction: str, what: str) -> None:
+    if len(student) != len(teacher) or not student:
         raise ValueError(
-            f"hidden_state_loss: the student has {len(student_hidden)} levels and the teacher {len(teacher_hidden)}; "
-            "give as many of both, at least one."
+            f"{what}: the student has {len(student)} levels and the teacher {len(teacher)}; give as many of both, at "
+            "least one."
         )
     if reduction not in ("mean", "rows"):
         raise ValueError(f'reduction must be "mean" or "rows", not {reduction!r}.')
-    levels = zip(student_hidden, teacher_hidden, strict=True)
-    return torch.stack([_hidden_level(*level, attention_mask, reduction) for level in levels]).sum()
 
 
 @_in_float32
 def _hidden_level(student: Tensor, teacher: Tensor, mask: Tensor | None, reduction: str) -> Tensor:
     _check_same_shape(student, teacher, "hidden_state_loss")
     per_token = (student - teacher).square().mean(dim=-1)
-    weights = torch.ones_like(per_token) if mask is None else mask.to(per_token.dtype)
+    return _masked_mean(per_token, mask, reduction)
+
+
+@_in_float32
+def _attention_level(student: Tensor, teacher: Tensor, mask: Tensor | None, reduction: str) -> Tensor:
+    _check_same_shape(student, teacher, "attention_score_loss")
+    student, teacher = (torch.where(scores <= -100, 0.0, scores) for scores in (student, teacher))
+    per_pair = (student - teacher).square().mean(dim=1).flatten(1)
+    pairs = None if mask is None else (mask[:, :, None] * mask[:, None, :]).flatten(1)
+    return _masked_mean(per_pair, pairs, reduction)
+
+
+def _masked_mean(values: Tensor, mask: Tensor | None, reduction: str) -> Tensor:
+    """Mean of (B, N) where `mask` is 1: over all of them ("mean"), or over each row's first ("rows")."""
+    weights = torch.ones_like(values) if mask is None else mask.to(values.dtype)
     dims = None if reduction == "mean" else -1
-    return ((per_token * weights).sum(dims) / weights.sum(dims)).mean()
+    return ((values * weights).sum(dims) / weights.sum(dims)).mean()

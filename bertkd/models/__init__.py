@@ -7,12 +7,15 @@ from bertkd.models.labels import label_names, label_permutation
 from bertkd.models.layer_drop import LAYER_STRATEGIES, drop_layers, layers_to_keep
 from bertkd.models.pruned import PRUNED_CLASSES
 from bertkd.models.pruning import LayerSizes, layer_sizes, prune, zero_pad
+from bertkd.models.scores import CapturedScores, attention_scores
 
 __all__ = [
     "FAMILIES",
     "LAYER_STRATEGIES",
+    "CapturedScores",
     "Family",
     "LayerSizes",
+    "attention_scores",
     "drop_layers",
     "encoder_layers",
     "family_of",
