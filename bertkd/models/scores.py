@@ -67,10 +67,11 @@ def attention_scores(model: PreTrainedModel, layers: Sequence[int] | None = None
             outputs = model(**inputs)
         captured.scores  # a list of (B, heads, T, T)
 
-    The model runs as it is, with whatever attention it has (sdpa, eager, ...): only queries and keys are kept, by hooks
-    on their projections, and the scores are computed from them when they are asked for. `output_attentions` gives
-    something else, the probabilities after softmax and dropout, and under sdpa nothing at all. Nothing is registered
-    or switched, other threads that run the same model meanwhile are not seen, and after the block no hook is left.
+    The model runs as it is, with whatever attention it has (sdpa, eager, ...): only queries and keys are kept, by
+    hooks on their projections, and the scores are computed from them when they are asked for. `output_attentions`
+    gives something else, the probabilities after softmax and dropout, and under sdpa nothing at all. Nothing is
+    registered or switched, other threads that run the same model meanwhile are not seen, and after the block no hook
+    is left.
 
     Args:
         model: of a family in `bertkd.models.families`, pruned and adaptive ones included. Of a wrapped one (DDP), the
