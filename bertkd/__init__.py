@@ -6,6 +6,7 @@ from bertkd.dynabert import DynaBertKDConfig, DynaBertKDTrainer
 from bertkd.layer_map import LayerMap
 from bertkd.models import drop_layers
 from bertkd.patient_kd import PatientKDConfig, PatientKDTrainer
+from bertkd.tinybert import TinyBertKDConfig, TinyBertKDTrainer
 
 __all__ = [
     "DistillationConfig",
@@ -15,6 +16,8 @@ __all__ = [
     "LayerMap",
     "PatientKDConfig",
     "PatientKDTrainer",
+    "TinyBertKDConfig",
+    "TinyBertKDTrainer",
     "drop_layers",
     "losses",
 ]

@@ -15,7 +15,15 @@ sys.path.insert(0, str(Path(__file__).parent))
 import torch
 from helpers import PAD, SETTINGS, Collator, dataset, tiny_model
 
-from bertkd import DistillationTrainer, DynaBertKDConfig, DynaBertKDTrainer, PatientKDConfig, PatientKDTrainer
+from bertkd import (
+    DistillationTrainer,
+    DynaBertKDConfig,
+    DynaBertKDTrainer,
+    PatientKDConfig,
+    PatientKDTrainer,
+    TinyBertKDConfig,
+    TinyBertKDTrainer,
+)
 
 
 def patient_kd(family: str, hidden: int, shared: dict[str, Any], data: dict[str, Any]) -> DistillationTrainer:
@@ -33,6 +41,13 @@ def dynabert(family: str, hidden: int, shared: dict[str, Any], data: dict[str, A
     return DynaBertKDTrainer(model=models[0], teacher_model=models[1], args=args, **data)
 
 
+def tinybert(family: str, hidden: int, shared: dict[str, Any], data: dict[str, Any]) -> DistillationTrainer:
+    del shared["teacher_cache_dir"]
+    args = TinyBertKDConfig(**shared, learning_rate=0.02, projection="per_level")
+    student = tiny_model(family, layers=2, hidden=hidden, seed=1)
+    return TinyBertKDTrainer(model=student, teacher_model=tiny_model(family, layers=4, seed=2), args=args, **data)
+
+
 def main(method: str, family: str, hidden: int, world_size: int, accumulation: int, output: str) -> None:
     shared = {
         **SETTINGS,
@@ -47,7 +62,9 @@ def main(method: str, family: str, hidden: int, world_size: int, accumulation: i
         "data_collator": Collator(PAD[family]),
     }
     torch.manual_seed(7)
-    trainer = {"patient_kd": patient_kd, "dynabert": dynabert}[method](family, hidden, shared, data)
+    trainer = {"patient_kd": patient_kd, "dynabert": dynabert, "tinybert": tinybert}[method](
+        family, hidden, shared, data
+    )
     if trainer.args.world_size != world_size:
         raise SystemExit(f"{trainer.args.world_size} processes were started, not {world_size}.")
     trainer.train()
@@ -55,7 +72,9 @@ def main(method: str, family: str, hidden: int, world_size: int, accumulation: i
     if trainer.is_world_process_zero():
         weights = [parameter.detach().double().norm().item() for parameter in trainer.model.parameters()]
         logs = [entry for entry in trainer.state.log_history if "loss" in entry]
-        Path(output).write_text(json.dumps({"logs": logs, "weights": weights, "predictions": predictions.tolist()}))
+        # TinyBERT's first stages predict nothing.
+        answers = [] if predictions is None else predictions.tolist()
+        Path(output).write_text(json.dumps({"logs": logs, "weights": weights, "predictions": answers}))
     if world_size > 1:
         # gloo's teardown often aborts a rank after everything succeeded.
         torch.distributed.barrier()

@@ -29,10 +29,10 @@ from bertkd.distillation.teacher_cache import ROW_COLUMN, TeacherCache, fingerpr
 from bertkd.models import label_names, label_permutation
 from bertkd.models.adaptive import refuse_supernet
 
-__all__ = ["DistillationTrainer"]
+__all__ = ["EXTRA_FILE", "DistillationTrainer"]
 
 _EXTRA_MODULES = "distillation_modules"
-_EXTRA_FILE = "distillation_modules.safetensors"
+EXTRA_FILE = "distillation_modules.safetensors"
 
 
 class DistillationTrainer(Trainer):
@@ -179,6 +179,11 @@ class DistillationTrainer(Trainer):
         `distillation_loss` gets None for its outputs; override it for parts whose weight is not alpha."""
         return self.args.alpha > 0
 
+    @property
+    def compares_predictions(self) -> bool:
+        """Whether the loss compares the logits of both models, which then must have the same labels."""
+        return True
+
     # ---- one step ----
 
     def compute_loss(
@@ -194,7 +199,8 @@ class DistillationTrainer(Trainer):
 
         def add_loss(_module: nn.Module, _args: Any, outputs: Any) -> dict[str, Any]:
             parts = self.distillation_loss(outputs, teacher_outputs, inputs)
-            return {"loss": torch.stack(list(parts.values())).sum(), "parts": parts, "logits": outputs.logits.detach()}
+            total, logits = torch.stack(list(parts.values())).sum(), outputs.get("logits")
+            return {"loss": total, "parts": parts, "logits": None if logits is None else logits.detach()}
 
         # The loss is computed inside the wrapped model's forward: there DDP sees every module that takes part and
         # every output that gets a gradient, whichever parts of the student a loss uses.
@@ -204,7 +210,8 @@ class DistillationTrainer(Trainer):
         finally:
             hook.remove()
         share = self._share_of_step(inputs, num_items_in_batch)
-        self._window.add(outputs["parts"], share)
+        if student.training:  # not an evaluation by this loss
+            self._window.add(outputs["parts"], share)
         loss = outputs["loss"] * share
         return (loss, {"loss": loss, "logits": outputs["logits"]}) if return_outputs else loss
 
@@ -391,7 +398,7 @@ class DistillationTrainer(Trainer):
         if not self.args.should_save:
             return
         if extra and is_checkpoint:
-            save_file({name: tensor.contiguous() for name, tensor in extra.items()}, folder / _EXTRA_FILE)
+            save_file({name: tensor.contiguous() for name, tensor in extra.items()}, folder / EXTRA_FILE)
         if not is_checkpoint:
             # A model that leaves is config, weights and tokenizer; pickled training arguments are for resuming.
             (folder / "training_args.bin").unlink(missing_ok=True)
@@ -407,10 +414,10 @@ class DistillationTrainer(Trainer):
     def _load_extra_modules(self, checkpoint: str) -> None:
         if not len(self.extra_modules):
             return
-        path = Path(checkpoint) / _EXTRA_FILE
+        path = Path(checkpoint) / EXTRA_FILE
         if not path.is_file():
             raise ValueError(
-                f"The checkpoint {checkpoint} has no {_EXTRA_FILE}, but this run trains "
+                f"The checkpoint {checkpoint} has no {EXTRA_FILE}, but this run trains "
                 f"{', '.join(self.extra_modules)} along with the student; resume with the settings it was "
                 "written with, or start anew."
             )
@@ -437,8 +444,9 @@ class DistillationTrainer(Trainer):
             return
         student, teacher = self.model.config, self.teacher_model.config
         check_vocabularies(student, teacher)
-        given = self.args.teacher_labels or label_names(teacher)
-        self._label_permutation = label_permutation(label_names(student), given)
+        if self.compares_predictions:
+            given = self.args.teacher_labels or label_names(teacher)
+            self._label_permutation = label_permutation(label_names(student), given)
         # Replicated on every process: an encoder is small, and DDP or FSDP must not touch a frozen model.
         self.teacher_model.to(self.args.device)
         self.teacher_model.eval().requires_grad_(False)

@@ -1,0 +1,6 @@
+"""TinyBERT (Jiao et al., arXiv 1909.10351): a thinner student learns attention, states, embeddings and predictions."""
+
+from bertkd.tinybert.config import TinyBertKDConfig
+from bertkd.tinybert.trainer import TinyBertKDTrainer
+
+__all__ = ["TinyBertKDConfig", "TinyBertKDTrainer"]

@@ -1,0 +1,93 @@
+"""Settings of `TinyBertKDTrainer`."""
+
+from dataclasses import dataclass, field
+
+from bertkd.distillation.config import DistillationConfig
+from bertkd.layer_map import LayerMap
+
+__all__ = ["TinyBertKDConfig"]
+
+STAGES = ("general", "intermediate", "prediction")
+MAPS = ("uniform", "top", "bottom")
+
+
+@dataclass
+class TinyBertKDConfig(DistillationConfig):
+    """`DistillationConfig` with the settings of TinyBERT (Jiao et al., arXiv 1909.10351).
+
+    Stages "general" (on text, before any task) and "intermediate" (on the task's rows):
+
+    `L = attention_weight · ATT + hidden_weight · HID + embedding_weight · EMB`
+
+    ATT is the mean squared error between attention scores before the softmax, HID that between hidden states and EMB
+    that between embedding outputs, the student's states through a learned projection; ATT and HID are sums over the
+    matched layers. No labels and no predictions enter. Stage "prediction":
+
+    `L = (1 - alpha) · CE + alpha · SCE(T)`
+
+    with SCE the cross entropy between the softened predictions, T = 1 and alpha = 1: no labels by default. A
+    regression task fits the teacher's logits.
+
+    | | released code | here |
+    |---|---|---|
+    | SCE | divided by the classes as well | sum over classes, as the paper; `kd_reduction="mean"` as the code |
+    | padding in ATT, HID, EMB | counted | left out; `mask_padding=False` as the code |
+    | projection | one for all levels | the same; `projection="per_level"` as their later checkpoints |
+    | weights | 1, as the paper | 1 |
+
+    Raises:
+        ValueError: a value is out of its range, or a choice is unknown.
+    """
+
+    stage: str = field(default="intermediate", metadata={"help": "general, intermediate or prediction."})
+    strategy: str = field(
+        default="uniform",
+        metadata={"help": "uniform, top, bottom, or an explicit map of levels student:teacher as 0:0,1:3,2:6."},
+    )
+    attention_weight: float = field(default=1.0, metadata={"help": "Weight of the attention scores' loss."})
+    hidden_weight: float = field(default=1.0, metadata={"help": "Weight of the hidden states' loss."})
+    embedding_weight: float = field(default=1.0, metadata={"help": "Weight of the embeddings' loss."})
+    projection: str = field(
+        default="shared",
+        metadata={"help": "shared: one linear map for all levels; per_level: one each; none: where sizes are equal."},
+    )
+    projection_from: str | None = field(
+        default=None,
+        metadata={"help": "Start the projection from that of an earlier stage: a folder or a safetensors file."},
+    )
+    mask_padding: bool = field(
+        default=True,
+        metadata={
+            "help": "Leave padding out of the losses, each row counting alike; False counts it like any token, as the "
+            "authors' code, so that the losses depend on how batches are padded."
+        },
+    )
+    alpha: float = field(
+        default=1.0,
+        metadata={"help": "Stage prediction: weight of the soft term; 1 - alpha weights the labels."},
+    )
+    temperature: float = field(default=1.0, metadata={"help": "Stage prediction: T of both softmaxes."})
+
+    def __post_init__(self) -> None:
+        self._check_choice("stage", STAGES)
+        if self.compares_states:
+            self.alpha = 1.0  # labels do not enter, and need not be there
+        super().__post_init__()
+        self._check_choice("projection", ("shared", "per_level", "none"))
+        weights = (self.attention_weight, self.hidden_weight, self.embedding_weight)
+        if min(weights) < 0 or (self.compares_states and max(weights) == 0):
+            raise ValueError(
+                f"attention_weight, hidden_weight and embedding_weight must not be negative, nor all be 0: {weights}."
+            )
+        if self.compares_states and self.teacher_cache_dir is not None:
+            raise ValueError(
+                f"teacher_cache_dir cannot be used by stage {self.stage}: states and scores of all tokens do not fit "
+                "a cache of one fixed shape per row. It works for stage prediction."
+            )
+        if self.strategy not in MAPS:
+            LayerMap.parse(self.strategy)
+
+    @property
+    def compares_states(self) -> bool:
+        """Whether the stage compares scores and states, and not predictions."""
+        return self.stage != "prediction"
