@@ -1,6 +1,7 @@
 """TinyBERT's trainer: what it computes, that it is the same however it is run, and its projection's life."""
 
 import copy
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,24 @@ import pytest
 import torch
 import torch.nn.functional as F
 from helpers import PAD, Collator, dataset, tiny_model
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import AutoModelForSequenceClassification, BertConfig, BertModel, TrainerCallback
+from transformers import AutoModelForSequenceClassification, BertConfig, BertForPreTraining, BertModel, TrainerCallback
 
 from bertkd import TinyBertKDConfig, TinyBertKDTrainer
-from bertkd.models import attention_scores
+from bertkd.models import FAMILIES, attention_scores, layer_sizes
+from bertkd.tinybert import SHAPES, Shape, load_released, small_student
 
+# What the released config.json holds.
+PLAIN = (
+    "vocab_size",
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "intermediate_size",
+    "max_position_embeddings",
+    "type_vocab_size",
+)
 SETTINGS = helpers.SETTINGS | {"learning_rate": 0.02}
 
 
@@ -304,3 +316,68 @@ def test_a_uniform_map_needs_a_multiple(tmp_path: Path) -> None:
 def test_settings_out_of_range_are_refused(settings: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=message):
         TinyBertKDConfig(output_dir=str(tmp_path), use_cpu=True, **settings)
+
+
+# ---- students ----
+
+
+def test_the_papers_shapes_have_the_papers_parameters() -> None:
+    teacher = BertModel(BertConfig())
+    sizes = {name: sum(p.numel() for p in small_student(teacher, name).parameters()) for name in SHAPES}
+    assert sizes == {"TinyBERT4": 14_350_248, "TinyBERT6": 66_955_008}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_student_of_another_shape_learns_from_its_teacher(family: str, tmp_path: Path) -> None:
+    teacher = tiny_model(family, layers=4)
+    student = small_student(teacher, Shape(2, 8, 20))
+    assert layer_sizes(student) == ((2, 2), (20, 20)) and type(student) is type(teacher)
+    assert student.config.hidden_size == 8 and student.config.num_labels == 3 and teacher.config.hidden_size == 16
+    TinyBertKDTrainer(
+        model=student,
+        teacher_model=teacher,
+        args=TinyBertKDConfig(output_dir=str(tmp_path), **SETTINGS | {"num_train_epochs": 1}),
+        train_dataset=dataset(16),
+        data_collator=Collator(PAD[family]),
+    ).train()
+    assert layer_sizes(small_student(teacher, Shape(2, 9, 20, num_attention_heads=3))).heads == (3, 3)
+    with pytest.raises(ValueError, match="9 cannot be divided into 2 heads"):
+        small_student(teacher, Shape(2, 9, 20))
+    with pytest.raises(ValueError, match="Unknown shape 'TinyBERT5': give one of TinyBERT4, TinyBERT6"):
+        small_student(teacher, "TinyBERT5")
+
+
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("file", ["pytorch_model.bin", "model.safetensors"])
+def test_a_released_checkpoint_is_loaded_with_its_projection(file: str, version: int, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    tiny = BertForPreTraining(tiny_model(layers=2, hidden=8).config)
+    names = ["fit_dense"] if version == 1 else [f"fit_denses.{level}" for level in range(3)]
+    fit = {
+        f"{name}.{part}": torch.rand((16, 8) if part == "weight" else (16,))
+        for name in names
+        for part in ("weight", "bias")
+    }
+    state = {name: tensor.clone() for name, tensor in {**tiny.state_dict(), **fit}.items()}
+    if file.endswith(".bin"):
+        torch.save(state, tmp_path / file)
+    else:
+        save_file(state, tmp_path / file)
+    config = {name: value for name, value in tiny.config.to_dict().items() if name in PLAIN}
+    (tmp_path / "config.json").write_text(json.dumps({**config, "pre_trained": "", "training": ""}))
+    model, projection = load_released(tmp_path, num_labels=3)
+    assert model.config.num_labels == 3
+    for name, tensor in model.bert.state_dict().items():
+        assert torch.equal(tensor, state[f"bert.{name}"])
+    save_file(projection, tmp_path / "projection.safetensors")
+    kind = "shared" if version == 1 else "per_level"
+    start = {"projection": kind, "projection_from": str(tmp_path / "projection.safetensors")}
+    loaded = make_trainer(tmp_path / "run", **start).extra_modules.state_dict()
+    assert torch.equal(
+        loaded["projection.weight" if version == 1 else "projection.2.weight"], fit[f"{names[-1]}.weight"]
+    )
+    (tmp_path / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 3}))
+    with pytest.raises(ValueError, match=r"lacks bert\.encoder\.layer\.2\."):
+        load_released(tmp_path)
+    with pytest.raises(ValueError, match="is no TinyBERT checkpoint"):
+        load_released(tmp_path / "nothing")

@@ -1,0 +1,112 @@
+"""Students of TinyBERT's shapes, and its authors' released checkpoints."""
+
+import copy
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+from transformers import BertConfig, BertForSequenceClassification, PretrainedConfig, PreTrainedModel
+
+from bertkd.models import family_of
+
+__all__ = ["SHAPES", "Shape", "load_released", "small_student"]
+
+Model = TypeVar("Model", bound=PreTrainedModel)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Layers, hidden size, feed-forward neurons and attention heads of a student; None takes the teacher's number."""
+
+    num_hidden_layers: int
+    hidden_size: int
+    intermediate_size: int
+    num_attention_heads: int | None = None
+
+
+# The paper's (its table 1); both have the 12 heads of BERT-base, which scores are compared with one by one.
+SHAPES = {"TinyBERT4": Shape(4, 312, 1200), "TinyBERT6": Shape(6, 768, 3072)}
+
+
+def small_student(teacher: Model, shape: Shape | str) -> Model:
+    """A randomly initialised model of the teacher's class, vocabulary and labels, in another shape.
+
+    Args:
+        teacher: of a family in `bertkd.models.families`.
+        shape: a `Shape`, or one of the paper's: "TinyBERT4", "TinyBERT6".
+
+    Raises:
+        ValueError: an unknown name, a hidden size that the heads do not divide, or an unsupported `model_type`.
+    """
+    if isinstance(shape, str):
+        if shape not in SHAPES:
+            raise ValueError(f"Unknown shape {shape!r}: give one of {', '.join(SHAPES)}, or a Shape.")
+        shape = SHAPES[shape]
+    family, config = family_of(teacher), copy.deepcopy(teacher.config)
+    config.num_hidden_layers = shape.num_hidden_layers
+    config.hidden_size = shape.hidden_size
+    setattr(config, family.neurons_field, shape.intermediate_size)
+    if shape.num_attention_heads is not None:
+        setattr(config, family.heads_field, shape.num_attention_heads)
+    heads = getattr(config, family.heads_field)
+    if shape.hidden_size % heads:
+        raise ValueError(
+            f"A hidden size of {shape.hidden_size} cannot be divided into {heads} heads; give a multiple of {heads}, "
+            "or another number of heads (then leave the attention loss out)."
+        )
+    return type(teacher)(config)
+
+
+def load_released(
+    folder: str | Path, model_class: type[PreTrainedModel] = BertForSequenceClassification, **settings: Any
+) -> tuple[PreTrainedModel, dict[str, Tensor]]:
+    """A checkpoint as TinyBERT's authors released it, from a local folder, and its projection.
+
+    Their config.json names no model type, the weights are a PyTorch file (read without running anything in it), and
+    beside BERT's names there are `fit_dense` (one projection) or `fit_denses.N` (one per level).
+
+    Args:
+        folder: with config.json and model.safetensors or pytorch_model.bin.
+        model_class: a BERT class; its head is new where the checkpoint has none.
+        **settings: of the config, e.g. `num_labels=2`.
+
+    Returns:
+        The model, and the projection's tensors under the names that `TinyBertKDTrainer` gives them
+        ("projection.weight" or "projection.0.weight"); empty without one. Written to a safetensors file, it is an
+        `args.projection_from`.
+
+    Raises:
+        ValueError: files are missing, or the weights do not fit the config.
+    """
+    path = Path(folder)
+    weights = next(
+        (path / name for name in ("model.safetensors", "pytorch_model.bin") if (path / name).is_file()), None
+    )
+    if weights is None or not (path / "config.json").is_file():
+        raise ValueError(f"{path} is no TinyBERT checkpoint: it needs config.json and pytorch_model.bin.")
+    state = load_file(weights) if weights.suffix == ".safetensors" else torch.load(weights, weights_only=True)
+    config = _config(json.loads((path / "config.json").read_text(encoding="utf-8")), settings)
+    model = model_class(config)
+    projection = {_projection_name(name): tensor for name, tensor in state.items() if name.startswith("fit_dense")}
+    report = model.load_state_dict(
+        {name: t for name, t in state.items() if not name.startswith("fit_dense")}, strict=False
+    )
+    head = tuple(f"{part}." for part in family_of(config).head)
+    if missing := [name for name in report.missing_keys if not name.startswith(head)]:
+        raise ValueError(f"{weights} lacks {', '.join(missing[:5])}: it is no BERT of the shape in its config.json.")
+    return model.eval(), {_projection_name(name): tensor for name, tensor in projection.items()}
+
+
+def _config(values: dict[str, Any], settings: dict[str, Any]) -> PretrainedConfig:
+    known = {name: value for name, value in values.items() if name not in ("model_type", "pre_trained", "training")}
+    return BertConfig.from_dict({**known, **settings})
+
+
+def _projection_name(name: str) -> str:
+    """fit_dense.weight -> projection.weight; fit_denses.3.bias -> projection.3.bias."""
+    _, _, rest = name.partition(".")
+    return f"projection.{rest}"
