@@ -83,18 +83,15 @@ def load_released(
         ValueError: files are missing, or the weights do not fit the config.
     """
     path = Path(folder)
-    weights = next(
-        (path / name for name in ("model.safetensors", "pytorch_model.bin") if (path / name).is_file()), None
-    )
+    files = (path / name for name in ("model.safetensors", "pytorch_model.bin"))
+    weights = next((file for file in files if file.is_file()), None)
     if weights is None or not (path / "config.json").is_file():
         raise ValueError(f"{path} is no TinyBERT checkpoint: it needs config.json and pytorch_model.bin.")
     state = load_file(weights) if weights.suffix == ".safetensors" else torch.load(weights, weights_only=True)
     config = _config(json.loads((path / "config.json").read_text(encoding="utf-8")), settings)
     model = model_class(config)
-    projection = {_projection_name(name): tensor for name, tensor in state.items() if name.startswith("fit_dense")}
-    report = model.load_state_dict(
-        {name: t for name, t in state.items() if not name.startswith("fit_dense")}, strict=False
-    )
+    projection = {name: state.pop(name) for name in list(state) if name.startswith("fit_dense")}
+    report = model.load_state_dict(state, strict=False)
     head = tuple(f"{part}." for part in family_of(config).head)
     if missing := [name for name in report.missing_keys if not name.startswith(head)]:
         raise ValueError(f"{weights} lacks {', '.join(missing[:5])}: it is no BERT of the shape in its config.json.")
