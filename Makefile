@@ -36,8 +36,10 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: $(INSTALLED)  ## Distil a small model on the built-in data: table, chart, results file and model folder
 	$(BIN)/python recipes/demo.py $(ARGS)
 
+# One thread for each of a few processes: the models are tiny, and threads that wait for each other take longer.
+test: export OMP_NUM_THREADS := 1
 test: $(INSTALLED)  ## Run all tests
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 $(ARGS)
 
 style: $(INSTALLED)  ## Check style, formatting, the floors of the package and types
 	$(BIN)/ruff check .
