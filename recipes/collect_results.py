@@ -188,10 +188,7 @@ def render_page(sets: Sequence[ResultSet], charts: Sequence[Path], source: str) 
 def _render_sizes(task: str, results: Sequence[RunResult]) -> str:
     """Networks of many sizes on one task: the main metric of every size, and what the sizes cost."""
     chosen = sorted((one for one in results if one.task == task), key=_run_order)
-    costs = [
-        {name: value for name, value in row.items() if name not in map(metric_label, chosen[-1].metrics)}
-        for row in subnetwork_rows(max(chosen, key=lambda one: len(one.subnetworks)))
-    ]
+    costs = subnetwork_rows(max(chosen, key=lambda one: len(one.subnetworks)), with_metrics=False)
     return (
         f"### {task_label(task)}, networks of many sizes ({metric_label(chosen[0].metric)})\n\n"
         f"{markdown_table(size_rows(chosen))}\nLatency is of one row of 128 tokens in float32.\n\n"

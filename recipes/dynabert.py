@@ -78,7 +78,8 @@ def _of_stage(run: Run[DynaBertKDConfig], stage: str) -> Run[DynaBertKDConfig]:
 
 def _train_stage(run: Run[DynaBertKDConfig], stage: str, data: Data) -> RunResult:
     folder, own = Path(run.training.output_dir), _of_stage(run, stage)
-    print(f"\n=== stage {stage} ===", flush=True)
+    if run.training.process_index == 0:
+        print(f"\n=== stage {stage} ===", flush=True)
     teacher, metrics = None, {}
     if stage != "finetune":
         teacher = load_teacher(run, data.task) if stage == "width" else _model_of(folder, "width")

@@ -298,17 +298,15 @@ def describe_subnetwork(
 ) -> RunResult | None:
     """results.json and card of a model that was taken out of a stage's folder; None where that has no results.json.
 
-    What was not measured of this size is taken from the stage's table of sizes, where it stands there.
+    `measured` are fields of the result: value, metrics, speedup. What is not among them stays unknown.
     """
     path = Path(supernet) / "results.json"
     if not path.is_file():
         return None
     parent, parameters = read_result(path), count_parameters(made)
-    known = next((one for one in parent.subnetworks if one.parameters == parameters.total), None)
-    found = {} if known is None else {"value": known.value, "metrics": known.metrics, "speedup": known.speedup}
     result = dataclasses.replace(
         parent,
-        **{"value": math.nan, "metrics": {}, "speedup": None, **found, **measured},
+        **{"value": math.nan, "metrics": {}, "speedup": None, **measured},
         method="dynabert-subnetwork",
         metrics_before={},
         subnetworks=[],

@@ -9,6 +9,7 @@ The folder's logits are compared with the network's before it is kept.
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from arguments import command_line
 from experiment import describe_subnetwork, quiet, run_script
@@ -17,7 +18,15 @@ from transformers import AutoTokenizer, PreTrainedModel
 
 from bertkd.dynabert import make_adaptive, save_subnetwork
 from bertkd.dynabert.extraction import FORMATS
-from bertkd.report import count_parameters, model_size_mb
+from bertkd.report import count_parameters, model_size_mb, read_result
+
+
+def figures_of(supernet: str, width: float, depth: float) -> dict[str, Any]:
+    """What the stage's table of sizes says of this one; nothing where it is not there."""
+    path = Path(supernet) / "results.json"
+    sizes = read_result(path).subnetworks if path.is_file() else []
+    found = next((one for one in sizes if (one.width, one.depth) == (width, depth)), None)
+    return {} if found is None else {"value": found.value, "metrics": found.metrics, "speedup": found.speedup}
 
 
 def main(argv: Sequence[str] | None = None) -> PreTrainedModel:
@@ -38,7 +47,10 @@ def main(argv: Sequence[str] | None = None) -> PreTrainedModel:
     tokenizer = AutoTokenizer.from_pretrained(resolve(arguments.model_name_or_path))
     size = {"width": arguments.width, "depth": arguments.depth, "format": arguments.format}
     made = save_subnetwork(model, arguments.output_dir, **size, tokenizer=tokenizer)
-    describe_subnetwork(arguments.model_name_or_path, Path(arguments.output_dir), made, command_line(argv))
+    known = figures_of(arguments.model_name_or_path, arguments.width, arguments.depth)
+    if arguments.format == "stock":
+        known.pop("speedup", None)  # that of the size without its zeros
+    describe_subnetwork(arguments.model_name_or_path, Path(arguments.output_dir), made, command_line(argv), **known)
     before, after = count_parameters(model).total, count_parameters(made).total
     print(
         f"{type(made).__name__}, {after:,} of {before:,} parameters, {model_size_mb(arguments.output_dir):.1f} MB: "

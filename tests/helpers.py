@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytest
 import torch
 from datasets import Dataset
 from transformers import (
@@ -14,6 +15,8 @@ from transformers import (
     PreTrainedModel,
     RobertaConfig,
     RobertaForSequenceClassification,
+    Trainer,
+    TrainerCallback,
     XLMRobertaConfig,
     XLMRobertaForSequenceClassification,
 )
@@ -94,3 +97,30 @@ class Collator:
                 values = [value + [self.padding[name]] * (longest - len(value)) for value in values]
             batch[name] = torch.tensor(values)
         return batch
+
+
+class StopAt(TrainerCallback):
+    """Interrupts a training after a step."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        control.should_training_stop = state.global_step >= self.step
+
+
+def training_log(trainer: Trainer) -> list[dict[str, float]]:
+    """Loss, its parts and the gradient's norm of each logged step."""
+    logs = [entry for entry in trainer.state.log_history if "loss" in entry]
+    return [{n: value for n, value in entry.items() if "loss" in n or n == "grad_norm"} for entry in logs]
+
+
+def assert_same_run(one: Any, other: Any) -> None:
+    """Two trainings gave the same losses, gradients and weights."""
+    first, second = training_log(one), training_log(other)
+    assert len(first) == len(second) > 0
+    for a, b in zip(first, second, strict=True):
+        assert a == pytest.approx(b, rel=2e-4, abs=1e-6)
+    for ours, theirs in ((one.model, other.model), (one.extra_modules, other.extra_modules)):
+        for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=2e-6)

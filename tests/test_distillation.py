@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import PAD, Collator, dataset, rows, tiny_model
+from helpers import PAD, Collator, StopAt, assert_same_run, dataset, rows, tiny_model, training_log
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, TrainerCallback, TrainingArguments
 
@@ -44,20 +44,6 @@ def make_trainer(
         train_dataset=data if data is not None else dataset(44),
         data_collator=Collator(PAD[family]),
     )
-
-
-def training_log(trainer: DistillationTrainer) -> list[dict[str, float]]:
-    names = ("loss", "grad_norm", "task_loss", "kd_loss", "patience_loss")
-    return [{n: entry[n] for n in names if n in entry} for entry in trainer.state.log_history if "loss" in entry]
-
-
-def assert_same_run(one: DistillationTrainer, other: DistillationTrainer) -> None:
-    first, second = training_log(one), training_log(other)
-    assert len(first) == len(second) > 0
-    for a, b in zip(first, second, strict=True):
-        assert a == pytest.approx(b, rel=2e-4, abs=1e-6)
-    for a, b in zip(one.model.parameters(), other.model.parameters(), strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-4, atol=2e-6)
 
 
 # ---- promise 1: the same loss, however it is run ----
@@ -96,14 +82,6 @@ def test_an_interrupted_and_resumed_run_changes_nothing(family: str, tmp_path: P
     resumed = make_trainer(tmp_path / "run", family, dropout=0.1, optim="adamw_torch")
     resumed.train(resume_from_checkpoint=True)
     assert_same_run(whole, resumed)
-
-
-class StopAt(TrainerCallback):
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def on_step_end(self, args, state, control, **kwargs):
-        control.should_training_stop = state.global_step >= self.step
 
 
 def test_resuming_a_finished_run_takes_no_further_step(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import helpers
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import PAD, Collator, dataset, tiny_model
+from helpers import PAD, Collator, StopAt, assert_same_run, dataset, tiny_model, training_log
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, TrainerCallback
 
@@ -38,21 +38,6 @@ def make_trainer(
         data_collator=Collator(PAD[family]),
         compute_metrics=lambda given: {"mean": float(given.predictions.mean())},
     )
-
-
-def log_of(trainer: DynaBertKDTrainer) -> list[dict[str, float]]:
-    ignored = ("epoch", "step", "learning_rate")
-    logs = [entry for entry in trainer.state.log_history if "loss" in entry]
-    return [{name: value for name, value in entry.items() if name not in ignored} for entry in logs]
-
-
-def assert_same_run(one: DynaBertKDTrainer, other: DynaBertKDTrainer) -> None:
-    first, second = log_of(one), log_of(other)
-    assert len(first) == len(second) > 0
-    for a, b in zip(first, second, strict=True):
-        assert a == pytest.approx(b, rel=2e-4, abs=1e-6)
-    for a, b in zip(one.model.parameters(), other.model.parameters(), strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-4, atol=2e-6)
 
 
 def batch() -> dict[str, Tensor]:
@@ -131,7 +116,7 @@ def test_finetuning_uses_labels_alone(tmp_path: Path) -> None:
 def test_without_distillation_it_is_vanilla_dynabert(tmp_path: Path) -> None:
     trainer = make_trainer(tmp_path, "width", alpha=0.0)
     trainer.train()
-    assert {name for name in log_of(trainer)[0] if "_w" in name} == {f"task_loss_{n}" for n in NAMES["width"]}
+    assert {name for name in training_log(trainer)[0] if "_w" in name} == {f"task_loss_{n}" for n in NAMES["width"]}
 
 
 def test_regression_distils_the_logits(tmp_path: Path) -> None:
@@ -213,15 +198,11 @@ def test_accumulation_changes_nothing(family: str, stage: str, tmp_path: Path) -
 
 @pytest.mark.parametrize("stage", ["width", "depth", "finetune"])
 def test_an_interrupted_and_resumed_stage_changes_nothing(stage: str, tmp_path: Path) -> None:
-    class Stop(TrainerCallback):
-        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            control.should_training_stop = state.global_step == 4
-
     whole = make_trainer(tmp_path / "a", stage)
     whole.train()
     settings = {"save_strategy": "steps", "save_steps": 2}
     cut = make_trainer(tmp_path / "b", stage, **settings)
-    cut.add_callback(Stop())
+    cut.add_callback(StopAt(4))
     cut.train()
     resumed = make_trainer(tmp_path / "b", stage, **settings)
     resumed.train(resume_from_checkpoint=True)

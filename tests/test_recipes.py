@@ -277,8 +277,24 @@ def test_a_sub_network_is_taken_out_by_its_multipliers(
     result, card = read_result(folder / "results.json"), (folder / "README.md").read_text()
     assert result.parameters == sum(parameter.numel() for parameter in model.parameters())
     assert ("trust_remote_code" in card) == (format == "auto") and "sub-network" in card
-    if format == "auto":
-        assert result.value == parent.subnetworks[1].value and result.speedup == parent.subnetworks[1].speedup
+    assert result.value == parent.subnetworks[1].value
+    assert result.speedup == (parent.subnetworks[1].speedup if format == "auto" else None)
+
+
+def test_sizes_of_equally_many_parameters_keep_their_own_figures(adaptive: list[str], tmp_path: Path) -> None:
+    dynabert.main([*adaptive, "--stages", "width", "--output_dir", str(tmp_path)])
+    path = tmp_path / "width" / "results.json"
+    written = json.loads(path.read_text())
+    narrow = written["subnetworks"][1]
+    shallow = {**narrow, "width": 1.0, "depth": 0.5, "value": 0.123, "metrics": {"accuracy": 0.123}}
+    written["subnetworks"].append(shallow)
+    path.write_text(json.dumps(written))
+    for depth, value in (("0.5", 0.123), ("0.25", None)):
+        folder = tmp_path / depth
+        arguments = ["--model_name_or_path", str(tmp_path / "width"), "--depth", depth, "--output_dir", str(folder)]
+        extract_subnetwork.main(arguments)
+        found = read_result(folder / "results.json").value
+        assert found == value if value is not None else np.isnan(found)
 
 
 def test_a_pruned_model_is_trained_on_by_the_recipes(adaptive: list[str], student: list[str], tmp_path: Path) -> None:

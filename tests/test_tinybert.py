@@ -9,10 +9,10 @@ import helpers
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import PAD, Collator, dataset, tiny_model
+from helpers import PAD, Collator, StopAt, assert_same_run, dataset, tiny_model
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import AutoModelForSequenceClassification, BertConfig, BertForPreTraining, BertModel, TrainerCallback
+from transformers import AutoModelForSequenceClassification, BertConfig, BertForPreTraining, BertModel
 
 from bertkd import TinyBertKDConfig, TinyBertKDTrainer
 from bertkd.models import FAMILIES, attention_scores, layer_sizes
@@ -49,23 +49,6 @@ def make_trainer(
         eval_dataset=dataset(21, seed=4, labels=num_labels),
         data_collator=Collator(PAD[family]),
     )
-
-
-def log_of(trainer: TinyBertKDTrainer) -> list[dict[str, float]]:
-    ignored = ("epoch", "step", "learning_rate")
-    logs = [entry for entry in trainer.state.log_history if "loss" in entry]
-    return [{name: value for name, value in entry.items() if name not in ignored} for entry in logs]
-
-
-def assert_same_run(one: TinyBertKDTrainer, other: TinyBertKDTrainer) -> None:
-    first, second = log_of(one), log_of(other)
-    assert len(first) == len(second) > 0
-    for a, b in zip(first, second, strict=True):
-        assert a == pytest.approx(b, rel=2e-4, abs=1e-6)
-    for a, b in zip(one.model.parameters(), other.model.parameters(), strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-4, atol=2e-6)
-    for a, b in zip(one.extra_modules.parameters(), other.extra_modules.parameters(), strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-4, atol=2e-6)
 
 
 def batch(family: str = "bert", labels: int = 3) -> dict[str, Tensor]:
@@ -208,6 +191,12 @@ def test_evaluation_is_the_stages_own_loss_and_is_not_logged_as_training(tmp_pat
     assert evaluated[-1] == pytest.approx(trainer.evaluate()["eval_loss"], rel=1e-5) and evaluated[-1] < evaluated[0]
 
 
+def test_nothing_of_a_step_is_kept_after_it(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path)
+    step(trainer, batch())
+    assert trainer._captured is None
+
+
 # ---- promise 1 ----
 
 
@@ -224,15 +213,11 @@ def test_accumulation_changes_nothing(family: str, stage: str, tmp_path: Path) -
 
 @pytest.mark.parametrize("stage", ["intermediate", "prediction"])
 def test_an_interrupted_and_resumed_stage_changes_nothing(stage: str, tmp_path: Path) -> None:
-    class Stop(TrainerCallback):
-        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            control.should_training_stop = state.global_step == 4
-
     whole = make_trainer(tmp_path / "a", stage)
     whole.train()
     settings = {"save_strategy": "steps", "save_steps": 2}
     cut = make_trainer(tmp_path / "b", stage, **settings)
-    cut.add_callback(Stop())
+    cut.add_callback(StopAt(4))
     cut.train()
     resumed = make_trainer(tmp_path / "b", stage, **settings)
     resumed.train(resume_from_checkpoint=True)

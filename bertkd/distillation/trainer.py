@@ -70,6 +70,8 @@ class DistillationTrainer(Trainer):
     config_class: type[DistillationConfig] = DistillationConfig
     # How a model given by name is loaded.
     auto_model_class: Any = AutoModelForSequenceClassification
+    # Of student logits, teacher logits, temperature and reduction.
+    soft_loss = staticmethod(losses.kd_kl)
     # `compute_loss` weighs each micro-batch by its share of the step's rows. The Trainer's own scaling is wrong for
     # BERT: its head accepts the count of items, but ignores it (transformers#47688).
     loss_is_scaled_for_ga = True
@@ -168,10 +170,10 @@ class DistillationTrainer(Trainer):
         return F.cross_entropy(logits, labels)
 
     def kd_loss(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
-        """The soft term, not yet weighted: `losses.kd_kl`, or `losses.logits_mse` for a regression task."""
+        """The soft term, not yet weighted: `soft_loss`, or `losses.logits_mse` for a regression task."""
         if self._is_regression:
             return losses.logits_mse(student_logits, teacher_logits)
-        return losses.kd_kl(student_logits, teacher_logits, self.args.temperature, self.args.kd_reduction)
+        return self.soft_loss(student_logits, teacher_logits, self.args.temperature, self.args.kd_reduction)
 
     @property
     def needs_teacher(self) -> bool:
@@ -199,7 +201,8 @@ class DistillationTrainer(Trainer):
 
         def add_loss(_module: nn.Module, _args: Any, outputs: Any) -> dict[str, Any]:
             parts = self.distillation_loss(outputs, teacher_outputs, inputs)
-            total, logits = torch.stack(list(parts.values())).sum(), outputs.get("logits")
+            # Text models without a head have no logits.
+            total, logits = torch.stack(list(parts.values())).sum(), getattr(outputs, "logits", None)
             return {"loss": total, "parts": parts, "logits": None if logits is None else logits.detach()}
 
         # The loss is computed inside the wrapped model's forward: there DDP sees every module that takes part and
@@ -522,8 +525,9 @@ class DistillationTrainer(Trainer):
         return bool(config.num_labels == 1 or config.problem_type == "regression")
 
     def _check_kind_of_models(self) -> None:
-        for model in filter(None, (self.model, self.teacher_model)):
-            refuse_supernet(model, type(self).__name__)
+        for model in (self.model, self.teacher_model):
+            if model is not None:
+                refuse_supernet(model, type(self).__name__)
 
     def _check_processes(self) -> None:
         if self.args.n_gpu > 1:

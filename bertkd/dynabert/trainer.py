@@ -48,6 +48,7 @@ class DynaBertKDTrainer(DistillationTrainer):
 
     args: DynaBertKDConfig
     config_class = DynaBertKDConfig
+    soft_loss = staticmethod(losses.soft_cross_entropy)
 
     def __init__(
         self,
@@ -110,12 +111,6 @@ class DynaBertKDTrainer(DistillationTrainer):
             parts["hidden_loss"] = alpha * self.args.lambda2 * hidden_loss
         return {f"{name}_{self._label}": part for name, part in parts.items()}
 
-    def kd_loss(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
-        """The predictions' loss, not yet weighted: `losses.soft_cross_entropy`, or `losses.logits_mse`."""
-        if self._is_regression:
-            return losses.logits_mse(student_logits, teacher_logits)
-        return losses.soft_cross_entropy(student_logits, teacher_logits, self.args.temperature)
-
     def hidden_loss(
         self, student_hidden: tuple[Tensor, ...], teacher_hidden: tuple[Tensor, ...], inputs: dict[str, Tensor]
     ) -> Tensor:
@@ -156,8 +151,8 @@ class DynaBertKDTrainer(DistillationTrainer):
     def _word_gradients_summed(self) -> Iterator[None]:
         """Within, the word embeddings get one gradient for all sub-networks, in the last one's backward pass.
 
-        Every size reads the same words, and their gradient is a table of the whole vocabulary: making it once for each
-        size would cost more than a narrow network's own backward pass.
+        Every size reads the same words, and their gradient is a table of the whole vocabulary, as large for a narrow
+        network as for a wide one.
         """
         student, shared = self._student, list[Tensor]()
 

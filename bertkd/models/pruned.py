@@ -13,34 +13,15 @@ build models from this yet; the classes here do. A folder that they save carries
 from typing import Any
 
 import torch
+import transformers
 from torch import Tensor, nn
 from transformers import (
     BertConfig,
-    BertForMaskedLM,
-    BertForQuestionAnswering,
-    BertForSequenceClassification,
-    BertForTokenClassification,
     DistilBertConfig,
-    DistilBertForMaskedLM,
-    DistilBertForQuestionAnswering,
-    DistilBertForSequenceClassification,
-    DistilBertForTokenClassification,
     ElectraConfig,
-    ElectraForMaskedLM,
-    ElectraForQuestionAnswering,
-    ElectraForSequenceClassification,
-    ElectraForTokenClassification,
     PretrainedConfig,
     RobertaConfig,
-    RobertaForMaskedLM,
-    RobertaForQuestionAnswering,
-    RobertaForSequenceClassification,
-    RobertaForTokenClassification,
     XLMRobertaConfig,
-    XLMRobertaForMaskedLM,
-    XLMRobertaForQuestionAnswering,
-    XLMRobertaForSequenceClassification,
-    XLMRobertaForTokenClassification,
 )
 
 # Relative, because this file and its neighbour travel together with every model that they describe.
@@ -181,56 +162,29 @@ class PrunedDistilBertConfig(DistilBertConfig):
     model_type = f"{PRUNED_PREFIX}distilbert"
 
 
-def _pruned(stock: type, config_class: type[PretrainedConfig], auto_class: str) -> Any:
-    """The pruned class of a stock class; `auto_class` is what opens it."""
+_CONFIGS: dict[str, type[PretrainedConfig]] = {
+    "Bert": PrunedBertConfig,
+    "Roberta": PrunedRobertaConfig,
+    "XLMRoberta": PrunedXLMRobertaConfig,
+    "Electra": PrunedElectraConfig,
+    "DistilBert": PrunedDistilBertConfig,
+}
+_TASKS = ("SequenceClassification", "TokenClassification", "QuestionAnswering", "MaskedLM")
+
+
+def _pruned(family: str, task: str) -> Any:
+    """The pruned class of a family's stock class for a task."""
+    stock, config_class = getattr(transformers, f"{family}For{task}"), _CONFIGS[family]
     config_class.register_for_auto_class()
     made: Any = type(
         f"Pruned{stock.__name__}",
         (PrunedModel, stock),
         {"config_class": config_class, "__module__": __name__, "__doc__": f"A width-pruned {stock.__name__}."},
     )
-    made.register_for_auto_class(auto_class)
+    made.register_for_auto_class(f"AutoModelFor{task}")
     return made
 
 
-_CLASSIFICATION = "AutoModelForSequenceClassification"
-_TOKENS = "AutoModelForTokenClassification"
-_ANSWERS = "AutoModelForQuestionAnswering"
-_MASKED = "AutoModelForMaskedLM"
-
-PrunedBertForSequenceClassification = _pruned(BertForSequenceClassification, PrunedBertConfig, _CLASSIFICATION)
-PrunedBertForTokenClassification = _pruned(BertForTokenClassification, PrunedBertConfig, _TOKENS)
-PrunedBertForQuestionAnswering = _pruned(BertForQuestionAnswering, PrunedBertConfig, _ANSWERS)
-PrunedBertForMaskedLM = _pruned(BertForMaskedLM, PrunedBertConfig, _MASKED)
-
-PrunedRobertaForSequenceClassification = _pruned(
-    RobertaForSequenceClassification, PrunedRobertaConfig, _CLASSIFICATION
-)
-PrunedRobertaForTokenClassification = _pruned(RobertaForTokenClassification, PrunedRobertaConfig, _TOKENS)
-PrunedRobertaForQuestionAnswering = _pruned(RobertaForQuestionAnswering, PrunedRobertaConfig, _ANSWERS)
-PrunedRobertaForMaskedLM = _pruned(RobertaForMaskedLM, PrunedRobertaConfig, _MASKED)
-
-PrunedXLMRobertaForSequenceClassification = _pruned(
-    XLMRobertaForSequenceClassification, PrunedXLMRobertaConfig, _CLASSIFICATION
-)
-PrunedXLMRobertaForTokenClassification = _pruned(XLMRobertaForTokenClassification, PrunedXLMRobertaConfig, _TOKENS)
-PrunedXLMRobertaForQuestionAnswering = _pruned(XLMRobertaForQuestionAnswering, PrunedXLMRobertaConfig, _ANSWERS)
-PrunedXLMRobertaForMaskedLM = _pruned(XLMRobertaForMaskedLM, PrunedXLMRobertaConfig, _MASKED)
-
-PrunedElectraForSequenceClassification = _pruned(
-    ElectraForSequenceClassification, PrunedElectraConfig, _CLASSIFICATION
-)
-PrunedElectraForTokenClassification = _pruned(ElectraForTokenClassification, PrunedElectraConfig, _TOKENS)
-PrunedElectraForQuestionAnswering = _pruned(ElectraForQuestionAnswering, PrunedElectraConfig, _ANSWERS)
-PrunedElectraForMaskedLM = _pruned(ElectraForMaskedLM, PrunedElectraConfig, _MASKED)
-
-PrunedDistilBertForSequenceClassification = _pruned(
-    DistilBertForSequenceClassification, PrunedDistilBertConfig, _CLASSIFICATION
-)
-PrunedDistilBertForTokenClassification = _pruned(DistilBertForTokenClassification, PrunedDistilBertConfig, _TOKENS)
-PrunedDistilBertForQuestionAnswering = _pruned(DistilBertForQuestionAnswering, PrunedDistilBertConfig, _ANSWERS)
-PrunedDistilBertForMaskedLM = _pruned(DistilBertForMaskedLM, PrunedDistilBertConfig, _MASKED)
-
-PRUNED_CLASSES: tuple[Any, ...] = tuple(
-    value for value in globals().values() if isinstance(value, type) and PrunedModel in value.__bases__
-)
+PRUNED_CLASSES: tuple[Any, ...] = tuple(_pruned(family, task) for family in _CONFIGS for task in _TASKS)
+# `trust_remote_code` looks a class up by its name in this file.
+globals().update({made.__name__: made for made in PRUNED_CLASSES})

@@ -9,6 +9,7 @@ from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
 from bertkd import losses
+from bertkd.distillation.projection import linear_projection
 from bertkd.distillation.trainer import DistillationTrainer
 from bertkd.layer_map import LayerMap
 from bertkd.models import family_of
@@ -74,10 +75,9 @@ class PatientKDTrainer(DistillationTrainer):
                 "their states one to one. Set project_hidden=True to learn a linear map between them, or use a "
                 "student of the teacher's hidden size."
             )
-        projection = nn.Linear(student_size, teacher_size)
-        nn.init.normal_(projection.weight, std=self.model.config.initializer_range)
-        nn.init.zeros_(projection.bias)
-        self.extra_modules["projection"] = projection
+        self.extra_modules["projection"] = linear_projection(
+            student_size, teacher_size, self.model.config.initializer_range
+        )
 
     @property
     def needs_teacher(self) -> bool:

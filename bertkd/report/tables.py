@@ -127,9 +127,9 @@ def result_rows(summaries: Sequence[Summary], mark_best: bool = False) -> list[d
     return rows
 
 
-def subnetwork_rows(result: RunResult) -> list[dict[str, str]]:
-    """One row per size of a network of many sizes, metrics in percent."""
-    parts = metric_parts(result)
+def subnetwork_rows(result: RunResult, with_metrics: bool = True) -> list[dict[str, str]]:
+    """One row per size of a network of many sizes: metrics in percent, and what the size costs."""
+    parts = metric_parts(result) if with_metrics else ()
     rows = []
     for one in result.subnetworks:
         row = {"Width": f"{one.width:g}", "Depth": f"{one.depth:g}", "Layers": str(one.layers)}

@@ -11,6 +11,7 @@ from transformers import AutoModel, PreTrainedModel
 from transformers.utils import ModelOutput
 
 from bertkd import losses
+from bertkd.distillation.projection import linear_projection
 from bertkd.distillation.trainer import EXTRA_FILE, DistillationTrainer
 from bertkd.layer_map import LayerMap
 from bertkd.models import CapturedScores, attention_scores, layer_sizes
@@ -51,6 +52,7 @@ class TinyBertKDTrainer(DistillationTrainer):
 
     args: TinyBertKDConfig
     config_class = TinyBertKDConfig
+    soft_loss = staticmethod(losses.soft_cross_entropy)
 
     def __init__(
         self,
@@ -102,10 +104,7 @@ class TinyBertKDTrainer(DistillationTrainer):
             return
 
         def linear() -> nn.Linear:
-            made = nn.Linear(student_size, teacher_size)
-            nn.init.normal_(made.weight, std=self.model.config.initializer_range)
-            nn.init.zeros_(made.bias)
-            return made
+            return linear_projection(student_size, teacher_size, self.model.config.initializer_range)
 
         if self.args.projection == "shared":
             self.extra_modules["projection"] = linear()
@@ -163,7 +162,10 @@ class TinyBertKDTrainer(DistillationTrainer):
             return super().compute_loss(model, inputs, *args, **kwargs)
         student = self.accelerator.unwrap_model(model, keep_torch_compile=False)
         with attention_scores(student, [layer - 1 for layer, _ in self._pairs]) as self._captured:
-            return super().compute_loss(model, inputs, *args, **kwargs)
+            try:
+                return super().compute_loss(model, inputs, *args, **kwargs)
+            finally:
+                self._captured = None  # it holds queries and keys, which would outlive the step
 
     def distillation_loss(
         self, student_outputs: Any, teacher_outputs: Any, inputs: dict[str, Tensor]
@@ -191,12 +193,6 @@ class TinyBertKDTrainer(DistillationTrainer):
                 theirs = [teacher_outputs.hidden_states[level] for _, level in pairs]
                 parts[name] = weight * losses.hidden_state_loss(ours, theirs, **counted)
         return parts
-
-    def kd_loss(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
-        """Stage prediction's soft term: `losses.soft_cross_entropy`, or `losses.logits_mse` for a regression task."""
-        if self._is_regression:
-            return losses.logits_mse(student_logits, teacher_logits)
-        return losses.soft_cross_entropy(student_logits, teacher_logits, self.args.temperature, self.args.kd_reduction)
 
     # ---- evaluation ----
 
