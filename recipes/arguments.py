@@ -17,6 +17,7 @@ from transformers import HfArgumentParser, TrainingArguments
 
 from bertkd import DistillationConfig
 from bertkd.dynabert.importance import REDUCTIONS
+from bertkd.tinybert import SHAPES
 
 Config = TypeVar("Config", bound=DistillationConfig)
 
@@ -41,6 +42,8 @@ RECIPE_DEFAULTS: dict[str, Any] = {
 
 # Neither the outcome nor its description depends on these.
 UNIMPORTANT = {
+    "augment_batch_size",
+    "augment_dir",
     "disable_tqdm",
     "output_dir",
     "per_device_eval_batch_size",
@@ -111,6 +114,28 @@ class DataArguments:
 
 
 @dataclass
+class CorpusArguments:
+    """The text to train on without a task."""
+
+    corpus_files: list[str] | None = field(
+        default=None,
+        metadata={"help": "Text files (a text per line), or parquet, csv, json; folders stand for their files."},
+    )
+    corpus_name: str | None = field(default=None, metadata={"help": "A data set of the hub instead."})
+    corpus_config: str | None = field(default=None, metadata={"help": "Which of its configurations."})
+    corpus_split: str = field(default="train", metadata={"help": "Of a hub data set."})
+    corpus_text_column: str = field(default="text", metadata={"help": "In files that have columns."})
+    corpus_mode: str = field(
+        default="sentence",
+        metadata={"choices": ["sentence", "block"], "help": "Each text by itself, or all in blocks of equal length."},
+    )
+    corpus_streaming: bool = field(default=False, metadata={"help": "Read it while training; give --max_steps."})
+    max_corpus_rows: int | None = field(default=None, metadata={"help": "Use only the first texts."})
+    eval_rows: int = field(default=500, metadata={"help": "Rows that are held out, and evaluated on."})
+    max_seq_length: int = field(default=128, metadata={"help": "Of a row, in tokens; longer texts make several."})
+
+
+@dataclass
 class RecipeArguments:
     """What a recipe does around the training."""
 
@@ -131,11 +156,52 @@ class ImportanceArguments(RecipeArguments):
 
 
 @dataclass
+class StudentArguments(RecipeArguments):
+    """The shape of a student that starts at random; what is not given is the teacher's."""
+
+    student_shape: str | None = field(
+        default=None,
+        metadata={"choices": [*SHAPES], "help": "A shape of the paper, instead of the next four."},
+    )
+    num_hidden_layers: int | None = field(default=None, metadata={"help": "Layers."})
+    hidden_size: int | None = field(default=None, metadata={"help": "A multiple of the number of heads."})
+    intermediate_size: int | None = field(default=None, metadata={"help": "Feed-forward neurons of a layer."})
+    num_attention_heads: int | None = field(
+        default=None, metadata={"help": "Another number than the teacher's goes with --attention_weight 0."}
+    )
+
+
+@dataclass
+class AugmentationArguments:
+    """How the training rows are augmented."""
+
+    augment_model: str | None = field(
+        default=None, metadata={"help": "A masked language model, e.g. bert-base-uncased or one of train_mlm.py."}
+    )
+    augment_copies: int | None = field(
+        default=None, metadata={"help": "N, variants per text; default: the released code's for the task, else 20."}
+    )
+    augment_probability: float = field(default=0.4, metadata={"help": "p, of replacing a word."})
+    augment_candidates: int = field(default=15, metadata={"help": "K, words to choose from."})
+    augment_conditional: bool = field(
+        default=True, metadata={"help": "Show the model the whole sentence too, as the released code; no: the paper."}
+    )
+    augment_vectors: str | None = field(
+        default=None, metadata={"help": "GloVe text file, for words of several pieces; default: the model's own."}
+    )
+    augment_seed: int = field(default=42, metadata={"help": "All seeds of a training share one augmented set."})
+    augment_batch_size: int | None = field(default=None, metadata={"help": "Masked sentences per forward pass."})
+    augment_dir: str | None = field(
+        default=None, metadata={"help": "Where finished parts are kept; default: in the output folder."}
+    )
+
+
+@dataclass
 class Run(Generic[Config]):
     """All arguments of one training: one seed, one folder."""
 
     model: ModelArguments
-    data: DataArguments
+    data: Any
     recipe: RecipeArguments
     training: Config
     command: str
@@ -167,6 +233,7 @@ def parse(
     argv: Sequence[str] | None = None,
     defaults: dict[str, Any] | None = None,
     recipe_class: type[RecipeArguments] = RecipeArguments,
+    data_class: type = DataArguments,
 ) -> list[Run[Config]]:
     """The runs that a command line asks for: one per seed.
 
@@ -175,13 +242,14 @@ def parse(
         argv: the command line; default: that of this process.
         defaults: a recipe's own defaults, on top of `RECIPE_DEFAULTS`.
         recipe_class: with a recipe's own options.
+        data_class: what it reads: `DataArguments`, a task, or `CorpusArguments`.
 
     Raises:
         SystemExit: an option or a key of the file is unknown, or a value has the wrong type.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     parser = HfArgumentParser(
-        [ModelArguments, DataArguments, recipe_class, config_class],  # type: ignore[arg-type]
+        [ModelArguments, data_class, recipe_class, config_class],  # type: ignore[arg-type]
         allow_abbrev=False,
         # The options are some 150: an error would be lost behind them.
         usage="%(prog)s [--config FILE] [--OPTION VALUE ...]; --help lists the options",
@@ -205,13 +273,18 @@ def _run(
     model, data, recipe, training, _ = parser.parse_args_into_dataclasses([*argv, "--seed", seed])
     if training.resume_from_checkpoint is not None:
         parser.error("--resume_from_checkpoint is not used: a recipe that is started again goes on by itself.")
+    if isinstance(data, DataArguments):
+        _check_files(parser, data)
+    if several:
+        training.output_dir = str(Path(training.output_dir) / f"seed-{seed}")
+    return Run(model, data, recipe, training, command, defaults)
+
+
+def _check_files(parser: HfArgumentParser, data: DataArguments) -> None:
     if data.train_file is None and (data.validation_file is not None or data.test_file is not None):
         parser.error("--validation_file and --test_file go with --train_file.")
     if data.train_file is not None and data.task_name is not None:
         parser.error("give either --task_name or --train_file, not both.")
-    if several:
-        training.output_dir = str(Path(training.output_dir) / f"seed-{seed}")
-    return Run(model, data, recipe, training, command, defaults)
 
 
 def _split_off(argv: list[str]) -> tuple[str | None, list[str], list[str]]:
@@ -261,6 +334,12 @@ def command_line(argv: Sequence[str] | None) -> str:
     path = Path(sys.argv[0])
     script = f"recipes/{path.name}" if path.parent.name == "recipes" else path.name
     return shlex.join(["python", script, *(sys.argv[1:] if argv is None else argv)])
+
+
+def check_stages(given: Sequence[str], stages: Sequence[str]) -> None:
+    """Raises ValueError unless some of the stages are given, in their order."""
+    if not given or [stage for stage in stages if stage in given] != list(given):
+        raise ValueError(f"--stages are some of {', '.join(stages)}, in this order, not {' '.join(given)}.")
 
 
 def with_changes(config: Config, **changes: Any) -> Config:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from arguments import ImportanceArguments, Run, with_changes
+from arguments import ImportanceArguments, Run, check_stages, with_changes
 from experiment import (
     check_teacher,
     evaluate,
@@ -54,8 +54,7 @@ class DynaBertArguments(ImportanceArguments):
     rewire: bool = field(default=True, metadata={"help": "Put the most important heads and neurons first."})
 
     def __post_init__(self) -> None:
-        if not self.stages or [stage for stage in STAGES if stage in self.stages] != self.stages:
-            raise ValueError(f"--stages are some of {', '.join(STAGES)}, in this order, not {' '.join(self.stages)}.")
+        check_stages(self.stages, STAGES)
 
 
 def dynabert(run: Run[DynaBertKDConfig]) -> RunResult:

@@ -46,6 +46,9 @@ from bertkd.report import (
     write_text,
 )
 
+# What a finished run leaves: the first with a task's metric, the second without.
+RECORDS = ("results.json", "training.json")
+
 
 def quiet() -> None:
     """Leave progress bars and the recipes' own lines; `transformers` reports each weight that it loads."""
@@ -143,7 +146,7 @@ def train_and_report(
     A network of many sizes is evaluated at full size, and by `measure_sizes` at the others.
     """
     folder = Path(run.training.output_dir)
-    _check_same_settings(run, folder)
+    check_same_settings(run, folder)
     before = evaluate(student, run, data)
     training = run.training
     if training.metric_for_best_model == TASK_METRIC:
@@ -174,11 +177,11 @@ def _best_metric(task: Task) -> str:
     return f"eval_{task.metric}"
 
 
-def _check_same_settings(run: Run, folder: Path) -> None:
+def check_same_settings(run: Run, folder: Path) -> None:
     """A folder belongs to one set of settings: going on with others would mix two runs."""
     settings = {**run.settings(), "seed": run.training.seed, "world_size": run.training.world_size}
     path = folder / "settings.json"
-    has_work = last_checkpoint(folder) is not None or (folder / "results.json").is_file()
+    has_work = last_checkpoint(folder) is not None or any((folder / name).is_file() for name in RECORDS)
     if path.is_file() and has_work:
         earlier = json.loads(path.read_text())
         changed = sorted(key for key in settings.keys() | earlier.keys() if settings.get(key) != earlier.get(key))
@@ -196,7 +199,7 @@ def finished_result(run: Run) -> RunResult | None:
     path = Path(run.training.output_dir) / "results.json"
     if not path.is_file():
         return None
-    _check_same_settings(run, path.parent)
+    check_same_settings(run, path.parent)
     return read_result(path)
 
 
@@ -243,10 +246,15 @@ def _write_run(
     if is_main:
         write_model_card(folder, result, teacher=run.model.teacher_model_name_or_path or "")
         write_json(folder / "results.json", result.to_json())
-        if not run.recipe.keep_checkpoints:
-            for checkpoint in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
-                shutil.rmtree(checkpoint)
+        remove_checkpoints(run)
     return result
+
+
+def remove_checkpoints(run: Run) -> None:
+    """Delete a finished run's checkpoints, unless they are wanted."""
+    if not run.recipe.keep_checkpoints:
+        for checkpoint in Path(run.training.output_dir).glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
+            shutil.rmtree(checkpoint)
 
 
 def _measured_speedup(run: Run, task: Task) -> float | None:
@@ -353,19 +361,23 @@ def _main(metrics: dict[str, float], metric: str) -> float:
 def run_seeds(
     argv: Sequence[str] | None,
     config_class: type[Config],
-    train_one: Callable[[Run[Config]], RunResult],
+    train_one: Callable[[Run[Config]], RunResult | None],
     defaults: dict[str, Any] | None = None,
     recipe_class: type[RecipeArguments] = RecipeArguments,
     summarise: Callable[[Run, Sequence[RunResult]], None] | None = print_summary,
 ) -> list[RunResult]:
-    """The main of every recipe: one training per seed, or the result that an earlier start left."""
+    """The main of every recipe on a task: one training per seed, or the result that an earlier start left.
+
+    `train_one` may end without a result, where only a part of a training was asked for.
+    """
     quiet()
     runs = parse(config_class, argv, defaults, recipe_class)
     results = []
     for run in runs:
-        results.append(finished_result(run) or train_one(run))
+        result = finished_result(run) or train_one(run)
+        results += [] if result is None else [result]
         gc.collect()  # a finished run's models, before the next one loads its own
-    if summarise is not None:
+    if summarise is not None and results:
         summarise(runs[-1], results)
     return results
 

@@ -1,18 +1,21 @@
 """A run's data, teacher and student."""
 
+import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from arguments import Run
+from arguments import CorpusArguments, DataArguments, Run, StudentArguments
 from datasets import Dataset, DatasetDict
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, set_seed
 
 from bertkd import drop_layers
-from bertkd.data import GLUE_TASKS, Task, load_files, load_glue, tokenize
-from bertkd.models import family_of, label_names, label_permutation, layers_to_keep
+from bertkd.data import GLUE_TASKS, Task, hold_out, load_corpus, load_files, load_glue, tokenize, tokenize_corpus
+from bertkd.models import family_of, label_names, label_permutation, layer_sizes, layers_to_keep
 from bertkd.models.families import PRUNED_PREFIX
 from bertkd.models.minilm import minilm_path
+from bertkd.tinybert import SHAPES, Shape, small_student
 
 
 @dataclass
@@ -28,18 +31,14 @@ class Data:
         return {name: self.splits[name] for name in self.task.validation_splits}
 
 
-def load_data(run: Run) -> Data:
-    """The task of a run, tokenised.
+def read_task(run: Run) -> tuple[DatasetDict, Task]:
+    """The rows of a run's task, as they are.
 
     Raises:
         ValueError: neither a task nor a file is named, or the data is malformed.
     """
-    arguments, tokenizer = run.data, AutoTokenizer.from_pretrained(resolve(_tokenizer_name(run)))
+    arguments: DataArguments = run.data
     if arguments.train_file is not None:
-        if arguments.validation_file is None:
-            raise ValueError(
-                "Give a labelled file to choose the best epoch by, and to evaluate on: --validation_file."
-            )
         datasets, task = load_files(
             arguments.train_file,
             arguments.validation_file,
@@ -59,7 +58,22 @@ def load_data(run: Run) -> Data:
         limit = limits.get(name, arguments.max_eval_samples)
         if limit is not None:
             datasets[name] = datasets[name].select(range(min(limit, len(datasets[name]))))
-    return Data(task, tokenize(datasets, task, tokenizer, arguments.max_seq_length), tokenizer)
+    return datasets, task
+
+
+def load_data(run: Run, more_rows: Callable[[Dataset, Task], Dataset] | None = None) -> Data:
+    """The task of a run, tokenised; its training rows first pass through `more_rows`, where that is given.
+
+    Raises:
+        ValueError: as `read_task`; also a file to train on without one to evaluate on.
+    """
+    if run.data.train_file is not None and run.data.validation_file is None:
+        raise ValueError("Give a labelled file to choose the best epoch by, and to evaluate on: --validation_file.")
+    datasets, task = read_task(run)
+    tokenizer = AutoTokenizer.from_pretrained(resolve(_tokenizer_name(run)))
+    if more_rows is not None:
+        datasets["train"] = more_rows(datasets["train"], task)
+    return Data(task, tokenize(datasets, task, tokenizer, run.data.max_seq_length), tokenizer)
 
 
 def _tokenizer_name(run: Run) -> str:
@@ -94,7 +108,7 @@ def load_model(name: str, task: Task | None = None) -> PreTrainedModel:
     Raises:
         ValueError: weights other than the head's do not fit the checkpoint's own config.
     """
-    labels = {} if task is None else _label_config(task)
+    labels = {} if task is None else label_config(task)
     config = AutoConfig.from_pretrained(resolve(name))
     given = label_names(config)
     # A pruned model refuses mismatched sizes to be ignored, for which only another number of labels is a reason.
@@ -123,7 +137,8 @@ def _reorder_head(model: PreTrainedModel, given: list[str], task: Task) -> None:
         head.weight.data, head.bias.data = head.weight.data[order], head.bias.data[order]
 
 
-def _label_config(task: Task) -> dict[str, Any]:
+def label_config(task: Task) -> dict[str, Any]:
+    """A config's settings for a task's labels."""
     if task.is_regression:
         return {"num_labels": 1, "problem_type": "regression"}
     names = dict(enumerate(task.labels))
@@ -178,10 +193,60 @@ def make_student(run: Run, task: Task, teacher: PreTrainedModel | None = None) -
     return drop_layers(start, layers_to_keep(arguments.student_layers, depth, count))
 
 
+def shape_of(arguments: StudentArguments, teacher: PreTrainedModel) -> Shape:
+    """The shape that the arguments ask for; what they leave open is the teacher's.
+
+    Raises:
+        ValueError: a name and numbers.
+    """
+    given = {field.name: getattr(arguments, field.name) for field in dataclasses.fields(Shape)}
+    numbers = {name: number for name, number in given.items() if number is not None}
+    if arguments.student_shape is not None:
+        if numbers:
+            raise ValueError(f"Give either --student_shape or {', '.join(f'--{name}' for name in numbers)}, not both.")
+        return SHAPES[arguments.student_shape]
+    sizes, config = layer_sizes(teacher), teacher.config
+    own = Shape(config.num_hidden_layers, config.hidden_size, max(sizes.neurons))
+    return dataclasses.replace(own, **numbers)
+
+
+def make_small_student(run: Run, teacher: PreTrainedModel, task: Task | None = None) -> PreTrainedModel:
+    """A student of the run's shape that starts at random."""
+    set_seed(run.training.seed)
+    student = small_student(teacher, shape_of(run.recipe, teacher))
+    for name, value in ({} if task is None else label_config(task)).items():
+        setattr(student.config, name, value)
+    return student
+
+
+def load_corpus_rows(run: Run, tokenizer: Any) -> tuple[Any, Any]:
+    """The tokenised corpus of a run: rows to train on, and those held out.
+
+    Raises:
+        ValueError: no corpus is named, it has no text, or it is streamed without a number of steps.
+    """
+    arguments: CorpusArguments = run.data
+    if arguments.corpus_files is None and arguments.corpus_name is None:
+        raise ValueError("Give a corpus with --corpus_files (text or parquet), or --corpus_name for one of the hub.")
+    if arguments.corpus_streaming and run.training.max_steps <= 0:
+        raise ValueError("A streamed corpus has no known length: say how long to train with --max_steps.")
+    corpus = load_corpus(
+        arguments.corpus_files,
+        hub_name=arguments.corpus_name,
+        hub_config=arguments.corpus_config,
+        split=arguments.corpus_split,
+        text_key=arguments.corpus_text_column,
+        max_rows=arguments.max_corpus_rows,
+        streaming=arguments.corpus_streaming,
+    )
+    rows = tokenize_corpus(corpus, tokenizer, arguments.max_seq_length, arguments.corpus_mode)
+    return hold_out(rows, arguments.eval_rows, run.training.seed)
+
+
 def _with_labels(teacher: PreTrainedModel, task: Task) -> PreTrainedModel:
     """A copy of the teacher, to be trained, whose logits stand in the task's order."""
     student = drop_layers(teacher, range(teacher.config.num_hidden_layers)).requires_grad_(True)
     _reorder_head(student, label_names(teacher.config), task)
-    for name, value in _label_config(task).items():
+    for name, value in label_config(task).items():
         setattr(student.config, name, value)
     return student

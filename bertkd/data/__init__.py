@@ -1,8 +1,19 @@
-"""Data to fine-tune and distil on: GLUE from the hub or from its tsv files, and the user's own files."""
+"""Data to fine-tune and distil on: GLUE from the hub or from its tsv files, the user's own files, and plain text."""
 
+from bertkd.data.corpus import hold_out, load_corpus, tokenize_corpus
 from bertkd.data.files import load_files
 from bertkd.data.glue import GLUE_TASKS, Task, load_glue
 from bertkd.data.submission import write_submission
 from bertkd.data.tokenization import tokenize
 
-__all__ = ["GLUE_TASKS", "Task", "load_files", "load_glue", "tokenize", "write_submission"]
+__all__ = [
+    "GLUE_TASKS",
+    "Task",
+    "hold_out",
+    "load_corpus",
+    "load_files",
+    "load_glue",
+    "tokenize",
+    "tokenize_corpus",
+    "write_submission",
+]

@@ -35,8 +35,8 @@ def check_label_order(dataset: Any, student: PretrainedConfig) -> None:
 
 
 def check_labels_present(dataset: Any, alpha: float) -> None:
-    """Raises ValueError when the loss uses labels and a `datasets` data set has none."""
-    if alpha < 1 and isinstance(dataset, datasets.Dataset) and _label_feature(dataset) is None:
+    """Raises ValueError for a `datasets` data set without labels; `alpha` is what makes the loss use them."""
+    if isinstance(dataset, datasets.Dataset) and _label_feature(dataset) is None:
         raise ValueError(
             f"The training set has no label column (it has {', '.join(dataset.column_names)}) but alpha is {alpha}; "
             "give labelled rows, or set alpha=1 to learn from the teacher alone."

@@ -182,6 +182,11 @@ class DistillationTrainer(Trainer):
         return self.args.alpha > 0
 
     @property
+    def needs_labels(self) -> bool:
+        """Whether the training rows must have labels; override it where the collator makes them."""
+        return self.args.alpha < 1
+
+    @property
     def compares_predictions(self) -> bool:
         """Whether the loss compares the logits of both models, which then must have the same labels."""
         return True
@@ -345,7 +350,8 @@ class DistillationTrainer(Trainer):
         `resume_from_checkpoint=True` goes on from the newest whole checkpoint (a killed run may leave a torn one),
         or from the start when there is none. A run that had finished is loaded and not trained further.
         """
-        check_labels_present(self.train_dataset, self.args.alpha)
+        if self.needs_labels:
+            check_labels_present(self.train_dataset, self.args.alpha)
         self._window = LossWindow()
         if resume_from_checkpoint is True:
             resume_from_checkpoint = last_checkpoint(str(self.args.output_dir))

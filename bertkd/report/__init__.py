@@ -2,10 +2,11 @@
 
 from bertkd.report.charts import Bar, ChartPoint, accuracy_chart, bars_chart, curves_chart, is_chart_of
 from bertkd.report.efficiency import Latency, Parameters, count_flops, count_parameters, measure_latency, model_size_mb
-from bertkd.report.model_card import write_model_card
+from bertkd.report.model_card import write_model_card, write_stage_card
 from bertkd.report.results import (
     RunResult,
     Spread,
+    StageResult,
     SubnetworkResult,
     Summary,
     atomic_path,
@@ -35,6 +36,7 @@ __all__ = [
     "Parameters",
     "RunResult",
     "Spread",
+    "StageResult",
     "SubnetworkResult",
     "Summary",
     "accuracy_chart",
@@ -61,5 +63,6 @@ __all__ = [
     "verdict",
     "write_json",
     "write_model_card",
+    "write_stage_card",
     "write_text",
 ]

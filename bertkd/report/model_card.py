@@ -11,10 +11,10 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from bertkd.report.results import RunResult, write_text
+from bertkd.report.results import RunResult, StageResult, write_text
 from bertkd.report.tables import markdown_table, method_label, metric_label, subnetwork_rows, task_label
 
-__all__ = ["write_model_card"]
+__all__ = ["write_model_card", "write_stage_card"]
 
 # Rows of the official validation splits. A card names GLUE only for these: own data may be in a task's format.
 GLUE_VALIDATION_ROWS = {
@@ -91,6 +91,42 @@ The command:
 Versions: {versions}. Commit of bertkd: `{commit}`.
 """
 
+STAGE_CARD = """---
+{front_matter}
+---
+
+# {title}
+
+A {layers}-layer encoder with {parameters:,} parameters, made with bertkd{origin}; method: {method}. It is to be
+trained on a task: {untrained} not trained yet.
+
+The loss on held-out rows went from {before:.4g} to {after:.4g}. Rows: {rows}.
+
+## Use
+
+```python
+from transformers import {auto_class}, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained(path)
+model = {auto_class}.from_pretrained(path)
+```
+
+`path` is this folder, or its name on the hub.
+
+## Training
+
+Training took {minutes:.1f} minutes with seed {seed} on {hardware}. Finished: {finished}.
+
+{settings}
+The command:
+
+```bash
+{command}
+```
+
+Versions: {versions}. Commit of bertkd: `{commit}`.
+"""
+
 
 STOCK_LOADING = "An ordinary `transformers` checkpoint that needs no other package."
 PRUNED_LOADING = (
@@ -111,7 +147,7 @@ def write_model_card(folder: str | Path, result: RunResult, teacher: str, reposi
     """
     path = Path(folder) / "README.md"
     name = Path(folder).resolve().name
-    hardware, is_pruned = result.hardware, _is_pruned(Path(folder))
+    is_pruned = _is_pruned(Path(folder))
     write_text(
         path,
         CARD.format(
@@ -132,18 +168,62 @@ def write_model_card(folder: str | Path, result: RunResult, teacher: str, reposi
             loading=PRUNED_LOADING if is_pruned else STOCK_LOADING,
             imports="import bertkd  # makes the class known\n" if is_pruned else "",
             reference=f"Method: {result.paper}\n\n" if result.paper else "",
-            minutes=result.seconds / 60,
-            seed=result.seed,
-            hardware=", ".join(hardware.get("gpu") or [])
-            or f"{hardware.get('cpu')} ({hardware.get('threads')} threads)",
-            finished=result.finished,
-            settings=_settings(result.settings),
-            command=result.command,
-            versions=", ".join(f"{package} {version}" for package, version in result.versions.items()),
-            commit=result.commit,
+            **_circumstances(result),
         ),
     )
     return path
+
+
+def write_stage_card(folder: str | Path, result: StageResult, teacher: str, auto_class: str, untrained: str) -> Path:
+    """As `write_model_card`, of a model that has no task yet.
+
+    Args:
+        folder, result, teacher: as there.
+        auto_class: what opens it, such as "AutoModel".
+        untrained: what a task has to train first, such as "the pooler is".
+    """
+    path, name = Path(folder) / "README.md", Path(folder).resolve().name
+    data = ModelCardData(
+        library_name="transformers",
+        tags=["bertkd", "model-compression", result.method],
+        base_model=teacher if _on_hub(teacher) else None,
+        model_name=name,
+    )
+    shown = teacher if _on_hub(teacher) else Path(teacher).name
+    write_text(
+        path,
+        STAGE_CARD.format(
+            front_matter=data.to_yaml().strip(),
+            title=name,
+            layers=result.layers,
+            parameters=result.parameters,
+            origin=f" from `{shown}`" if shown else "",
+            method=method_label(result.method),
+            untrained=untrained,
+            before=result.loss_before,
+            after=result.loss,
+            rows=", ".join(f"{split} {count or 'streamed'}" for split, count in result.rows.items()),
+            auto_class=auto_class,
+            **_circumstances(result),
+        ),
+    )
+    return path
+
+
+def _circumstances(result: RunResult | StageResult) -> dict[str, Any]:
+    """How the model was made."""
+    hardware = result.hardware
+    return {
+        "minutes": result.seconds / 60,
+        "seed": result.seed,
+        "hardware": ", ".join(hardware.get("gpu") or [])
+        or f"{hardware.get('cpu')} ({hardware.get('threads')} threads)",
+        "finished": result.finished,
+        "settings": _settings(result.settings),
+        "command": result.command,
+        "versions": ", ".join(f"{package} {version}" for package, version in result.versions.items()),
+        "commit": result.commit,
+    }
 
 
 def _is_pruned(folder: Path) -> bool:

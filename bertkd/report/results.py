@@ -21,6 +21,7 @@ __all__ = [
     "METHOD_ORDER",
     "RunResult",
     "Spread",
+    "StageResult",
     "SubnetworkResult",
     "Summary",
     "atomic_path",
@@ -46,6 +47,7 @@ METHOD_ORDER = (
     "dynabert-width",
     "dynabert-depth",
     "dynabert-finetune",
+    "tinybert",
 )
 PACKAGES = ("bertkd", "torch", "transformers", "datasets", "evaluate", "accelerate")
 
@@ -124,6 +126,42 @@ class SubnetworkResult:
     flops: int
     latency_ms: float
     speedup: float
+
+
+@dataclass
+class StageResult:
+    """A training without a task's metric, as it lies in `training.json`: a language model, or an early stage.
+
+    Attributes:
+        method: such as "tinybert-general" or "mlm".
+        loss_before, loss: of the stage itself, on the evaluation rows.
+        rows: number of rows to train and to evaluate on; None where they are streamed.
+        parameters, layers, seed, settings, command, versions, commit, hardware, seconds, finished: as in `RunResult`.
+    """
+
+    method: str
+    loss_before: float
+    loss: float
+    rows: dict[str, int | None]
+    parameters: int
+    layers: int
+    seed: int
+    settings: dict[str, Any]
+    command: str
+    versions: dict[str, str]
+    commit: str
+    hardware: dict[str, Any]
+    seconds: float
+    finished: str
+
+    @classmethod
+    def read(cls, path: str | Path) -> StageResult:
+        """The file's result.
+
+        Raises:
+            ValueError: it is none.
+        """
+        return _from_json(cls, json.loads(Path(path).read_text(encoding="utf-8")))
 
 
 @dataclass

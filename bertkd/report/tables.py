@@ -50,6 +50,14 @@ METHODS = {
     "dynabert-width-nokd": "DynaBERT, stage width, without distillation",
     "dynabert-depth-nokd": "DynaBERT, stage depth, without distillation",
     "dynabert-finetune-nokd": "DynaBERT, fine-tuned, without distillation",
+    "mlm": "masked language modelling",
+    "tinybert": "TinyBERT",
+    "tinybert-general": "TinyBERT, general distillation",
+    "tinybert-intermediate": "TinyBERT, intermediate layers",
+    "tinybert-nogd": "TinyBERT w/o general distillation",
+    "tinybert-noda": "TinyBERT w/o augmentation",
+    "tinybert-noattn": "TinyBERT w/o attention",
+    "tinybert-nohidn": "TinyBERT w/o hidden states",
 }
 METRICS = {
     "combined_score": "combined",

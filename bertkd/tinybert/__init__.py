@@ -1,7 +1,19 @@
 """TinyBERT (Jiao et al., arXiv 1909.10351): a thinner student learns attention, states, embeddings and predictions."""
 
+from bertkd.tinybert.augmentation import NUM_COPIES, augment
 from bertkd.tinybert.config import TinyBertKDConfig
 from bertkd.tinybert.student import SHAPES, Shape, load_released, small_student
 from bertkd.tinybert.trainer import TinyBertKDTrainer
+from bertkd.tinybert.word_vectors import WordVectors
 
-__all__ = ["SHAPES", "Shape", "TinyBertKDConfig", "TinyBertKDTrainer", "load_released", "small_student"]
+__all__ = [
+    "NUM_COPIES",
+    "SHAPES",
+    "Shape",
+    "TinyBertKDConfig",
+    "TinyBertKDTrainer",
+    "WordVectors",
+    "augment",
+    "load_released",
+    "small_student",
+]

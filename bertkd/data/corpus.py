@@ -1,0 +1,167 @@
+"""Plain text to train on without any task: local files or the hub, tokenised once or as it streams."""
+
+import glob
+import itertools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import datasets
+from datasets import Dataset, IterableDataset
+from datasets.exceptions import DatasetGenerationError
+from huggingface_hub.errors import HfHubHTTPError
+from transformers import PreTrainedTokenizerBase
+
+__all__ = ["hold_out", "load_corpus", "tokenize_corpus"]
+
+Corpus = TypeVar("Corpus", Dataset, IterableDataset)
+
+MODES = ("sentence", "block")
+# What is not among these is read as text, one line after the other.
+_READERS = {".parquet": "parquet", ".json": "json", ".jsonl": "json", ".csv": "csv"}
+
+
+def load_corpus(
+    files: Sequence[str | Path] | str | Path | None = None,
+    *,
+    hub_name: str | None = None,
+    hub_config: str | None = None,
+    split: str = "train",
+    text_key: str = "text",
+    max_rows: int | None = None,
+    streaming: bool = False,
+) -> Any:
+    """Texts in the one column "text": a `datasets.Dataset`, or with `streaming` an `IterableDataset`.
+
+    A data set lies on disk and is mapped into memory, so a corpus may be larger than memory; one that should not even
+    be copied to disk is streamed.
+
+    Args:
+        files: parquet, csv, json or jsonl files with a text column, and text files (any other extension, gzip too),
+            each line of which is a text. Folders stand for the files in them.
+        hub_name, hub_config: a data set of the hub instead, e.g. "wikitext" and "wikitext-103-raw-v1".
+        split: of the hub's data set.
+        text_key: the text's column in files that have columns.
+        max_rows: only the first rows.
+        streaming: read while training.
+
+    Raises:
+        ConnectionError: the hub cannot be reached.
+        FileNotFoundError: a file is missing, or a folder is empty.
+        ValueError: neither or both of `files` and `hub_name`, an unreadable file, or a missing text column.
+    """
+    if (files is None) == (hub_name is None):
+        raise ValueError("Give a corpus: either text or parquet files, or the name of a data set on the hub.")
+    if hub_name is not None:
+        corpus = _text_column(_load_hub(hub_name, hub_config, split, streaming), text_key, hub_name)
+    else:
+        paths = _files([files] if isinstance(files, str | Path) else list(files or ()))
+        corpus = _load_files(paths, text_key, streaming)
+    if max_rows is None:
+        return corpus
+    return corpus.take(max_rows) if streaming else corpus.select(range(min(max_rows, len(corpus))))
+
+
+def _files(given: Sequence[str | Path]) -> list[Path]:
+    paths: list[Path] = []
+    for path in map(Path, given):
+        found = sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
+        if not found or not found[0].is_file():
+            raise FileNotFoundError(f"The corpus {path} does not exist, or is a folder without files.")
+        paths += found
+    return paths
+
+
+def _load_files(paths: Sequence[Path], text_key: str, streaming: bool) -> Any:
+    loaded = []
+    for reader, group in itertools.groupby(paths, key=lambda path: _READERS.get(path.suffix.lower(), "text")):
+        names = [glob.escape(str(path.resolve())) for path in group]
+        try:
+            part = datasets.load_dataset(reader, data_files=names, split="train", streaming=streaming)
+        except (DatasetGenerationError, ValueError) as error:
+            reason = " ".join(str(error.__cause__ or error).split())
+            raise ValueError(f"The corpus {', '.join(names)} cannot be read as {reader}: {reason}") from None
+        loaded.append(_text_column(part, "text" if reader == "text" else text_key, ", ".join(names)))
+    return datasets.concatenate_datasets(loaded) if len(loaded) > 1 else loaded[0]
+
+
+def _load_hub(name: str, config: str | None, split: str, streaming: bool) -> Any:
+    try:
+        return datasets.load_dataset(name, config, split=split, streaming=streaming)
+    except (ConnectionError, FileNotFoundError, TimeoutError, HfHubHTTPError) as error:
+        raise ConnectionError(
+            f"The corpus {name} cannot be loaded from the Hugging Face hub ({type(error).__name__}): give text or "
+            "parquet files instead."
+        ) from None
+
+
+def _text_column(corpus: Corpus, text_key: str, source: str) -> Corpus:
+    columns = corpus.column_names or list(next(iter(corpus), {}))
+    if text_key not in columns:
+        raise ValueError(
+            f"The corpus {source} has no column {text_key!r}, only {', '.join(columns) or 'nothing'}: name the text's."
+        )
+    texts = corpus.select_columns([text_key])
+    return texts if text_key == "text" else texts.rename_column(text_key, "text")
+
+
+def tokenize_corpus(
+    corpus: Corpus, tokenizer: PreTrainedTokenizerBase, max_seq_length: int = 128, mode: str = "sentence"
+) -> Corpus:
+    """Token ids without padding, with the special tokens of one text.
+
+    Nothing is cut off: what is longer than `max_seq_length` goes on in the next row. `datasets` caches the result on
+    disk, so the same corpus is tokenised once; a streamed one is tokenised as it is read.
+
+    Args:
+        corpus: with the column "text", as `load_corpus` returns it.
+        tokenizer: of the student and its teacher.
+        max_seq_length: tokens of a row, special ones included.
+        mode: "sentence": each text is a row. "block": texts follow one another, some hundred at a time, and are cut
+            into rows of `max_seq_length`; nearly no padding is then needed.
+
+    Raises:
+        ValueError: an unknown mode, no room beside the special tokens, or no text that is not blank.
+    """
+    if mode not in MODES:
+        raise ValueError(f"mode must be one of {', '.join(MODES)}, not {mode!r}.")
+    length = min(max_seq_length, tokenizer.model_max_length)
+    if length <= tokenizer.num_special_tokens_to_add():
+        raise ValueError(f"max_seq_length={max_seq_length} leaves no room for text beside the special tokens.")
+    options: dict[str, Any] = {} if isinstance(corpus, IterableDataset) else {"desc": "Tokenising the corpus"}
+    rows = corpus.map(
+        _pieces,
+        batched=True,
+        fn_kwargs={"tokenizer": tokenizer, "length": length, "mode": mode},
+        remove_columns=["text"],
+        **options,
+    )
+    if next(iter(rows), None) is None:
+        raise ValueError("The corpus has no usable line: all of its texts are blank.")
+    return rows
+
+
+def _pieces(
+    batch: Mapping[str, list[str | None]], tokenizer: PreTrainedTokenizerBase, length: int, mode: str
+) -> dict[str, list[Any]]:
+    texts = [text for text in batch["text"] if text is not None and text.strip()]
+    if not texts:
+        return {name: [] for name in tokenizer.model_input_names}
+    if mode == "block":
+        texts = [" ".join(text.strip() for text in texts)]
+    encoded = tokenizer(texts, truncation=True, max_length=length, return_overflowing_tokens=True)
+    return {name: encoded[name] for name in tokenizer.model_input_names}
+
+
+def hold_out(corpus: Corpus, rows: int, seed: int) -> tuple[Corpus, Corpus]:
+    """Rows to train on, and as many others as asked for to evaluate on: drawn at random, or the first of a stream.
+
+    Raises:
+        ValueError: the corpus has no more rows than that.
+    """
+    if isinstance(corpus, IterableDataset):
+        return corpus.skip(rows), corpus.take(rows)
+    if len(corpus) <= rows:
+        raise ValueError(f"The corpus has {len(corpus)} rows, of which {rows} cannot be held out for evaluation.")
+    parts = corpus.train_test_split(test_size=rows, seed=seed)
+    return parts["train"], parts["test"]

@@ -1,0 +1,91 @@
+"""Augment a task's training rows as TinyBERT does: words replaced by those that fit their place.
+
+    python recipes/augment.py --task_name mrpc --glue_dir GLUE --augment_model bert-base-uncased \
+        --augment_vectors glove.42B.300d.txt --output_dir outputs/mrpc-augmented
+
+Leaves train.parquet: the task's columns and original_row, the number of the row that a variant was made of. Killed and
+started again, it goes on. recipes/tinybert.py does the same by itself.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from arguments import AugmentationArguments, RecipeArguments, Run, parse
+from datasets import Dataset
+from experiment import quiet, run_script
+from loading import read_task, resolve
+from transformers import AutoModelForMaskedLM, AutoTokenizer
+
+from bertkd import DistillationConfig
+from bertkd.data import Task
+from bertkd.report import atomic_path
+from bertkd.tinybert import NUM_COPIES, WordVectors, augment
+
+
+@dataclass
+class AugmentRecipeArguments(AugmentationArguments, RecipeArguments):
+    """The augmentation's own."""
+
+
+def augmented(run: Run, rows: Dataset, task: Task) -> Dataset:
+    """The rows and their variants, as the run's arguments say.
+
+    Raises:
+        ValueError: no masked language model is named, or it cannot predict words.
+    """
+    arguments: AugmentationArguments = run.recipe
+    if arguments.augment_model is None:
+        raise ValueError(
+            "Augmentation needs a masked language model: --augment_model, e.g. bert-base-uncased, or a folder of "
+            "train_mlm.py."
+        )
+    name, training = resolve(arguments.augment_model), run.training
+    vectors = None if arguments.augment_vectors is None else WordVectors.read(arguments.augment_vectors)
+    # One process finds the words, the others read them.
+    with training.main_process_first(local=False, desc="augmentation"):
+        model = _masked_lm(name).to(training.device)
+        with torch.autocast(training.device.type, torch.bfloat16, enabled=training.bf16):
+            return augment(
+                rows,
+                task.text_keys,
+                model,
+                AutoTokenizer.from_pretrained(name),
+                vectors,
+                probability=arguments.augment_probability,
+                num_candidates=arguments.augment_candidates,
+                num_copies=arguments.augment_copies or NUM_COPIES.get(task.name, 20),
+                conditional=arguments.augment_conditional,
+                seed=arguments.augment_seed,
+                batch_size=arguments.augment_batch_size,
+                folder=arguments.augment_dir or Path(training.output_dir) / "augmented",
+                progress=training.process_index == 0 and not training.disable_tqdm,
+            )
+
+
+def _masked_lm(name: str) -> torch.nn.Module:
+    model, report = AutoModelForMaskedLM.from_pretrained(name, dtype=torch.float32, output_loading_info=True)
+    if report["missing_keys"]:
+        raise ValueError(
+            f"{name} has no head for masked words ({', '.join(sorted(report['missing_keys'])[:3])} are missing), and "
+            "an untrained one would give random words: train one with recipes/train_mlm.py."
+        )
+    return model.eval()
+
+
+def main(argv: Sequence[str] | None = None) -> Path:
+    quiet()
+    (run,) = parse(DistillationConfig, argv, recipe_class=AugmentRecipeArguments)
+    datasets, task = read_task(run)
+    rows = augmented(run, datasets["train"], task)
+    path = Path(run.training.output_dir) / "train.parquet"
+    if run.training.process_index == 0:
+        with atomic_path(path) as partial:
+            rows.to_parquet(str(partial))
+        print(f"{len(datasets['train']):,} rows became {len(rows):,}: {path}")
+    return path
+
+
+if __name__ == "__main__":
+    run_script(main)

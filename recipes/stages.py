@@ -1,0 +1,95 @@
+"""Trainings that no task measures yet: language models, and TinyBERT's first stages. Their own loss is reported."""
+
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from arguments import TASK_METRIC, Config, CorpusArguments, RecipeArguments, Run, parse, with_changes
+from experiment import check_same_settings, quiet, remove_checkpoints, save_model
+
+from bertkd import DistillationTrainer
+from bertkd.report import StageResult, count_parameters, environment, write_json, write_stage_card
+
+RECORD = "training.json"
+# The Trainer's for such a training: the last model is kept, as there is no metric to choose by.
+DEFAULTS = {"load_best_model_at_end": False, "metric_for_best_model": "loss"}
+
+
+def run_stage(
+    argv: Sequence[str] | None,
+    config_class: type[Config],
+    train_one: Callable[[Run[Config]], StageResult],
+    defaults: dict[str, Any],
+    recipe_class: type[RecipeArguments],
+) -> list[StageResult]:
+    """The main of a recipe on a corpus: one training per seed, or what an earlier start left of it."""
+    quiet()
+    runs = parse(config_class, argv, {**DEFAULTS, **defaults}, recipe_class, CorpusArguments)
+    return [finished_stage(run) or train_one(run) for run in runs]
+
+
+def finished_stage(run: Run) -> StageResult | None:
+    """The result of a training that an earlier start of the same command finished."""
+    path = Path(run.training.output_dir) / RECORD
+    if not path.is_file():
+        return None
+    check_same_settings(run, path.parent)
+    return StageResult.read(path)
+
+
+def train_stage(
+    run: Run,
+    method: str,
+    make_trainer: Callable[[Any], DistillationTrainer],
+    auto_class: str,
+    untrained: str,
+) -> StageResult:
+    """Train (or go on with) one stage and leave its folder: model, tokenizer, card and training.json.
+
+    Args:
+        run: where and how.
+        method: its name in the record.
+        make_trainer: of a config, with data sets to train and to evaluate on.
+        auto_class, untrained: for the card.
+    """
+    folder = Path(run.training.output_dir)
+    check_same_settings(run, folder)
+    changes = {"metric_for_best_model": "loss"} if run.training.metric_for_best_model == TASK_METRIC else {}
+    trainer = make_trainer(with_changes(run.training, **changes))
+    before = trainer.evaluate()["eval_loss"]
+    started = time.perf_counter()
+    trainer.train(resume_from_checkpoint=True)
+    seconds = time.perf_counter() - started
+    after = trainer.evaluate()["eval_loss"]
+    save_model(trainer, folder)
+    model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False, keep_torch_compile=False)
+    result = StageResult(
+        method=method,
+        loss_before=before,
+        loss=after,
+        rows={"train": _length(trainer.train_dataset), "validation": _length(trainer.eval_dataset)},
+        parameters=count_parameters(model).total,
+        layers=model.config.num_hidden_layers,
+        seed=run.training.seed,
+        settings=run.settings(),
+        command=run.command,
+        **environment(),
+        seconds=round(seconds, 1),
+        finished=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    if run.training.process_index == 0:
+        if hasattr(trainer, "save_projection"):
+            trainer.save_projection(folder)
+        teacher = run.model.teacher_model_name_or_path or run.model.model_name_or_path or ""
+        write_stage_card(folder, result, teacher, auto_class, untrained)
+        write_json(folder / RECORD, result)
+        remove_checkpoints(run)
+        print(f"{method}: loss {before:.4g} before, {after:.4g} after training. Model and {RECORD}: {folder}")
+    trainer.accelerator.wait_for_everyone()
+    return result
+
+
+def _length(dataset: Any) -> int | None:
+    return len(dataset) if hasattr(dataset, "__len__") else None

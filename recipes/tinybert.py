@@ -1,0 +1,158 @@
+"""TinyBERT's task distillation: augment the training rows, then attention and states, then predictions.
+
+    python recipes/tinybert.py --config recipes/configs/tinybert/mrpc.yaml --glue_dir GLUE \
+        --teacher_model_name_or_path outputs/teacher --model_name_or_path outputs/general \
+        --augment_model bert-base-uncased --output_dir outputs/tinybert
+
+The student starts from recipes/tinybert_general.py (--model_name_or_path), or at random in a shape (--student_shape,
+or --num_hidden_layers and --hidden_size), or from the teacher's layers (--init_from teacher), which the paper does not
+do. What is done is not done again: a killed run goes on when it is started once more.
+"""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from arguments import AugmentationArguments, Run, StudentArguments, check_stages, with_changes
+from augment import augmented
+from experiment import check_teacher, evaluate, run_script, run_seeds, train_and_report
+from loading import Data, label_config, load_data, load_model, load_teacher, make_small_student, make_student
+from safetensors.torch import save_file
+from stages import finished_stage, train_stage
+from transformers import PreTrainedModel, set_seed
+from transformers.trainer_utils import SchedulerType
+
+from bertkd import TinyBertKDConfig, TinyBertKDTrainer
+from bertkd.data import Task
+from bertkd.distillation.trainer import EXTRA_FILE
+from bertkd.report import RunResult
+from bertkd.tinybert import load_released
+
+STAGES = ("intermediate", "prediction")
+
+
+@dataclass
+class TinyBertArguments(AugmentationArguments, StudentArguments):
+    """What the recipe does around its two stages. The Trainer's own options are those of stage prediction."""
+
+    stages: list[str] = field(
+        default_factory=lambda: list(STAGES), metadata={"help": f"Which to run, of {', '.join(STAGES)}."}
+    )
+    augment: bool = field(default=True, metadata={"help": "Train on augmented rows."})
+    augment_prediction: bool = field(
+        default=True, metadata={"help": "Stage prediction too; the paper finds the original rows better for STS-B."}
+    )
+    intermediate_num_train_epochs: float = field(default=20.0, metadata={"help": "Of stage intermediate."})
+    intermediate_learning_rate: float = field(
+        default=5e-5, metadata={"help": "Of stage intermediate; it stays constant, as in the released code."}
+    )
+
+    def __post_init__(self) -> None:
+        check_stages(self.stages, STAGES)
+
+
+def tinybert(run: Run[TinyBertKDConfig]) -> RunResult | None:
+    """Run the stages that are not done yet; None where stage prediction is left out."""
+    original = load_data(run)
+    teacher = load_teacher(run, original.task)
+    metrics = evaluate(teacher, run, original)
+    check_teacher(metrics, original, run.model.ignore_weak_teacher)
+    rows = load_data(run, partial(augmented, run)) if run.recipe.augment else original
+    first = of_intermediate(run)
+    if "intermediate" in run.recipe.stages and finished_stage(first) is None:
+        train_intermediate(first, rows, teacher)
+    if "prediction" not in run.recipe.stages:
+        return None
+    if finished_stage(first) is None:
+        raise ValueError(
+            f"Stage intermediate is not done in {first.training.output_dir}: run it first, with --stages intermediate "
+            "or without."
+        )
+    rows = rows if run.recipe.augment_prediction else original
+    student = load_model(first.training.output_dir, original.task)
+    return train_and_report(run, rows, method_of(run), TinyBertKDTrainer, student, teacher, metrics)
+
+
+def of_intermediate(run: Run[TinyBertKDConfig]) -> Run[TinyBertKDConfig]:
+    """The run of stage intermediate, in a folder of its own."""
+    training = with_changes(
+        run.training,
+        stage="intermediate",
+        output_dir=str(Path(run.training.output_dir) / "intermediate"),
+        alpha=1.0,
+        learning_rate=run.recipe.intermediate_learning_rate,
+        num_train_epochs=run.recipe.intermediate_num_train_epochs,
+        lr_scheduler_type=SchedulerType.CONSTANT,
+        warmup_steps=0.0,
+        teacher_cache_dir=None,
+        # Its loss goes on falling, and the metric is at chance: the last model is kept, as in the released code.
+        load_best_model_at_end=False,
+    )
+    return dataclasses.replace(run, training=training)
+
+
+def train_intermediate(run: Run[TinyBertKDConfig], data: Data, teacher: PreTrainedModel) -> None:
+    """Train the student's layers, whose projection stays beside it."""
+    student, projection = start_of_student(run, data.task, teacher)
+
+    def make_trainer(config: TinyBertKDConfig) -> TinyBertKDTrainer:
+        own = config.projection_from or projection
+        return TinyBertKDTrainer(
+            model=student,
+            teacher_model=teacher,
+            args=with_changes(config, projection_from=own),
+            train_dataset=data.splits["train"],
+            eval_dataset=data.splits[data.task.validation_splits[0]],
+            processing_class=data.tokenizer,
+        )
+
+    train_stage(
+        run, "tinybert-intermediate", make_trainer, "AutoModelForSequenceClassification", "pooler and head are"
+    )
+
+
+def start_of_student(run: Run, task: Task, teacher: PreTrainedModel) -> tuple[PreTrainedModel, str | None]:
+    """The student before stage intermediate, and the folder of the projection that comes with it."""
+    name = run.model.model_name_or_path
+    if name is None and run.model.init_from != "teacher":
+        return make_small_student(run, teacher, task), None
+    if name is not None and is_released(Path(name)):
+        set_seed(run.training.seed)  # the new head's weights
+        student, projection = load_released(name, **label_config(task))
+        folder = Path(run.training.output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file(projection, folder / EXTRA_FILE)
+        return student, str(folder) if projection else None
+    has_projection = name is not None and (Path(name) / EXTRA_FILE).is_file()
+    return make_student(run, task, teacher), name if has_projection else None
+
+
+def is_released(folder: Path) -> bool:
+    """Whether a folder is a checkpoint as TinyBERT's authors released it, without a model type."""
+    path = folder / "config.json"
+    return path.is_file() and "model_type" not in json.loads(path.read_text(encoding="utf-8"))
+
+
+def method_of(run: Run[TinyBertKDConfig]) -> str:
+    """The method's name, after what the paper's ablation leaves out."""
+    model, recipe, training = run.model, run.recipe, run.training
+    left_out = {
+        "nogd": model.model_name_or_path is None,
+        "noda": not recipe.augment,
+        "noattn": training.attention_weight == 0,
+        "nohidn": training.hidden_weight == 0,
+    }
+    return "-".join(["tinybert", *(name for name, is_out in left_out.items() if is_out)])
+
+
+def main(argv: Sequence[str] | None = None) -> list[RunResult]:
+    # Of stage prediction, as the released code's example.
+    defaults = {"stage": "prediction", "alpha": 1.0, "learning_rate": 3e-5, "num_train_epochs": 3}
+    return run_seeds(argv, TinyBertKDConfig, tinybert, defaults, TinyBertArguments)
+
+
+if __name__ == "__main__":
+    run_script(main)
