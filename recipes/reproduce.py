@@ -1,4 +1,4 @@
-"""Run everything behind docs/results.md: MiniLM as teacher, three-layer students four ways, DynaBERT; three seeds.
+"""Run everything behind docs/results.md: MiniLM as teacher, three-layer students four ways, DynaBERT, TinyBERT.
 
     python recipes/reproduce.py --glue_dir ../shared/data/glue [--tasks stsb rte] [--methods kd pkd-skip] [--grid stsb]
 
@@ -20,6 +20,8 @@ import yaml
 ROOT = Path(__file__).parents[1]
 WORK = Path("outputs/results")
 RESULTS = Path("docs/results/minilm")
+TEXT = "text"  # in the place of a task
+MINILM = ["--model_name_or_path", "minilm"]
 SEEDS = {"sst2": ("42",)}
 ALL_SEEDS = ("42", "43", "44")
 # MiniLM wants a higher learning rate than BERT-base. The students' rate was chosen on the fine-tuned one (STS-B, one
@@ -37,13 +39,35 @@ STUDENT_DEFAULT = {"learning_rate": "2e-4", "num_train_epochs": "5"}
 # One seed of DynaBERT, and of SST-2 the first 20,000 rows: it runs four to twelve networks on each batch.
 DYNABERT = {"learning_rate": "1e-4", "num_train_epochs": "3"}
 DYNABERT_LIMITS = {"sst2": {"max_train_samples": "20000"}}
-ABLATIONS = {"dynabert": [], "dynabert-unwired": ["--no_rewire"], "dynabert-nokd": ["--alpha", "0"]}
+DYNABERTS = {"dynabert": [], "dynabert-unwired": ["--no_rewire"], "dynabert-nokd": ["--alpha", "0"]}
+# Of the text: all of WikiText-2's, then reviews.
+MLM = {"max_corpus_rows": "10000", "learning_rate": "5e-4", "num_train_epochs": "2"}
+GENERAL = {"max_corpus_rows": "30000", "learning_rate": "1e-3", "num_train_epochs": "1"}
+# One seed of TinyBERT: a student of half the width and depth. Few copies and epochs where the paper has 20 to 30 of
+# each, hence higher learning rates; of SST-2 the first 20,000 rows.
+TINYBERT_SHAPE = {"num_hidden_layers": "3", "hidden_size": "192", "intermediate_size": "768"}
+TINYBERT = {
+    "intermediate_num_train_epochs": "5",
+    "intermediate_learning_rate": "5e-4",
+    "num_train_epochs": "3",
+    "learning_rate": "2e-4",
+    "augment_copies": "2",
+}
+TINYBERT_LIMITS = {"sst2": {"max_train_samples": "20000", "augment_copies": "1"}}
+GENERAL_START = ["--model_name_or_path", str(WORK / TEXT / "general")]
+TINYBERTS = {
+    "tinybert": GENERAL_START,
+    "tinybert-nogd": [],
+    "tinybert-noda": [*GENERAL_START, "--no_augment"],
+    "tinybert-noattn": [*GENERAL_START, "--attention_weight", "0"],
+    "tinybert-nohidn": [*GENERAL_START, "--hidden_weight", "0"],
+}
 # What the Patient-KD paper searches.
 GRID = {"alpha": ("0.2", "0.5", "0.7"), "temperature": ("5", "10", "20"), "beta": ("10", "100", "500", "1000")}
 STAGES = ("width", "depth", "finetune")
-METHODS = ("finetuned", "kd", "pkd-skip", "pkd-last", *ABLATIONS)
+METHODS = ("finetuned", "kd", "pkd-skip", "pkd-last", *DYNABERTS, *TINYBERTS)
 # RTE's teacher is too weak for twelve sizes to tell anything; the ablations run where the conclusion is.
-SKIPPED = {("rte", method) for method in ABLATIONS}
+SKIPPED = {("rte", method) for method in DYNABERTS}
 SKIPPED |= {(task, f"dynabert-{what}") for task in ("mrpc", "sst2") for what in ("unwired", "nokd")}
 
 
@@ -65,7 +89,10 @@ class Step:
         """Pairs (what the recipe writes, what is committed)."""
         for seed in self.seeds:
             source = self.folder if len(self.seeds) == 1 else self.folder / f"seed-{seed}"
-            if self.method not in ABLATIONS:
+            if self.task == TEXT:
+                yield source / "training.json", self.results / self.task / f"{self.method}.training.json"
+                continue
+            if self.method not in DYNABERTS:
                 yield source / "results.json", self.results / self.task / f"{self.method}-seed{seed}.json"
                 continue
             for stage in STAGES:
@@ -74,26 +101,40 @@ class Step:
 
     @property
     def is_done(self) -> bool:
-        has_model = self.method != "teacher" or (self.folder / "model.safetensors").is_file()
+        is_start = self.method == "teacher" or self.task == TEXT
+        has_model = not is_start or (self.folder / "model.safetensors").is_file()
         return has_model and all((ROOT / target).is_file() for _, target in self.files())
 
 
 def steps(tasks: Sequence[str], methods: Sequence[str], glue_dir: str, precision: str) -> Iterator[Step]:
-    """The teacher of each task first, then its students."""
+    """What TinyBERT learns from text first; then each task's teacher and its students."""
+    if set(methods) & set(TINYBERTS):
+        yield from text_steps(glue_dir, precision)
     for task in tasks:
-        data = ["--glue_dir", glue_dir, *shlex.split(precision), "--model_name_or_path", "minilm"]
-        teacher = ["recipes/finetune_teacher.py", "--task_name", task, *data, *_options(TEACHER[task])]
+        data = ["--glue_dir", glue_dir, *shlex.split(precision)]
+        teacher = ["recipes/finetune_teacher.py", "--task_name", task, *data, *MINILM, *_options(TEACHER[task])]
         yield _step(task, "teacher", ("42",), teacher)
         for method in methods:
             if (task, method) in SKIPPED:
                 continue
-            seeds = ("42",) if method in ABLATIONS else SEEDS.get(task, ALL_SEEDS)
+            seeds = ("42",) if method in {**DYNABERTS, **TINYBERTS} else SEEDS.get(task, ALL_SEEDS)
             yield _step(task, method, seeds, _student_command(task, method, data))
+
+
+def text_steps(glue_dir: str, precision: str) -> Iterator[Step]:
+    """A head for masked words on MiniLM, and the general student; both on the text beside the GLUE files."""
+    data = Path(glue_dir).parent
+    files = ["--corpus_files", str(data / "wikitext-2"), str(data / "imdb" / "unsupervised.parquet")]
+    common = [*files, *shlex.split(precision)]
+    mlm = ["recipes/train_mlm.py", *MINILM, *common, *_options(MLM)]
+    yield _step(TEXT, "mlm", ("42",), mlm)
+    teacher = ["--teacher_model_name_or_path", "minilm", *_options(TINYBERT_SHAPE)]
+    yield _step(TEXT, "general", ("42",), ["recipes/tinybert_general.py", *teacher, *common, *_options(GENERAL)])
 
 
 def grid_steps(task: str, glue_dir: str, precision: str) -> Iterator[Step]:
     """PKD-skip with one seed, alpha, T and beta varied one at a time around the task's setting."""
-    data = ["--glue_dir", glue_dir, *shlex.split(precision), "--model_name_or_path", "minilm"]
+    data = ["--glue_dir", glue_dir, *shlex.split(precision)]
     settings = yaml.safe_load((ROOT / f"recipes/configs/patient_kd/{task}.yaml").read_text())
     tried = set()
     for name, values in GRID.items():
@@ -107,10 +148,14 @@ def grid_steps(task: str, glue_dir: str, precision: str) -> Iterator[Step]:
 
 def _student_command(task: str, method: str, data: list[str]) -> list[str]:
     teacher = ["--teacher_model_name_or_path", str(WORK / task / "teacher")]
-    if method in ABLATIONS:
-        config = ["recipes/dynabert.py", "--config", f"recipes/configs/dynabert/{task}.yaml", *teacher, *data]
-        return [*config, *_options(DYNABERT | DYNABERT_LIMITS.get(task, {})), *ABLATIONS[method]]
-    budget = [*data, "--num_student_layers", "3", *_options(STUDENT.get(task, STUDENT_DEFAULT))]
+    if method in DYNABERTS:
+        config = ["recipes/dynabert.py", "--config", f"recipes/configs/dynabert/{task}.yaml", *teacher, *data, *MINILM]
+        return [*config, *_options(DYNABERT | DYNABERT_LIMITS.get(task, {})), *DYNABERTS[method]]
+    if method in TINYBERTS:
+        config = ["recipes/tinybert.py", "--task_name", task, *teacher, *data, *_options(TINYBERT_SHAPE)]
+        augmentation = ["--augment_model", str(WORK / TEXT / "mlm"), "--augment_dir", str(WORK / task / "augmented")]
+        return [*config, *augmentation, *_options(TINYBERT | TINYBERT_LIMITS.get(task, {})), *TINYBERTS[method]]
+    budget = [*data, *MINILM, "--num_student_layers", "3", *_options(STUDENT.get(task, STUDENT_DEFAULT))]
     if method == "finetuned":
         return ["recipes/finetune_teacher.py", "--task_name", task, *budget]
     teacher += ["--teacher_cache_dir", str(WORK / task / "cache")]

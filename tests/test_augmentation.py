@@ -24,7 +24,7 @@ from transformers import (
 
 from bertkd.tinybert import NUM_COPIES, WordVectors, augment
 from bertkd.tinybert import augmentation as module
-from bertkd.tinybert.augmentation import ROW, _Candidates
+from bertkd.tinybert.augmentation import ROW, CandidateFinder
 from bertkd.tinybert.stop_words import STOP_WORDS
 from bertkd.tinybert.word_vectors import whole_words
 
@@ -57,7 +57,7 @@ def rows(texts: list[str], **more: list[Any]) -> Dataset:
 
 def candidates(text: str, model: PreTrainedModel, tokenizer: Any, vectors: WordVectors, **changes: Any) -> list[Any]:
     settings = {"count": 3, "conditional": True, "batch_size": 4, **changes}
-    return _Candidates(model, tokenizer, vectors, **settings)([text])[text]
+    return CandidateFinder(model, tokenizer, vectors, **settings)([text])[text]
 
 
 # ---- which words, by what ----
@@ -237,7 +237,7 @@ def test_an_interrupted_augmentation_goes_on(
     monkeypatch.setattr(module, "SHARD", 3)
     given = rows([f"{word} was the film" for word in WORDS[:8]])
     whole = augmented(given, model, tokenizer)
-    find, calls = _Candidates.__call__, []
+    find, calls = CandidateFinder.__call__, []
 
     def killed(self: Any, texts: Any) -> Any:
         calls.append(texts)
@@ -245,7 +245,7 @@ def test_an_interrupted_augmentation_goes_on(
             raise KeyboardInterrupt
         return find(self, texts)
 
-    monkeypatch.setattr(_Candidates, "__call__", killed)
+    monkeypatch.setattr(CandidateFinder, "__call__", killed)
     with pytest.raises(KeyboardInterrupt):
         augmented(given, model, tokenizer, folder=tmp_path)
     resumed = augmented(given, model, tokenizer, folder=tmp_path)

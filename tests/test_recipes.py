@@ -22,9 +22,11 @@ import patient_kd
 import pytest
 import reproduce
 import search
+import tinybert
 import torch
+import train_mlm
 from accelerate.state import PartialState
-from arguments import RecipeArguments, parse
+from arguments import CorpusArguments, RecipeArguments, StudentArguments, parse
 from conftest import ROOT
 from datasets import Dataset, DatasetDict
 from experiment import check_teacher, evaluate
@@ -33,12 +35,18 @@ from loading import Data, load_data, load_teacher
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from bertkd import DistillationConfig, DistillationTrainer, DynaBertKDConfig, PatientKDConfig
+from bertkd import DistillationConfig, DistillationTrainer, DynaBertKDConfig, PatientKDConfig, TinyBertKDConfig
 from bertkd.data import GLUE_TASKS
 from bertkd.dynabert import CostTable, Importance, make_adaptive
 from bertkd.report import measure_latency, read_result
 
 RECIPES = ROOT / "recipes"
+CONFIGS = {
+    "kd": (DistillationConfig, RecipeArguments),
+    "patient_kd": (PatientKDConfig, RecipeArguments),
+    "dynabert": (DynaBertKDConfig, dynabert.DynaBertArguments),
+    "tinybert": (TinyBertKDConfig, tinybert.TinyBertArguments),
+}
 QUICK = [
     "--use_cpu",
     "--disable_tqdm",
@@ -364,8 +372,8 @@ def test_a_table_that_promises_too_much_is_corrected_by_measuring() -> None:
     "path", sorted(RECIPES.glob("configs/*/*.yaml")), ids=lambda path: f"{path.parent.name}/{path.stem}"
 )
 def test_every_config_parses(path: Path) -> None:
-    config_classes = {"kd": DistillationConfig, "patient_kd": PatientKDConfig, "dynabert": DynaBertKDConfig}
-    (run,) = parse(config_classes[path.parent.name], ["--config", str(path), "--use_cpu"])
+    config_class, recipe_class = CONFIGS[path.parent.name]
+    (run,) = parse(config_class, ["--config", str(path), "--use_cpu"], {}, recipe_class)
     assert run.data.task_name in GLUE_TASKS
     assert run.data.task_name == path.stem.split("-")[0]
 
@@ -377,12 +385,16 @@ def test_every_command_behind_the_results_parses() -> None:
     assert len(grid) == 8 and len({step.folder for step in (*steps, *grid)}) == len(steps) + len(grid)
     targets = [target for step in (*steps, *grid) for _, target in step.files()]
     assert len(set(targets)) == len(targets)
-    classes = {"patient_kd": PatientKDConfig, "dynabert": DynaBertKDConfig}
     for step in (*steps, *grid):
         name = Path(step.command[0]).stem
-        recipe_class = dynabert.DynaBertArguments if name == "dynabert" else RecipeArguments
-        config_class = classes.get(name, DistillationConfig)
-        runs = parse(config_class, step.command[1:], recipe_class=recipe_class)
+        if step.task == reproduce.TEXT:
+            general = (TinyBertKDConfig, StudentArguments)
+            classes = (DistillationConfig, train_mlm.MaskedLMArguments) if name == "train_mlm" else general
+            (run,) = parse(classes[0], step.command[1:], {}, classes[1], CorpusArguments)
+            assert run.data.corpus_files
+            continue
+        config_class, recipe_class = CONFIGS.get(name, CONFIGS["kd"])
+        runs = parse(config_class, step.command[1:], {}, recipe_class)
         assert {run.data.task_name for run in runs} == {step.task} and len(runs) == len(step.seeds)
 
 

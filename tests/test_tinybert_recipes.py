@@ -10,6 +10,8 @@ import tinybert
 import tinybert_general
 import torch
 import train_mlm
+from arguments import Run, parse
+from conftest import ROOT
 from datasets import Dataset
 from safetensors.torch import load_file, save_file
 from transformers import (
@@ -22,9 +24,10 @@ from transformers import (
     TrainerCallback,
 )
 
-from bertkd import TinyBertKDTrainer
+from bertkd import TinyBertKDConfig, TinyBertKDTrainer
 from bertkd.distillation.trainer import EXTRA_FILE
 from bertkd.report import StageResult, read_result
+from bertkd.tinybert import NUM_COPIES
 
 QUICK = ["--use_cpu", "--disable_tqdm", "true", "--num_train_epochs", "1"]
 SMALL = ["--num_hidden_layers", "2", "--hidden_size", "8", "--intermediate_size", "12"]
@@ -272,6 +275,27 @@ def test_seeds_share_one_augmented_set(student: list[str], tmp_path: Path, monke
     tinybert.main([*student, *shared, "--output_dir", str(tmp_path / "runs")])
     assert len(list((tmp_path / "augmented").glob("*"))) == 1
     assert {folder.name for folder in (tmp_path / "runs").iterdir()} == {"seed-1", "seed-2"}
+
+
+def test_the_papers_settings() -> None:
+    def settings(task: str) -> Run[TinyBertKDConfig]:
+        arguments = ["--config", str(ROOT / f"recipes/configs/tinybert/{task}.yaml"), "--use_cpu"]
+        return parse(TinyBertKDConfig, arguments, {"stage": "prediction"}, tinybert.TinyBertArguments)[0]
+
+    for task, epochs, length, copies in (
+        ("cola", 50, 64, 30), ("sst2", 20, 64, 20), ("mrpc", 20, 128, 30), ("stsb", 20, 128, 30),
+        ("rte", 20, 128, 30), ("mnli", 10, 128, 10), ("qqp", 10, 128, 10), ("qnli", 10, 128, 20),
+    ):  # fmt: skip
+        run = settings(task)
+        recipe, training = run.recipe, run.training
+        assert (recipe.intermediate_num_train_epochs, run.data.max_seq_length) == (epochs, length)
+        assert recipe.augment_copies == copies == NUM_COPIES[task] and recipe.augment_prediction == (task != "stsb")
+        assert (recipe.intermediate_learning_rate, training.learning_rate, training.num_train_epochs) == (
+            5e-5,
+            3e-5,
+            3,
+        )
+        assert (training.temperature, training.alpha, training.per_device_train_batch_size) == (1.0, 1.0, 32)
 
 
 # ---- augmentation ----

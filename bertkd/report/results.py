@@ -304,7 +304,7 @@ def result_files(sources: str | Path | Iterable[str | Path]) -> list[Path]:
 
 
 def _is_result_file(path: Path) -> bool:
-    if path.name.startswith("."):
+    if path.name.startswith(".") or path.name.endswith("training.json"):  # of a training without a task
         return False
     of_a_run = (path.parent / "results.json").exists() or (path.parent / "config.json").exists()
     return path.name == "results.json" or not of_a_run

@@ -107,7 +107,7 @@ def augment(
         place = Path(folder) / _fingerprint(model, tokenizer, dataset, text_keys, settings)
         place.mkdir(parents=True, exist_ok=True)
     size = batch_size or (32 if model.device.type == "cpu" else 256)
-    finder = _Candidates(model, tokenizer, words, num_candidates, conditional, size)
+    finder = CandidateFinder(model, tokenizer, words, num_candidates, conditional, size)
     for start in tqdm(parts, desc="Augmenting", unit=f" x {SHARD} rows", disable=not progress):
         path = None if place is None else place / f"rows-{start:09d}.parquet"
         if path is not None and path.is_file():
@@ -184,7 +184,7 @@ def _copy(text: str, slots: Sequence[_Slot], probability: float, draw: random.Ra
     return "".join([*parts, text[at:]])
 
 
-class _Candidates:
+class CandidateFinder:
     """What may stand in the place of the words of some texts."""
 
     def __init__(
