@@ -12,22 +12,41 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from experiment import quiet, run_script
 from loading import load_model, resolve
 from torch import nn
-from transformers import AutoTokenizer, DataCollatorWithPadding, PreTrainedModel, Trainer, TrainingArguments
+from transformers import (
+    AutoModelForMaskedLM,
+    AutoTokenizer,
+    DataCollatorWithPadding,
+    PreTrainedModel,
+    Trainer,
+    TrainingArguments,
+)
 
-from bertkd import DistillationConfig, DistillationTrainer, DynaBertKDConfig, DynaBertKDTrainer, drop_layers
+from bertkd import (
+    DistillationConfig,
+    DistillationTrainer,
+    DynaBertKDConfig,
+    DynaBertKDTrainer,
+    TinyBertKDConfig,
+    TinyBertKDTrainer,
+    drop_layers,
+)
 from bertkd.data import GLUE_TASKS, load_glue, tokenize
 from bertkd.data.demo import make_demo_task
 from bertkd.dynabert import Subnetwork, extract_subnetwork
 from bertkd.report import count_flops, environment, markdown_table, write_json, write_text
+from bertkd.tinybert import Shape, WordVectors, small_student
+from bertkd.tinybert.augmentation import CandidateFinder, default_batch_size
 
 TASK = GLUE_TASKS["sst2"]
 DOCS = Path(__file__).parents[1] / "docs"
@@ -38,6 +57,10 @@ TARGETS = {
     "two_processes": "",
     "width_step": "at most 1.25",
     "depth_step": "at most 1.25",
+    "intermediate_step": "at most 1.10",
+    "intermediate_memory": "",
+    "augmentation": "at least 8",
+    "augmentation_bf16": "at least 8",
 }
 TITLES = {
     "kd_step": "KD step / (teacher forward + plain student step)",
@@ -46,6 +69,10 @@ TITLES = {
     "two_processes": "rows per second of 2 processes / 1 process (one thread each)",
     "width_step": "DynaBERT width step / (full forward and backward, times its sub-networks' FLOPs, + teacher)",
     "depth_step": "DynaBERT depth step / (full forward and backward, times its sub-networks' FLOPs, + teacher)",
+    "intermediate_step": "TinyBERT intermediate step / (teacher forward + plain student step, with eager attention)",
+    "intermediate_memory": "the same two, how far memory rises in the first step",
+    "augmentation": "augmented rows per second, in batches / one word at a time",
+    "augmentation_bf16": "the same, in batches with bf16 / one word at a time in float32",
 }
 
 
@@ -53,15 +80,24 @@ class Setting:
     """Models and rows shared by all measurements."""
 
     def __init__(self, model: str, glue_dir: str | None, rows: int, folder: Path) -> None:
-        self.tokenizer = AutoTokenizer.from_pretrained(resolve(model))
+        self.model_folder = resolve(model)
+        self.tokenizer = AutoTokenizer.from_pretrained(self.model_folder)
         glue_dir = glue_dir or str(make_demo_task(folder))
         train = load_glue(TASK.name, glue_dir, splits=["train"])
-        self.rows = tokenize(train, TASK, self.tokenizer, 128)["train"].shuffle(seed=0).select(range(rows))
+        train["train"] = train["train"].shuffle(seed=0).select(range(rows))
+        self.texts: list[str] = train["train"][TASK.text_keys[0]]
+        self.rows = tokenize(train, TASK, self.tokenizer, 128)["train"]
         self.teacher = load_model(model, TASK)
         self.folder = folder
 
     def student(self) -> PreTrainedModel:
         return drop_layers(self.teacher, range(3)).train().requires_grad_(True)
+
+    def half(self) -> PreTrainedModel:
+        """A TinyBERT student: half of the teacher's depth and width."""
+        config = self.teacher.config
+        sizes = (config.num_hidden_layers, config.hidden_size, config.intermediate_size)
+        return small_student(self.teacher, Shape(*(size // 2 for size in sizes)))
 
     def config(self, **changes: Any) -> dict[str, Any]:
         return {
@@ -174,6 +210,111 @@ def _flops(supernet: PreTrainedModel, size: Subnetwork) -> int:
     return count_flops(extract_subnetwork(supernet, subnetwork=size))
 
 
+def intermediate_step(setting: Setting) -> tuple[Callable[[], float], Callable[[], float]]:
+    """Timed runs of TinyBERT's intermediate step, and of its parts, where attention is computed as scores would be."""
+    batch = DataCollatorWithPadding(setting.tokenizer)([setting.rows[i] for i in range(32)])
+    args = TinyBertKDConfig(**setting.config(stage="intermediate"))
+    models = {"model": setting.half(), "teacher_model": setting.teacher}
+    tinybert = TinyBertKDTrainer(**models, args=args, train_dataset=setting.rows)
+    plain = Trainer(model=setting.half(), args=TrainingArguments(**setting.config()), train_dataset=setting.rows)
+    teacher = drop_layers(setting.teacher, range(setting.teacher.config.num_hidden_layers)).eval()
+    for eager in (plain.model, teacher):
+        eager.set_attn_implementation("eager")
+    teacher.to(args.device)
+    inputs = {name: value.to(args.device) for name, value in batch.items()}
+    for trainer in (tinybert, plain):
+        trainer.current_gradient_accumulation_steps = 1
+    # Outside train() the projection is not part of the student yet.
+    tinybert.extra_modules.to(args.device)
+
+    def step(trainer: Trainer) -> None:
+        trainer.training_step(trainer.model, dict(inputs))
+        trainer.model.zero_grad()
+
+    def parts() -> None:
+        with torch.no_grad():
+            teacher(**{name: value for name, value in inputs.items() if name != "labels"})
+        step(plain)
+
+    for trainer in (tinybert, plain):
+        trainer.create_optimizer()
+    return lambda: timed(lambda: step(tinybert)), lambda: timed(parts)
+
+
+def intermediate_memory(arguments: argparse.Namespace, repeats: int) -> dict[str, list[float]]:
+    """MB by which memory rises in the first step, each variant in a process of its own."""
+    variants = ("tinybert", "parts")
+    return {name: [_worker(arguments, ["--memory_of", name], "mb") for _ in range(repeats)] for name in variants}
+
+
+def memory_worker(arguments: argparse.Namespace) -> None:
+    """One process of `intermediate_memory`."""
+    with tempfile.TemporaryDirectory() as folder:
+        setting = Setting(arguments.model, arguments.glue_dir, arguments.rows, Path(folder))
+        run = intermediate_step(setting)[0 if arguments.memory_of == "tinybert" else 1]
+        print(f"mb {_peak_mb(run)}", flush=True)
+
+
+def _peak_mb(run: Callable[[], object]) -> float:
+    """How far memory rises above where it was; less than 0.1 MB cannot be told apart."""
+    if torch.cuda.is_available():
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        run()
+        return max((torch.cuda.max_memory_allocated() - before) / 1e6, 0.1)
+    process, done = psutil.Process(), threading.Event()
+    seen = [process.memory_info().rss]
+
+    def watch() -> None:
+        while not done.wait(0.001):
+            seen.append(process.memory_info().rss)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        run()
+    finally:
+        done.set()
+        watcher.join()
+    return max((max(seen) - seen[0]) / 1e6, 0.1)
+
+
+class OneWordAtATime(CandidateFinder):
+    """As the released code: each masked sentence by itself, and the head at all of its places."""
+
+    @torch.no_grad()
+    def _most_probable(self, inputs: Sequence[list[int]], positions: Sequence[int]) -> list[list[int]]:
+        best = []
+        for ids, place in zip(inputs, positions, strict=True):
+            row = torch.tensor([ids], device=self._model.device)
+            row[0, place] = self._tokenizer.mask_token_id
+            segments = self._segments(row, torch.ones_like(row))
+            logits = self._model(input_ids=row, token_type_ids=segments).logits[0, place]
+            best.append(logits.masked_fill(self._no_word, -torch.inf).topk(self._count).indices.tolist())
+        return best
+
+
+def augmentation(setting: Setting, repeats: int) -> dict[str, list[float]]:
+    """Candidates for all words of some rows; the draws are the same for all and next to nothing."""
+    texts = list(dict.fromkeys(setting.texts[:64]))
+    model = AutoModelForMaskedLM.from_pretrained(setting.model_folder, dtype=torch.float32).eval()
+    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    vectors = WordVectors.of_model(model, setting.tokenizer)
+    size = default_batch_size(model.device)
+
+    def find(finder: type[CandidateFinder], bf16: bool = False) -> float:
+        made = finder(model, setting.tokenizer, vectors, 15, conditional=True, batch_size=size)
+        with torch.autocast(model.device.type, torch.bfloat16, enabled=bf16):
+            return timed(lambda: made(texts))
+
+    variants = {
+        "one at a time": lambda: find(OneWordAtATime),
+        "batches": lambda: find(CandidateFinder),
+        "batches in bf16": lambda: find(CandidateFinder, bf16=True),
+    }
+    return in_turns(variants, repeats)
+
+
 def cached_epoch(setting: Setting, repeats: int) -> dict[str, list[float]]:
     """One epoch from a teacher cache that is there, against one epoch on labels."""
     cache = str(setting.folder / "cache")
@@ -204,24 +345,20 @@ def two_processes(arguments: argparse.Namespace, repeats: int) -> dict[str, list
     """Seconds per row of KD with one and with two processes, each of one thread."""
 
     def run(processes: int) -> float:
-        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-        command = [
-            *launcher,
-            __file__,
-            "--worker",
-            str(processes),
-            "--model",
-            arguments.model,
-            "--rows",
-            str(arguments.rows),
-        ]
-        if arguments.glue_dir:
-            command += ["--glue_dir", arguments.glue_dir]
-        environment_ = {**os.environ, "OMP_NUM_THREADS": "1"}
-        out = subprocess.run(command, check=True, env=environment_, capture_output=True, text=True).stdout
-        return float(next(line for line in out.splitlines() if line.startswith("seconds ")).split()[1])
+        launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+        return _worker(arguments, ["--worker", str(processes)], "seconds", launcher, OMP_NUM_THREADS="1")
 
     return in_turns({"one": lambda: run(1), "two": lambda: run(2)}, repeats)
+
+
+def _worker(
+    arguments: argparse.Namespace, options: list[str], what: str, launcher: Sequence[str] = (), **environment_: str
+) -> float:
+    """What this script, started once more with `options`, says of `what`."""
+    command = [sys.executable, *launcher, __file__, *options, "--model", arguments.model]
+    command += ["--rows", str(arguments.rows), *(["--glue_dir", arguments.glue_dir] if arguments.glue_dir else [])]
+    done = subprocess.run(command, check=True, env=os.environ | environment_, capture_output=True, text=True)
+    return float(next(line for line in done.stdout.splitlines() if line.startswith(f"{what} ")).split()[1])
 
 
 def worker(arguments: argparse.Namespace) -> None:
@@ -247,7 +384,7 @@ def ratio(name: str, seconds: dict[str, list[float]]) -> dict[str, Any]:
         "what": TITLES[name],
         "target": TARGETS[name],
         "ratio": round(statistics.median(a) / statistics.median(b), 3),
-        "median_seconds": {first: round(statistics.median(a), 4), second: round(statistics.median(b), 4)},
+        "medians": {first: round(statistics.median(a), 4), second: round(statistics.median(b), 4)},
         "repeats": len(a),
     }
 
@@ -259,7 +396,7 @@ def render(report: dict[str, Any]) -> str:
             "Measured": entry["what"],
             "Ratio": f"{entry['ratio']:.2f}",
             "Target": entry["target"] or "-",
-            "Median seconds": ", ".join(f"{name} {value:.3g}" for name, value in entry["median_seconds"].items()),
+            "Medians": ", ".join(f"{name} {value:.3g}" for name, value in entry["medians"].items()),
         }
         for entry in report["measurements"].values()
     ]
@@ -268,7 +405,8 @@ def render(report: dict[str, Any]) -> str:
 # What distillation costs in training
 
 {report["rows"]} rows of {report["data"]}, batch 32, teacher MiniLM (6 layers, hidden size 384), student its first 3
-layers, float32. Ratios of medians within one run; the variants take turns.
+layers (for TinyBERT 3 layers of hidden size 192), float32. Ratios of medians within one run, in seconds, or in MB of
+memory; the variants take turns.
 
 {markdown_table(rows)}
 
@@ -286,10 +424,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--output", default=str(DOCS / "performance.json"))
     parser.add_argument("--worker", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--memory_of", choices=["tinybert", "parts"], help=argparse.SUPPRESS)
     arguments = parser.parse_args(argv)
     quiet()
     if arguments.worker:
         return worker(arguments)
+    if arguments.memory_of:
+        return memory_worker(arguments)
     with tempfile.TemporaryDirectory() as folder:
         setting = Setting(arguments.model, arguments.glue_dir, arguments.rows, Path(folder))
         measurements = {
@@ -300,6 +441,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         for stage in ("width", "depth"):
             seconds = dynabert_step(setting, stage, 3 * arguments.repeats)
             measurements[f"{stage}_step"] = ratio(f"{stage}_step", seconds)
+        tinybert, parts = intermediate_step(setting)
+        seconds = in_turns({"tinybert": tinybert, "parts": parts}, 5 * arguments.repeats)
+        measurements["intermediate_step"] = ratio("intermediate_step", seconds)
+        seconds = augmentation(setting, arguments.repeats)
+        slow = {"one at a time": seconds["one at a time"]}
+        measurements["augmentation"] = ratio("augmentation", slow | {"batches": seconds["batches"]})
+        measurements["augmentation_bf16"] = ratio("augmentation_bf16", slow | {"bf16": seconds["batches in bf16"]})
+    measurements["intermediate_memory"] = ratio("intermediate_memory", intermediate_memory(arguments, 1))
     seconds = two_processes(arguments, arguments.repeats)
     measurements["two_processes"] = ratio("two_processes", seconds)
     report = {

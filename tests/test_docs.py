@@ -16,6 +16,9 @@ import make_submission
 import patient_kd
 import pytest
 import search
+import tinybert
+import tinybert_general
+import train_mlm
 from conftest import ROOT
 from helpers import tiny_model
 from transformers import AutoTokenizer, TrainingArguments
@@ -28,6 +31,8 @@ MAINS = {
     "patient_kd.py": patient_kd.main,
     "dynabert.py": dynabert.main,
     "search.py": search.main,
+    "tinybert_general.py": tinybert_general.main,
+    "tinybert.py": tinybert.main,
     "make_submission.py": make_submission.main,
 }
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -57,6 +62,11 @@ def test_readme_commands_run_one_after_the_other(
         (tmp_path / f"{name}.csv").write_text(
             "sentence,label\n" + "".join(f'"{t}",{labels[int(i)]}\n' for t, i in lines)
         )
+    texts = [line.split("\t")[0] for line in (glue_dir / "SST-2" / "train.tsv").read_text().splitlines()[1:65]]
+    (tmp_path / "wikipedia.txt").write_text("\n".join(texts))
+    corpus = ["--eval_rows", "4", "--use_cpu", "--num_train_epochs", "1"]
+    start = ["--model_name_or_path", str(pretrained), "--corpus_files", "wikipedia.txt"]
+    train_mlm.main([*start, *corpus, "--output_dir", "outputs/mlm"])
     ran = []
     for words in commands(ROOT / "README.md"):
         if words[0] != "python":
@@ -68,10 +78,18 @@ def test_readme_commands_run_one_after_the_other(
             arguments += ["--glue_dir", str(shared_data / "glue")]
         else:
             # A tiny model on a busy machine: any time will do.
-            own = {"dynabert.py": [], "search.py": ["--budget", "1e6", "--repeats", "2"]}
+            augmented = ["--augment_model", "outputs/mlm", "--augment_copies", "1"]
+            own = {
+                "dynabert.py": [],
+                "search.py": ["--budget", "1e6", "--repeats", "2"],
+                "tinybert.py": [*augmented, "--intermediate_num_train_epochs", "1"],
+            }
             fewer = [] if "teacher" in arguments[-1] else ["--num_student_layers", "2"]
-            arguments += [*QUICK, "--ignore_weak_teacher", *own.get(script, fewer)]
-            if "--train_file" not in arguments:
+            if script == "tinybert_general.py":
+                arguments += corpus
+            else:
+                arguments += [*QUICK, "--ignore_weak_teacher", *own.get(script, fewer)]
+            if "--train_file" not in arguments and "--corpus_files" not in arguments:
                 arguments += ["--glue_dir", str(glue_dir)]
         MAINS[script](arguments)
         ran.append(script)
@@ -83,6 +101,8 @@ def test_readme_commands_run_one_after_the_other(
         "kd",
         "dynabert",
         "search",
+        "tinybert_general",
+        "tinybert",
         "make_submission",
     ]
 

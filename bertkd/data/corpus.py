@@ -162,6 +162,9 @@ def hold_out(corpus: Corpus, rows: int, seed: int) -> tuple[Corpus, Corpus]:
     if isinstance(corpus, IterableDataset):
         return corpus.skip(rows), corpus.take(rows)
     if len(corpus) <= rows:
-        raise ValueError(f"The corpus has {len(corpus)} rows, of which {rows} cannot be held out for evaluation.")
+        raise ValueError(
+            f"The corpus has {len(corpus)} rows, of which {rows} cannot be held out for evaluation: hold out fewer "
+            "(--eval_rows)."
+        )
     parts = corpus.train_test_split(test_size=rows, seed=seed)
     return parts["train"], parts["test"]
