@@ -123,8 +123,10 @@ def start_of_student(run: Run, task: Task, teacher: PreTrainedModel) -> tuple[Pr
         set_seed(run.training.seed)  # the new head's weights
         student, projection = load_released(name, **label_config(task))
         folder = Path(run.training.output_dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        save_file(projection, folder / EXTRA_FILE)
+        with run.training.main_process_first(local=False, desc="projection"):
+            if run.training.process_index == 0:
+                folder.mkdir(parents=True, exist_ok=True)
+                save_file(projection, folder / EXTRA_FILE)
         return student, str(folder) if projection else None
     has_projection = name is not None and (Path(name) / EXTRA_FILE).is_file()
     return make_student(run, task, teacher), name if has_projection else None
