@@ -1,6 +1,7 @@
 """bertkd compresses BERT: knowledge distillation as native `transformers` trainers."""
 
 from bertkd import losses
+from bertkd.distilbert import DistilBertKDConfig, DistilBertKDTrainer
 from bertkd.distillation import DistillationConfig, DistillationTrainer
 from bertkd.dynabert import DynaBertKDConfig, DynaBertKDTrainer
 from bertkd.layer_map import LayerMap
@@ -9,6 +10,8 @@ from bertkd.patient_kd import PatientKDConfig, PatientKDTrainer
 from bertkd.tinybert import TinyBertKDConfig, TinyBertKDTrainer
 
 __all__ = [
+    "DistilBertKDConfig",
+    "DistilBertKDTrainer",
     "DistillationConfig",
     "DistillationTrainer",
     "DynaBertKDConfig",

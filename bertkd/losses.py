@@ -14,7 +14,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["attention_score_loss", "hidden_state_loss", "kd_kl", "logits_mse", "patient_loss", "soft_cross_entropy"]
+__all__ = [
+    "attention_score_loss",
+    "cosine_loss",
+    "hidden_state_loss",
+    "kd_kl",
+    "logits_mse",
+    "patient_loss",
+    "soft_cross_entropy",
+]
 
 P = ParamSpec("P")
 
@@ -168,6 +176,27 @@ def patient_loss(student_cls: Tensor, teacher_cls: Tensor, normalize: bool = Tru
         student_cls, teacher_cls = F.normalize(student_cls, dim=-1), F.normalize(teacher_cls, dim=-1)
     squared = (student_cls - teacher_cls).square()
     return _reduce_classes(squared.flatten(1), reduction)
+
+
+@_in_float32
+def cosine_loss(student_hidden: Tensor, teacher_hidden: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+    """Mean over tokens of `1 - cos(h_s, h_t)`: DistilBERT's L_cos (arXiv 1910.01108, section 2).
+
+    Args:
+        student_hidden: (..., H), usually the last hidden states (B, T, H).
+        teacher_hidden: the same shape.
+        attention_mask: (...), 1 for real tokens; padding is then left out.
+
+    Returns:
+        A scalar.
+
+    Raises:
+        ValueError: shapes differ.
+    """
+    _check_same_shape(student_hidden, teacher_hidden, "cosine_loss")
+    distance = 1 - F.cosine_similarity(student_hidden, teacher_hidden, dim=-1)
+    weights = torch.ones_like(distance) if attention_mask is None else attention_mask.to(distance.dtype)
+    return (distance * weights).sum() / weights.sum()
 
 
 def hidden_state_loss(

@@ -13,9 +13,12 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 
 import torch
-from helpers import PAD, SETTINGS, Collator, dataset, tiny_model
+from helpers import PAD, SETTINGS, Collator, dataset, tiny_model, word_tokenizer
+from transformers import AutoModelForMaskedLM
 
 from bertkd import (
+    DistilBertKDConfig,
+    DistilBertKDTrainer,
     DistillationTrainer,
     DynaBertKDConfig,
     DynaBertKDTrainer,
@@ -48,6 +51,18 @@ def tinybert(family: str, hidden: int, shared: dict[str, Any], data: dict[str, A
     return TinyBertKDTrainer(model=student, teacher_model=tiny_model(family, layers=4, seed=2), args=args, **data)
 
 
+def distilbert(family: str, hidden: int, shared: dict[str, Any], data: dict[str, Any]) -> DistillationTrainer:
+    del shared["teacher_cache_dir"]
+    args = DistilBertKDConfig(**shared, learning_rate=0.02, mlm_probability=0.3, project_hidden=True)
+    models = []
+    for layers, size in ((2, hidden), (4, 16)):
+        config = tiny_model(family, layers=layers, hidden=size).config
+        torch.manual_seed(layers)
+        models.append(AutoModelForMaskedLM.from_config(config))
+    tokenizer = word_tokenizer(Path(shared["output_dir"]))
+    return DistilBertKDTrainer(model=models[0], teacher_model=models[1], args=args, processing_class=tokenizer, **data)
+
+
 def main(method: str, family: str, hidden: int, world_size: int, accumulation: int, output: str) -> None:
     shared = {
         **SETTINGS,
@@ -62,9 +77,8 @@ def main(method: str, family: str, hidden: int, world_size: int, accumulation: i
         "data_collator": Collator(PAD[family]),
     }
     torch.manual_seed(7)
-    trainer = {"patient_kd": patient_kd, "dynabert": dynabert, "tinybert": tinybert}[method](
-        family, hidden, shared, data
-    )
+    methods = {"patient_kd": patient_kd, "dynabert": dynabert, "tinybert": tinybert, "distilbert": distilbert}
+    trainer = methods[method](family, hidden, shared, data)
     if trainer.args.world_size != world_size:
         raise SystemExit(f"{trainer.args.world_size} processes were started, not {world_size}.")
     trainer.train()
@@ -72,7 +86,7 @@ def main(method: str, family: str, hidden: int, world_size: int, accumulation: i
     if trainer.is_world_process_zero():
         weights = [parameter.detach().double().norm().item() for parameter in trainer.model.parameters()]
         logs = [entry for entry in trainer.state.log_history if "loss" in entry]
-        # TinyBERT's first stages predict nothing.
+        # TinyBERT's first stages predict nothing, nor does a language model here.
         answers = [] if predictions is None else predictions.tolist()
         Path(output).write_text(json.dumps({"logs": logs, "weights": weights, "predictions": answers}))
     if world_size > 1:

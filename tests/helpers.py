@@ -1,5 +1,6 @@
 """Tiny random models and rows of tokens."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from datasets import Dataset
 from transformers import (
     BertConfig,
     BertForSequenceClassification,
+    BertTokenizer,
     DistilBertConfig,
     DistilBertForSequenceClassification,
     ElectraConfig,
@@ -97,6 +99,13 @@ class Collator:
                 values = [value + [self.padding[name]] * (longest - len(value)) for value in values]
             batch[name] = torch.tensor(values)
         return batch
+
+
+def word_tokenizer(folder: Path, size: int = VOCABULARY) -> BertTokenizer:
+    """A tokenizer of `size` tokens: BERT's special ones, and the words w0, w1, ..."""
+    names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"w{i}" for i in range(size - 5))]
+    (folder / "vocab.txt").write_text("\n".join(names))
+    return BertTokenizer(str(folder / "vocab.txt"))
 
 
 class StopAt(TrainerCallback):

@@ -51,6 +51,16 @@ def test_block_mode_fills_every_row_but_the_last(text_file: Path, tokenizer: Pre
     assert list(itertools.chain(*words(rows, tokenizer))) == tokenizer.tokenize(" ".join(LINES))
 
 
+def test_short_and_unknown_rows_are_dropped(tmp_path: Path, tokenizer: PreTrainedTokenizerBase) -> None:
+    (tmp_path / "a.txt").write_text("a great film\nqqq zzz the xxx\nfine\n")
+    corpus = load_corpus(tmp_path / "a.txt")
+    assert len(tokenize_corpus(corpus, tokenizer)) == 3
+    kept = tokenize_corpus(corpus, tokenizer, min_tokens=5, max_unknown=0.45)
+    assert words(kept, tokenizer) == [tokenizer.tokenize("a great film")]
+    with pytest.raises(ValueError, match="no usable line"):
+        tokenize_corpus(corpus, tokenizer, min_tokens=50)
+
+
 def test_files_of_several_formats_and_folders_are_one_corpus(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("one\ntwo\n")
     Dataset.from_dict({"review": ["three", "four"], "label": [0, 1]}).to_parquet(str(tmp_path / "b.parquet"))

@@ -32,6 +32,7 @@ def run(processes: int, method: str, family: str, hidden: int, accumulation: int
         ("dynabert", "bert", 16, 2),
         ("dynabert", "roberta", 16, 1),
         ("tinybert", "bert", 8, 1),
+        ("distilbert", "bert", 8, 2),
     ],
 )
 def test_two_processes_change_nothing(
@@ -39,6 +40,7 @@ def test_two_processes_change_nothing(
 ) -> None:
     # Patient-KD: hidden size 8 has the projection, which a module outside DDP's forward could not train; with
     # accumulation the two processes also read a teacher cache. DynaBERT: only the last backward pass synchronises.
+    # DistilBERT: the same masks, and means over the tokens of the whole step.
     # TinyBERT: pooler and head get no gradient, the scores are computed inside the wrapped forward.
     one = run(1, method, family, hidden, 1, tmp_path)
     two = run(2, method, family, hidden, accumulation, tmp_path)

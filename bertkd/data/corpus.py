@@ -106,7 +106,12 @@ def _text_column(corpus: Corpus, text_key: str, source: str) -> Corpus:
 
 
 def tokenize_corpus(
-    corpus: Corpus, tokenizer: PreTrainedTokenizerBase, max_seq_length: int = 128, mode: str = "sentence"
+    corpus: Corpus,
+    tokenizer: PreTrainedTokenizerBase,
+    max_seq_length: int = 128,
+    mode: str = "sentence",
+    min_tokens: int = 0,
+    max_unknown: float = 1.0,
 ) -> Corpus:
     """Token ids without padding, with the special tokens of one text.
 
@@ -119,9 +124,11 @@ def tokenize_corpus(
         max_seq_length: tokens of a row, special ones included.
         mode: "sentence": each text is a row. "block": texts follow one another, some hundred at a time, and are cut
             into rows of `max_seq_length`; nearly no padding is then needed.
+        min_tokens: shorter rows are dropped; DistilBERT keeps those of 12 tokens and more.
+        max_unknown: rows with a larger share of unknown tokens are dropped; DistilBERT keeps those below one half.
 
     Raises:
-        ValueError: an unknown mode, no room beside the special tokens, or no text that is not blank.
+        ValueError: an unknown mode, no room beside the special tokens, or no row is left.
     """
     if mode not in MODES:
         raise ValueError(f"mode must be one of {', '.join(MODES)}, not {mode!r}.")
@@ -132,17 +139,28 @@ def tokenize_corpus(
     rows = corpus.map(
         _pieces,
         batched=True,
-        fn_kwargs={"tokenizer": tokenizer, "length": length, "mode": mode},
+        fn_kwargs={
+            "tokenizer": tokenizer,
+            "length": length,
+            "mode": mode,
+            "min_tokens": min_tokens,
+            "max_unknown": max_unknown,
+        },
         remove_columns=["text"],
         **options,
     )
     if next(iter(rows), None) is None:
-        raise ValueError("The corpus has no usable line: all of its texts are blank.")
+        raise ValueError("The corpus has no usable line: all of its texts are blank, too short or unknown words.")
     return rows
 
 
 def _pieces(
-    batch: Mapping[str, list[str | None]], tokenizer: PreTrainedTokenizerBase, length: int, mode: str
+    batch: Mapping[str, list[str | None]],
+    tokenizer: PreTrainedTokenizerBase,
+    length: int,
+    mode: str,
+    min_tokens: int,
+    max_unknown: float,
 ) -> dict[str, list[Any]]:
     texts = [text for text in batch["text"] if text is not None and text.strip()]
     if not texts:
@@ -150,7 +168,13 @@ def _pieces(
     if mode == "block":
         texts = [" ".join(text.strip() for text in texts)]
     encoded = tokenizer(texts, truncation=True, max_length=length, return_overflowing_tokens=True)
-    return {name: encoded[name] for name in tokenizer.model_input_names}
+    rows, unknown = encoded["input_ids"], tokenizer.unk_token_id
+    kept = [
+        row
+        for row, ids in enumerate(rows)
+        if len(ids) >= min_tokens and sum(one == unknown for one in ids) <= max_unknown * len(ids)
+    ]
+    return {name: [encoded[name][row] for row in kept] for name in tokenizer.model_input_names}
 
 
 def hold_out(corpus: Corpus, rows: int, seed: int) -> tuple[Corpus, Corpus]:
