@@ -131,6 +131,8 @@ class CorpusArguments:
     )
     corpus_streaming: bool = field(default=False, metadata={"help": "Read it while training; give --max_steps."})
     max_corpus_rows: int | None = field(default=None, metadata={"help": "Use only the first texts."})
+    corpus_min_tokens: int = field(default=0, metadata={"help": "Drop shorter rows."})
+    corpus_max_unknown: float = field(default=1.0, metadata={"help": "Drop rows with this share of unknown tokens."})
     eval_rows: int = field(default=500, metadata={"help": "Rows that are held out, and evaluated on."})
     max_seq_length: int = field(default=128, metadata={"help": "Of a row, in tokens; longer texts make several."})
 

@@ -15,8 +15,8 @@ import torch
 from arguments import AugmentationArguments, RecipeArguments, Run, parse
 from datasets import Dataset
 from experiment import quiet, run_script
-from loading import read_task, resolve
-from transformers import AutoModelForMaskedLM, AutoTokenizer
+from loading import load_language_model, read_task, resolve
+from transformers import AutoTokenizer
 
 from bertkd import DistillationConfig
 from bertkd.data import Task
@@ -45,7 +45,7 @@ def augmented(run: Run, rows: Dataset, task: Task) -> Dataset:
     vectors = None if arguments.augment_vectors is None else WordVectors.read(arguments.augment_vectors)
     # One process finds the words, the others read them.
     with training.main_process_first(local=False, desc="augmentation"):
-        model = _masked_lm(name).to(training.device)
+        model = load_language_model(name).to(training.device)
         with torch.autocast(training.device.type, torch.bfloat16, enabled=training.bf16):
             return augment(
                 rows,
@@ -62,16 +62,6 @@ def augmented(run: Run, rows: Dataset, task: Task) -> Dataset:
                 folder=arguments.augment_dir or Path(training.output_dir) / "augmented",
                 progress=training.process_index == 0 and not training.disable_tqdm,
             )
-
-
-def _masked_lm(name: str) -> torch.nn.Module:
-    model, report = AutoModelForMaskedLM.from_pretrained(name, dtype=torch.float32, output_loading_info=True)
-    if report["missing_keys"]:
-        raise ValueError(
-            f"{name} has no head for masked words ({', '.join(sorted(report['missing_keys'])[:3])} are missing), and "
-            "an untrained one would give random words: train one with recipes/train_mlm.py."
-        )
-    return model.eval()
 
 
 def main(argv: Sequence[str] | None = None) -> Path:

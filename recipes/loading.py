@@ -8,7 +8,14 @@ from typing import Any
 import torch
 from arguments import CorpusArguments, DataArguments, Run, StudentArguments
 from datasets import Dataset, DatasetDict
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, set_seed
+from transformers import (
+    AutoConfig,
+    AutoModelForMaskedLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    set_seed,
+)
 
 from bertkd import drop_layers
 from bertkd.data import GLUE_TASKS, Task, hold_out, load_corpus, load_files, load_glue, tokenize, tokenize_corpus
@@ -219,6 +226,21 @@ def make_small_student(run: Run, teacher: PreTrainedModel, task: Task | None = N
     return student
 
 
+def load_language_model(name: str) -> PreTrainedModel:
+    """A model that predicts masked words, in float32.
+
+    Raises:
+        ValueError: the checkpoint has no head for them.
+    """
+    model, report = AutoModelForMaskedLM.from_pretrained(name, dtype=torch.float32, output_loading_info=True)
+    if report["missing_keys"]:
+        raise ValueError(
+            f"{name} has no head for masked words ({', '.join(sorted(report['missing_keys'])[:3])} are missing), and "
+            "an untrained one would give random words: train one with recipes/train_mlm.py."
+        )
+    return model.eval()
+
+
 def load_corpus_rows(run: Run, tokenizer: Any) -> tuple[Any, Any]:
     """The tokenised corpus of a run: rows to train on, and those held out.
 
@@ -239,7 +261,14 @@ def load_corpus_rows(run: Run, tokenizer: Any) -> tuple[Any, Any]:
         max_rows=arguments.max_corpus_rows,
         streaming=arguments.corpus_streaming,
     )
-    rows = tokenize_corpus(corpus, tokenizer, arguments.max_seq_length, arguments.corpus_mode)
+    rows = tokenize_corpus(
+        corpus,
+        tokenizer,
+        arguments.max_seq_length,
+        arguments.corpus_mode,
+        arguments.corpus_min_tokens,
+        arguments.corpus_max_unknown,
+    )
     return hold_out(rows, arguments.eval_rows, run.training.seed)
 
 

@@ -125,7 +125,7 @@ def tokenize_corpus(
         mode: "sentence": each text is a row. "block": texts follow one another, some hundred at a time, and are cut
             into rows of `max_seq_length`; nearly no padding is then needed.
         min_tokens: shorter rows are dropped; DistilBERT keeps those of 12 tokens and more.
-        max_unknown: rows with a larger share of unknown tokens are dropped; DistilBERT keeps those below one half.
+        max_unknown: rows with this share of unknown tokens, or a larger one, are dropped; one half in DistilBERT.
 
     Raises:
         ValueError: an unknown mode, no room beside the special tokens, or no row is left.
@@ -172,7 +172,7 @@ def _pieces(
     kept = [
         row
         for row, ids in enumerate(rows)
-        if len(ids) >= min_tokens and sum(one == unknown for one in ids) <= max_unknown * len(ids)
+        if len(ids) >= min_tokens and sum(one == unknown for one in ids) < max_unknown * len(ids)
     ]
     return {name: [encoded[name][row] for row in kept] for name in tokenizer.model_input_names}
 

@@ -50,6 +50,7 @@ METHODS = {
     "dynabert-width-nokd": "DynaBERT, stage width, without distillation",
     "dynabert-depth-nokd": "DynaBERT, stage depth, without distillation",
     "dynabert-finetune-nokd": "DynaBERT, fine-tuned, without distillation",
+    "distilbert": "DistilBERT, pretraining",
     "mlm": "masked language modelling",
     "tinybert": "TinyBERT",
     "tinybert-general": "TinyBERT, general distillation",

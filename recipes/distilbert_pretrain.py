@@ -1,0 +1,89 @@
+"""DistilBERT's pretraining: from a masked language model and a corpus to a general student with half of its layers.
+
+    python recipes/distilbert_pretrain.py --config recipes/configs/distilbert/original.yaml \
+        --teacher_model_name_or_path bert-base-uncased --corpus_files wikipedia.txt --output_dir outputs/distilbert
+
+The folder is an ordinary DistilBERT; recipes/finetune_teacher.py (--model_name_or_path) fine-tunes it on a task, and
+recipes/kd.py does so with a fine-tuned teacher, the paper's second step.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from arguments import RecipeArguments, Run
+from experiment import run_script
+from loading import load_corpus_rows, load_language_model, resolve
+from stages import run_stage, train_stage
+from transformers import AutoTokenizer, PreTrainedModel, set_seed
+
+from bertkd import DistilBertKDConfig, DistilBertKDTrainer
+from bertkd.distilbert import distilbert_student
+from bertkd.models import layers_to_keep
+from bertkd.report import StageResult
+
+
+@dataclass
+class DistilBertArguments(RecipeArguments):
+    """How the student starts."""
+
+    fold_token_types: bool = field(
+        default=True, metadata={"help": "Add the teacher's token type 0 to the positions; no: the released code."}
+    )
+    random_start: bool = field(default=False, metadata={"help": "Start with random weights (the paper's ablation)."})
+
+
+def pretrain(run: Run[DistilBertKDConfig]) -> StageResult:
+    """Train one student."""
+    if run.model.teacher_model_name_or_path is None:
+        raise ValueError("Name the masked language model to learn from with --teacher_model_name_or_path.")
+    name = resolve(run.model.teacher_model_name_or_path)
+    teacher = load_language_model(name)
+    tokenizer = AutoTokenizer.from_pretrained(run.model.tokenizer_name or name)
+    train_rows, eval_rows = load_corpus_rows(run, tokenizer)
+
+    def make_trainer(config: DistilBertKDConfig) -> DistilBertKDTrainer:
+        return DistilBertKDTrainer(
+            model=start_of_student(run, teacher),
+            teacher_model=teacher,
+            args=config,
+            train_dataset=train_rows,
+            eval_dataset=eval_rows,
+            processing_class=tokenizer,
+        )
+
+    return train_stage(run, "distilbert", make_trainer, "AutoModelForMaskedLM", "a classification head is")
+
+
+def start_of_student(run: Run[DistilBertKDConfig], teacher: PreTrainedModel) -> PreTrainedModel:
+    """A checkpoint to go on with, or some of the teacher's layers, or their shape with random weights."""
+    arguments = run.model
+    if arguments.model_name_or_path is not None:
+        return load_language_model(resolve(arguments.model_name_or_path)).train()
+    keep, depth = None, teacher.config.num_hidden_layers
+    if arguments.num_student_layers is not None:
+        keep = layers_to_keep(arguments.student_layers, depth, arguments.num_student_layers)
+    student = distilbert_student(teacher, keep, run.recipe.fold_token_types)
+    if not run.recipe.random_start:
+        return student
+    set_seed(run.training.seed)
+    return type(student)(student.config)
+
+
+def main(argv: Sequence[str] | None = None) -> list[StageResult]:
+    # The released code's, but for the batch, which its README makes 4,000 and more by accumulation.
+    defaults = {
+        "corpus_min_tokens": 12,
+        "corpus_max_unknown": 0.5,
+        "learning_rate": 5e-4,
+        "num_train_epochs": 3,
+        "adam_beta2": 0.98,
+        "adam_epsilon": 1e-6,
+        "max_grad_norm": 5.0,
+        "warmup_steps": 0.05,
+        "weight_decay": 0.0,
+    }
+    return run_stage(argv, DistilBertKDConfig, pretrain, defaults, DistilBertArguments)
+
+
+if __name__ == "__main__":
+    run_script(main)
