@@ -33,6 +33,8 @@ from transformers import (
 )
 
 from bertkd import (
+    DistilBertKDConfig,
+    DistilBertKDTrainer,
     DistillationConfig,
     DistillationTrainer,
     DynaBertKDConfig,
@@ -43,6 +45,7 @@ from bertkd import (
 )
 from bertkd.data import GLUE_TASKS, load_glue, tokenize
 from bertkd.data.demo import make_demo_task
+from bertkd.distilbert import distilbert_student
 from bertkd.dynabert import Subnetwork, extract_subnetwork
 from bertkd.report import count_flops, environment, markdown_table, write_json, write_text
 from bertkd.tinybert import Shape, WordVectors, small_student
@@ -59,6 +62,8 @@ TARGETS = {
     "depth_step": "at most 1.25",
     "intermediate_step": "at most 1.10",
     "intermediate_memory": "",
+    "pretraining_step": "at most 1.15",
+    "pretraining_memory": "",
     "augmentation": "at least 8",
     "augmentation_bf16": "at least 8",
 }
@@ -71,6 +76,8 @@ TITLES = {
     "depth_step": "DynaBERT depth step / (full forward and backward, times its sub-networks' FLOPs, + teacher)",
     "intermediate_step": "TinyBERT intermediate step / (teacher forward + plain student step, with eager attention)",
     "intermediate_memory": "the same two, how far memory rises in the first step",
+    "pretraining_step": "DistilBERT step / (teacher forward + the student's step on masked words)",
+    "pretraining_memory": "the same two, how far memory rises in the first step",
     "augmentation": "augmented rows per second, in batches / one word at a time",
     "augmentation_bf16": "the same, in batches with bf16 / one word at a time in float32",
 }
@@ -241,17 +248,55 @@ def intermediate_step(setting: Setting) -> tuple[Callable[[], float], Callable[[
     return lambda: timed(lambda: step(tinybert)), lambda: timed(parts)
 
 
-def intermediate_memory(arguments: argparse.Namespace, repeats: int) -> dict[str, list[float]]:
+def pretraining_step(setting: Setting) -> tuple[Callable[[], float], Callable[[], float]]:
+    """Timed runs of DistilBERT's step, and of its parts, which compute the whole logits of both models."""
+    teacher = AutoModelForMaskedLM.from_pretrained(setting.model_folder, dtype=torch.float32).eval()
+    distilbert = DistilBertKDTrainer(
+        model=distilbert_student(teacher).train(),
+        teacher_model=teacher,
+        args=DistilBertKDConfig(**setting.config()),
+        train_dataset=setting.rows,
+        processing_class=setting.tokenizer,
+    )
+    plain = Trainer(
+        model=distilbert_student(teacher).train(),
+        args=TrainingArguments(**setting.config()),
+        train_dataset=setting.rows,
+    )
+    device = distilbert.args.device
+    batch = dict(DataCollatorWithPadding(setting.tokenizer)([setting.rows[i] for i in range(32)]).to(device))
+    tokens = distilbert._get_num_items_in_batch([batch], device)  # masks the batch
+    for trainer in (distilbert, plain):
+        trainer.current_gradient_accumulation_steps = 1
+        trainer.create_optimizer()
+
+    def step(trainer: Trainer, count: Any) -> None:
+        trainer.training_step(trainer.model, dict(batch), count)
+        trainer.model.zero_grad()
+
+    def parts() -> None:
+        with torch.no_grad():
+            teacher(**{name: value for name, value in batch.items() if name != "labels"})
+        step(plain, None)
+
+    return lambda: timed(lambda: step(distilbert, tokens)), lambda: timed(parts)
+
+
+STEPS = {"intermediate": intermediate_step, "pretraining": pretraining_step}
+
+
+def memory(arguments: argparse.Namespace, which: str) -> dict[str, list[float]]:
     """MB by which memory rises in the first step, each variant in a process of its own."""
-    variants = ("tinybert", "parts")
-    return {name: [_worker(arguments, ["--memory_of", name], "mb") for _ in range(repeats)] for name in variants}
+    variants = ("step", "parts")
+    return {name: [_worker(arguments, ["--memory_of", which, name], "mb")] for name in variants}
 
 
 def memory_worker(arguments: argparse.Namespace) -> None:
-    """One process of `intermediate_memory`."""
+    """One process of `memory`."""
+    which, variant = arguments.memory_of
     with tempfile.TemporaryDirectory() as folder:
         setting = Setting(arguments.model, arguments.glue_dir, arguments.rows, Path(folder))
-        run = intermediate_step(setting)[0 if arguments.memory_of == "tinybert" else 1]
+        run = STEPS[which](setting)[0 if variant == "step" else 1]
         print(f"mb {_peak_mb(run)}", flush=True)
 
 
@@ -424,7 +469,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--output", default=str(DOCS / "performance.json"))
     parser.add_argument("--worker", type=int, help=argparse.SUPPRESS)
-    parser.add_argument("--memory_of", choices=["tinybert", "parts"], help=argparse.SUPPRESS)
+    parser.add_argument("--memory_of", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args(argv)
     quiet()
     if arguments.worker:
@@ -441,14 +486,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         for stage in ("width", "depth"):
             seconds = dynabert_step(setting, stage, 3 * arguments.repeats)
             measurements[f"{stage}_step"] = ratio(f"{stage}_step", seconds)
-        tinybert, parts = intermediate_step(setting)
-        seconds = in_turns({"tinybert": tinybert, "parts": parts}, 5 * arguments.repeats)
-        measurements["intermediate_step"] = ratio("intermediate_step", seconds)
+        for which, make in STEPS.items():
+            whole, parts = make(setting)
+            seconds = in_turns({"step": whole, "parts": parts}, 5 * arguments.repeats)
+            measurements[f"{which}_step"] = ratio(f"{which}_step", seconds)
         seconds = augmentation(setting, arguments.repeats)
         slow = {"one at a time": seconds["one at a time"]}
         measurements["augmentation"] = ratio("augmentation", slow | {"batches": seconds["batches"]})
         measurements["augmentation_bf16"] = ratio("augmentation_bf16", slow | {"bf16": seconds["batches in bf16"]})
-    measurements["intermediate_memory"] = ratio("intermediate_memory", intermediate_memory(arguments, 1))
+    for which in STEPS:
+        measurements[f"{which}_memory"] = ratio(f"{which}_memory", memory(arguments, which))
     seconds = two_processes(arguments, arguments.repeats)
     measurements["two_processes"] = ratio("two_processes", seconds)
     report = {
