@@ -101,6 +101,7 @@ class DataArguments:
     text_column_names: list[str] | None = field(
         default=None, metadata={"help": "Of own files: the one or two text columns; default: inferred."}
     )
+    files_name: str = field(default="files", metadata={"help": "Of own files: the task's name in results."})
     label_column_name: str = field(default="label", metadata={"help": "Of own files."})
     class_names: list[str] | None = field(
         default=None,
@@ -143,6 +144,7 @@ class RecipeArguments:
 
     keep_checkpoints: bool = field(default=False, metadata={"help": "Keep the checkpoints of a finished run."})
     paper: str = field(default="", metadata={"help": "A note for the results file, e.g. what the paper reports."})
+    result_name: str = field(default="", metadata={"help": "The method's name in results; default: the recipe's."})
 
 
 @dataclass

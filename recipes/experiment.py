@@ -221,7 +221,7 @@ def _write_run(
     is_main = run.training.process_index == 0
     parameters = count_parameters(model)
     result = RunResult(
-        method=method,
+        method=run.recipe.result_name or method,
         task=data.task.name,
         metric=data.task.metric,
         value=main_value(metrics, data.task),

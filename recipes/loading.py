@@ -54,6 +54,9 @@ def read_task(run: Run) -> tuple[DatasetDict, Task]:
             label_key=arguments.label_column_name,
             labels=arguments.class_names,
         )
+        if arguments.files_name in GLUE_TASKS:
+            raise ValueError(f"--files_name {arguments.files_name} is a GLUE task's: give your files another name.")
+        task = dataclasses.replace(task, name=arguments.files_name)
     elif arguments.task_name in GLUE_TASKS:
         task = GLUE_TASKS[arguments.task_name]
         wanted = ["train", *task.validation_splits, *(task.test_splits if run.training.do_predict else ())]

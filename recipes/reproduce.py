@@ -65,7 +65,18 @@ TINYBERTS = {
 # What the Patient-KD paper searches.
 GRID = {"alpha": ("0.2", "0.5", "0.7"), "temperature": ("5", "10", "20"), "beta": ("10", "100", "500", "1000")}
 STAGES = ("width", "depth", "finetune")
-METHODS = ("finetuned", "kd", "pkd-skip", "pkd-last", *DYNABERTS, *TINYBERTS)
+# DistilBERT: three layers pretrained on text, then fine-tuned; with the second step; and what the loss is made of.
+DISTILBERT = {"max_corpus_rows": "20000", "max_seq_length": "128", "num_train_epochs": "1", "learning_rate": "5e-4"}
+DISTILBERTS = {
+    "distilbert": [],
+    "distilbert-mlm": ["--alpha_ce", "0", "--alpha_cos", "0"],
+    "distilbert-noce": ["--alpha_ce", "0"],
+    "distilbert-nocos": ["--alpha_cos", "0"],
+    "distilbert-nomlm": ["--alpha_mlm", "0"],
+    "distilbert-random": ["--random_start"],
+}
+SECOND_STEP = "distilbert-kd"
+METHODS = ("finetuned", "kd", "pkd-skip", "pkd-last", *DYNABERTS, *TINYBERTS, *DISTILBERTS, SECOND_STEP)
 # RTE's teacher is too weak for twelve sizes to tell anything; the ablations run where the conclusion is.
 SKIPPED = {("rte", method) for method in DYNABERTS}
 SKIPPED |= {(task, f"dynabert-{what}") for task in ("mrpc", "sst2") for what in ("unwired", "nokd")}
@@ -107,9 +118,8 @@ class Step:
 
 
 def steps(tasks: Sequence[str], methods: Sequence[str], glue_dir: str, precision: str) -> Iterator[Step]:
-    """What TinyBERT learns from text first; then each task's teacher and its students."""
-    if set(methods) & set(TINYBERTS):
-        yield from text_steps(glue_dir, precision)
+    """What is learned from text first; then each task's teacher and its students."""
+    yield from text_steps(methods, glue_dir, precision)
     for task in tasks:
         data = ["--glue_dir", glue_dir, *shlex.split(precision)]
         teacher = ["recipes/finetune_teacher.py", "--task_name", task, *data, *MINILM, *_options(TEACHER[task])]
@@ -117,19 +127,26 @@ def steps(tasks: Sequence[str], methods: Sequence[str], glue_dir: str, precision
         for method in methods:
             if (task, method) in SKIPPED:
                 continue
-            seeds = ("42",) if method in {**DYNABERTS, **TINYBERTS} else SEEDS.get(task, ALL_SEEDS)
+            seeds = ("42",) if method in (*DYNABERTS, *TINYBERTS) else SEEDS.get(task, ALL_SEEDS)
             yield _step(task, method, seeds, _student_command(task, method, data))
 
 
-def text_steps(glue_dir: str, precision: str) -> Iterator[Step]:
-    """A head for masked words on MiniLM, and the general student; both on the text beside the GLUE files."""
+def text_steps(methods: Sequence[str], glue_dir: str, precision: str) -> Iterator[Step]:
+    """What the methods need of the text beside the GLUE files: a head for masked words on MiniLM, general students."""
     data = Path(glue_dir).parent
-    files = ["--corpus_files", str(data / "wikitext-2"), str(data / "imdb" / "unsupervised.parquet")]
-    common = [*files, *shlex.split(precision)]
-    mlm = ["recipes/train_mlm.py", *MINILM, *common, *_options(MLM)]
-    yield _step(TEXT, "mlm", ("42",), mlm)
-    teacher = ["--teacher_model_name_or_path", "minilm", *_options(TINYBERT_SHAPE)]
-    yield _step(TEXT, "general", ("42",), ["recipes/tinybert_general.py", *teacher, *common, *_options(GENERAL)])
+    files = [str(data / "wikitext-2"), str(data / "imdb" / "unsupervised.parquet")]
+    common = ["--corpus_files", *files, *shlex.split(precision)]
+    pretrained = [name for name in DISTILBERTS if name in methods or (name == "distilbert" and SECOND_STEP in methods)]
+    if pretrained or set(methods) & set(TINYBERTS):
+        yield _step(TEXT, "mlm", ("42",), ["recipes/train_mlm.py", *MINILM, *common, *_options(MLM)])
+    if set(methods) & set(TINYBERTS):
+        teacher = ["--teacher_model_name_or_path", "minilm", *_options(TINYBERT_SHAPE)]
+        general = ["recipes/tinybert_general.py", *teacher, *common, *_options(GENERAL)]
+        yield _step(TEXT, "general", ("42",), general)
+    for name in pretrained:
+        config = ["recipes/distilbert_pretrain.py", "--config", "recipes/configs/distilbert/small.yaml", *common]
+        teacher = ["--teacher_model_name_or_path", str(WORK / TEXT / "mlm"), *_options(DISTILBERT)]
+        yield _step(TEXT, name, ("42",), [*config, *teacher, *DISTILBERTS[name]])
 
 
 def grid_steps(task: str, glue_dir: str, precision: str) -> Iterator[Step]:
@@ -155,7 +172,14 @@ def _student_command(task: str, method: str, data: list[str]) -> list[str]:
         config = ["recipes/tinybert.py", "--task_name", task, *teacher, *data, *_options(TINYBERT_SHAPE)]
         augmentation = ["--augment_model", str(WORK / TEXT / "mlm"), "--augment_dir", str(WORK / task / "augmented")]
         return [*config, *augmentation, *_options(TINYBERT | TINYBERT_LIMITS.get(task, {})), *TINYBERTS[method]]
-    budget = [*data, *MINILM, "--num_student_layers", "3", *_options(STUDENT.get(task, STUDENT_DEFAULT))]
+    options = _options(STUDENT.get(task, STUDENT_DEFAULT))
+    if method in DISTILBERTS or method == SECOND_STEP:
+        name = "distilbert" if method == SECOND_STEP else method
+        start = ["--model_name_or_path", str(WORK / TEXT / name), "--result_name", method, *data, *options]
+        if method in DISTILBERTS:
+            return ["recipes/finetune_teacher.py", "--task_name", task, *start]
+        return ["recipes/kd.py", "--config", f"recipes/configs/kd/{task}.yaml", *teacher, *start]
+    budget = [*data, *MINILM, "--num_student_layers", "3", *options]
     if method == "finetuned":
         return ["recipes/finetune_teacher.py", "--task_name", task, *budget]
     teacher += ["--teacher_cache_dir", str(WORK / task / "cache")]

@@ -11,6 +11,7 @@ from typing import Any
 
 import benchmark_training
 import demo
+import distilbert_pretrain
 import dynabert
 import experiment
 import extract_subnetwork
@@ -35,7 +36,14 @@ from loading import Data, load_data, load_teacher
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from bertkd import DistillationConfig, DistillationTrainer, DynaBertKDConfig, PatientKDConfig, TinyBertKDConfig
+from bertkd import (
+    DistilBertKDConfig,
+    DistillationConfig,
+    DistillationTrainer,
+    DynaBertKDConfig,
+    PatientKDConfig,
+    TinyBertKDConfig,
+)
 from bertkd.data import GLUE_TASKS
 from bertkd.dynabert import CostTable, Importance, make_adaptive
 from bertkd.report import measure_latency, read_result
@@ -390,8 +398,11 @@ def test_every_command_behind_the_results_parses() -> None:
     for step in (*steps, *grid):
         name = Path(step.command[0]).stem
         if step.task == reproduce.TEXT:
-            general = (TinyBertKDConfig, StudentArguments)
-            classes = (DistillationConfig, train_mlm.MaskedLMArguments) if name == "train_mlm" else general
+            classes = {
+                "train_mlm": (DistillationConfig, train_mlm.MaskedLMArguments),
+                "tinybert_general": (TinyBertKDConfig, StudentArguments),
+                "distilbert_pretrain": (DistilBertKDConfig, distilbert_pretrain.DistilBertArguments),
+            }[name]
             (run,) = parse(classes[0], step.command[1:], {}, classes[1], CorpusArguments)
             assert run.data.corpus_files
             continue
@@ -580,7 +591,12 @@ def test_own_files_and_rows_without_labels(student: list[str], glue_dir: Path, t
     arguments = [*models, *files, *QUICK, "--num_student_layers", "2", "--ignore_weak_teacher"]
     arguments += ["--test_file", str(tmp_path / "train.csv")]
     (result,) = kd.main([*arguments, "--alpha", "1", "--output_dir", str(tmp_path / "run")])
-    assert result.task == "files" and result.metric == "accuracy"
+    assert result.task == "files" and result.method == "kd" and result.metric == "accuracy"
+    named = [*arguments, "--alpha", "1", "--files_name", "reviews", "--result_name", "mine"]
+    (again,) = kd.main([*named, "--output_dir", str(tmp_path / "named")])
+    assert (again.task, again.method, again.value) == ("reviews", "mine", result.value)
+    with pytest.raises(ValueError, match="--files_name sst2 is a GLUE task's"):
+        kd.main([*arguments, "--files_name", "sst2", "--output_dir", str(tmp_path / "glue")])
     answers = (tmp_path / "run" / "predict_results_test.txt").read_text().splitlines()
     assert answers[0] == "index\tprediction" and answers[1].split("\t")[1] in names
     assert len(answers) == 49  # max_eval_samples
