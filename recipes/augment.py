@@ -59,9 +59,15 @@ def augmented(run: Run, rows: Dataset, task: Task) -> Dataset:
                 conditional=arguments.augment_conditional,
                 seed=arguments.augment_seed,
                 batch_size=arguments.augment_batch_size,
-                folder=arguments.augment_dir or Path(training.output_dir) / "augmented",
+                folder=arguments.augment_dir or _folder(run),
                 progress=training.process_index == 0 and not training.disable_tqdm,
             )
+
+
+def _folder(run: Run) -> Path:
+    """Several seeds, each with a folder of its own, share what is augmented."""
+    folder = Path(run.training.output_dir)
+    return (folder.parent if folder.name == f"seed-{run.training.seed}" else folder) / "augmented"
 
 
 def main(argv: Sequence[str] | None = None) -> Path:

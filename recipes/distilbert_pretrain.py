@@ -10,16 +10,18 @@ recipes/kd.py does so with a fine-tuned teacher, the paper's second step.
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from arguments import RecipeArguments, Run
+from arguments import ModelArguments, RecipeArguments, Run
 from experiment import run_script
 from loading import load_corpus_rows, load_language_model, resolve
 from stages import run_stage, train_stage
 from transformers import AutoTokenizer, PreTrainedModel, set_seed
 
 from bertkd import DistilBertKDConfig, DistilBertKDTrainer
-from bertkd.distilbert import distilbert_student
+from bertkd.distilbert import distilbert_layers, distilbert_student
 from bertkd.models import layers_to_keep
 from bertkd.report import StageResult
+
+PAPER = "distilbert"  # which layers: `distilbert_layers`
 
 
 @dataclass
@@ -58,10 +60,10 @@ def start_of_student(run: Run[DistilBertKDConfig], teacher: PreTrainedModel) -> 
     """A checkpoint to go on with, or some of the teacher's layers, or their shape with random weights."""
     arguments = run.model
     if arguments.model_name_or_path is not None:
+        if run.recipe.random_start:
+            raise ValueError("--random_start and --model_name_or_path are two ways to start: give one of them.")
         return load_language_model(resolve(arguments.model_name_or_path)).train()
-    keep, depth = None, teacher.config.num_hidden_layers
-    if arguments.num_student_layers is not None:
-        keep = layers_to_keep(arguments.student_layers, depth, arguments.num_student_layers)
+    keep = layers_of(arguments, teacher.config.num_hidden_layers)
     student = distilbert_student(teacher, keep, run.recipe.fold_token_types)
     if not run.recipe.random_start:
         return student
@@ -69,9 +71,28 @@ def start_of_student(run: Run[DistilBertKDConfig], teacher: PreTrainedModel) -> 
     return type(student)(student.config)
 
 
+def layers_of(arguments: ModelArguments, depth: int) -> list[int]:
+    """The teacher's layers that the student starts from: the paper's, or those that are named.
+
+    Raises:
+        ValueError: a number of layers without their names, or names that do not fit.
+    """
+    named, count = arguments.student_layers, arguments.num_student_layers
+    if named == PAPER:
+        layers = distilbert_layers(depth)
+        if count not in (None, len(layers)):
+            raise ValueError(
+                f"The paper's layers of {depth} are {', '.join(map(str, layers))}: for another number name them too, "
+                "e.g. --student_layers 0,3, or first, every, last."
+            )
+        return layers
+    return layers_to_keep(named, depth, len(named.split(",")) if count is None else count)
+
+
 def main(argv: Sequence[str] | None = None) -> list[StageResult]:
     # The released code's, but for the batch, which its README makes 4,000 and more by accumulation.
     defaults = {
+        "student_layers": PAPER,
         "corpus_min_tokens": 12,
         "corpus_max_unknown": 0.5,
         "learning_rate": 5e-4,

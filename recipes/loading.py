@@ -221,7 +221,20 @@ def shape_of(arguments: StudentArguments, teacher: PreTrainedModel) -> Shape:
 
 
 def make_small_student(run: Run, teacher: PreTrainedModel, task: Task | None = None) -> PreTrainedModel:
-    """A student of the run's shape that starts at random."""
+    """A student of the run's shape that starts at random.
+
+    Raises:
+        ValueError: no shape is given, or the layers of a student that starts otherwise.
+    """
+    recipe: StudentArguments = run.recipe
+    if run.model.num_student_layers is not None:
+        raise ValueError("--num_student_layers goes with --init_from teacher; a new student has --num_hidden_layers.")
+    sizes = [getattr(recipe, field.name) for field in dataclasses.fields(Shape)]
+    if recipe.student_shape is None and not any(sizes):
+        raise ValueError(
+            "Name the student to start from with --model_name_or_path, or give a new one's shape: --student_shape "
+            "TinyBERT4, or --num_hidden_layers, --hidden_size and --intermediate_size."
+        )
     set_seed(run.training.seed)
     student = small_student(teacher, shape_of(run.recipe, teacher))
     for name, value in ({} if task is None else label_config(task)).items():

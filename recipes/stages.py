@@ -30,6 +30,12 @@ def run_stage(
     return [finished_stage(run) or train_one(run) for run in runs]
 
 
+def check_stage(run: Run, stage: str) -> None:
+    """Raises ValueError where the command line asks for another stage of the trainer than the recipe's."""
+    if run.training.stage != stage:
+        raise ValueError(f"--stage is set by the recipe ({stage}): leave it out. TinyBERT's others are --stages.")
+
+
 def finished_stage(run: Run) -> StageResult | None:
     """The result of a training that an earlier start of the same command finished."""
     path = Path(run.training.output_dir) / RECORD
@@ -66,7 +72,7 @@ def train_stage(
     save_model(trainer, folder)
     model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False, keep_torch_compile=False)
     result = StageResult(
-        method=method,
+        method=run.recipe.result_name or method,
         loss_before=before,
         loss=after,
         rows={"train": _length(trainer.train_dataset), "validation": _length(trainer.eval_dataset)},

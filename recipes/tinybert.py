@@ -21,7 +21,7 @@ from augment import augmented
 from experiment import check_teacher, evaluate, run_script, run_seeds, train_and_report
 from loading import Data, label_config, load_data, load_model, load_teacher, make_small_student, make_student
 from safetensors.torch import save_file
-from stages import finished_stage, train_stage
+from stages import check_stage, finished_stage, train_stage
 from transformers import PreTrainedModel, set_seed
 from transformers.trainer_utils import SchedulerType
 
@@ -30,6 +30,7 @@ from bertkd.data import Task
 from bertkd.distillation.trainer import EXTRA_FILE
 from bertkd.report import RunResult
 from bertkd.tinybert import load_released
+from bertkd.tinybert.config import MAPS
 
 STAGES = ("intermediate", "prediction")
 
@@ -56,6 +57,7 @@ class TinyBertArguments(AugmentationArguments, StudentArguments):
 
 def tinybert(run: Run[TinyBertKDConfig]) -> RunResult | None:
     """Run the stages that are not done yet; None where stage prediction is left out."""
+    check_stage(run, "prediction")
     original = load_data(run)
     teacher = load_teacher(run, original.task)
     metrics = evaluate(teacher, run, original)
@@ -139,15 +141,18 @@ def is_released(folder: Path) -> bool:
 
 
 def method_of(run: Run[TinyBertKDConfig]) -> str:
-    """The method's name, after what the paper's ablation leaves out."""
+    """The method's name, with what the paper's ablation leaves out, or does otherwise."""
     model, recipe, training = run.model, run.recipe, run.training
     left_out = {
-        "nogd": model.model_name_or_path is None,
+        "fromteacher": model.init_from == "teacher",
+        "nogd": model.model_name_or_path is None and model.init_from != "teacher",
         "noda": not recipe.augment,
         "noattn": training.attention_weight == 0,
         "nohidn": training.hidden_weight == 0,
+        "noembd": training.embedding_weight == 0,
+        training.strategy if training.strategy in MAPS else "map": training.strategy != "uniform",
     }
-    return "-".join(["tinybert", *(name for name, is_out in left_out.items() if is_out)])
+    return "-".join(["tinybert", *(name for name, is_so in left_out.items() if is_so)])
 
 
 def main(argv: Sequence[str] | None = None) -> list[RunResult]:

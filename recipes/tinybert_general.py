@@ -12,7 +12,7 @@ import torch
 from arguments import Run, StudentArguments
 from experiment import run_script
 from loading import load_corpus_rows, make_small_student, resolve
-from stages import run_stage, train_stage
+from stages import check_stage, run_stage, train_stage
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel
 
 from bertkd import TinyBertKDConfig, TinyBertKDTrainer, drop_layers
@@ -22,6 +22,7 @@ from bertkd.report import StageResult
 
 def general_distillation(run: Run[TinyBertKDConfig]) -> StageResult:
     """Train one student."""
+    check_stage(run, "general")
     if run.model.teacher_model_name_or_path is None:
         raise ValueError("Name the pretrained teacher with --teacher_model_name_or_path.")
     name = resolve(run.model.teacher_model_name_or_path)

@@ -19,6 +19,7 @@ from transformers import AutoModelForMaskedLM
 from bertkd import (
     DistilBertKDConfig,
     DistilBertKDTrainer,
+    DistillationConfig,
     DistillationTrainer,
     DynaBertKDConfig,
     DynaBertKDTrainer,
@@ -63,6 +64,14 @@ def distilbert(family: str, hidden: int, shared: dict[str, Any], data: dict[str,
     return DistilBertKDTrainer(model=models[0], teacher_model=models[1], args=args, processing_class=tokenizer, **data)
 
 
+def streamed(family: str, hidden: int, shared: dict[str, Any], data: dict[str, Any]) -> DistillationTrainer:
+    del shared["teacher_cache_dir"], shared["num_train_epochs"]
+    args = DistillationConfig(**shared, learning_rate=0.02, max_steps=6)
+    data["train_dataset"] = dataset(48).to_iterable_dataset()
+    models = [tiny_model(family, layers=2, hidden=hidden, seed=seed) for seed in (1, 2)]
+    return DistillationTrainer(model=models[0], teacher_model=models[1], args=args, **data)
+
+
 def main(method: str, family: str, hidden: int, world_size: int, accumulation: int, output: str) -> None:
     shared = {
         **SETTINGS,
@@ -77,8 +86,9 @@ def main(method: str, family: str, hidden: int, world_size: int, accumulation: i
         "data_collator": Collator(PAD[family]),
     }
     torch.manual_seed(7)
-    methods = {"patient_kd": patient_kd, "dynabert": dynabert, "tinybert": tinybert, "distilbert": distilbert}
-    trainer = methods[method](family, hidden, shared, data)
+    methods = (patient_kd, dynabert, tinybert, distilbert, streamed)
+    make = {one.__name__: one for one in methods}[method]
+    trainer = make(family, hidden, shared, data)
     if trainer.args.world_size != world_size:
         raise SystemExit(f"{trainer.args.world_size} processes were started, not {world_size}.")
     trainer.train()

@@ -155,11 +155,19 @@ def test_a_byte_level_vocabulary_marks_where_words_begin() -> None:
     assert all(set(slot.candidates) == {"film", "good"} for slot in slots)
 
 
+def test_another_vocabularys_mark_as_a_word_changes_nothing() -> None:
+    made = Tokenizer(models.WordLevel({"##": 0, "Ġfilm": 1, "Ġmovie": 2, "ing": 3, "<unk>": 4}, unk_token="<unk>"))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=made, unk_token="<unk>")
+    assert whole_words(tokenizer) == {1: "film", 2: "movie"}
+
+
 def test_words_beyond_the_models_length_stay(tokenizer: Any, vectors: WordVectors) -> None:
     torch.manual_seed(0)
     model = BertForMaskedLM(BertConfig(vocab_size=len(tokenizer), max_position_embeddings=13, **SIZES)).eval()
     slots = candidates(" ".join(["film"] * 20), model, tokenizer, vectors)
-    assert [slot.start for slot in slots] == [0, 5, 10, 15, 20]  # [CLS] 5 words [SEP] 5 words [SEP]
+    assert [slot.start for slot in slots] == [5 * i for i in range(11)]  # [CLS] 11 words [SEP], no second reading
+    slots = candidates(" ".join(["film"] * 9), model, tokenizer, vectors)
+    assert len(slots) == 9  # [CLS] 9 words [SEP] 1 word [SEP]
 
 
 # ---- rows ----
@@ -252,8 +260,18 @@ def test_an_interrupted_augmentation_goes_on(
     assert len(calls) == 4  # one part before, the one that was cut short again, and the last
     assert resumed.to_list() == whole.to_list() and resumed.features == whole.features
     assert augmented(given, model, tokenizer, folder=tmp_path).to_list() == whole.to_list() and len(calls) == 4
-    augmented(given, model, tokenizer, folder=tmp_path, seed=3)
-    assert len(calls) == 7 and not list(tmp_path.rglob("*.partial"))
+    for changes in (
+        {"seed": 3},
+        {"vectors": WordVectors(["film", "plot"], torch.eye(2))},
+        {"vectors": WordVectors(["film", "plot"], torch.ones(2, 2))},
+    ):
+        before = len(calls)
+        augmented(given, model, tokenizer, folder=tmp_path, **changes)
+        assert len(calls) == before + 3
+    tokenizer.model_max_length = 30  # another reading of the texts
+    augmented(given, model, tokenizer, folder=tmp_path)
+    tokenizer.model_max_length = 10**6
+    assert len(calls) == 16 and not list(tmp_path.rglob("*.partial"))
 
 
 def test_a_training_model_stays_one(model: PreTrainedModel, tokenizer: Any) -> None:
@@ -274,6 +292,11 @@ def test_bad_input_is_named(model: PreTrainedModel, tokenizer: Any) -> None:
         augment(given, ["question"], model, tokenizer)
     with pytest.raises(ValueError, match="has no rows"):
         augment(given.select([]), ["sentence"], model, tokenizer)
+    with pytest.raises(ValueError, match="Row 1 has no text in column 'sentence'"):
+        augment(rows(["the film", None]), ["sentence"], model, tokenizer)
+    small = BertForMaskedLM(BertConfig(vocab_size=10, **SIZES))
+    with pytest.raises(ValueError, match="they do not belong together"):
+        augment(given, ["sentence"], small, tokenizer)
     for wrong in ({"probability": 0.0}, {"num_candidates": 0}, {"num_copies": 0}):
         with pytest.raises(ValueError, match="probability must be above 0"):
             augment(given, ["sentence"], model, tokenizer, **wrong)

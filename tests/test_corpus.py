@@ -1,5 +1,6 @@
 """Plain text: what is read, how it is cut into rows, and what is refused."""
 
+import gzip
 import itertools
 from pathlib import Path
 
@@ -90,6 +91,10 @@ def test_rows_are_held_out(text_file: Path, tokenizer: PreTrainedTokenizerBase) 
     with pytest.raises(ValueError, match="has 5 rows, of which 5 cannot be held out"):
         hold_out(rows, 5, seed=0)
     stream = tokenize_corpus(load_corpus(text_file, streaming=True), tokenizer, 6)
+    with pytest.raises(ValueError, match="no more than the 5 rows"):
+        hold_out(stream, 5, seed=0)
+    with pytest.raises(ValueError, match="At least one row"):
+        hold_out(stream, 0, seed=0)
     train, held = hold_out(stream, 2, seed=0)
     assert len(list(train)) == 3 and len(list(held)) == 2
 
@@ -101,6 +106,25 @@ def test_a_corpus_without_a_usable_line_is_refused(
     (tmp_path / "blank.txt").write_text("\n   \n\n")
     with pytest.raises(ValueError, match="no usable line"):
         tokenize_corpus(load_corpus(tmp_path / "blank.txt", streaming=streaming), tokenizer)
+
+
+def test_compressed_tabular_and_hidden_files(tmp_path: Path) -> None:
+    with gzip.open(tmp_path / "a.jsonl.gz", "wt") as file:
+        file.write('{"text": "one"}\n')
+    (tmp_path / "b.tsv").write_text('text\tlabel\n"two\t1\n')
+    (tmp_path / ".hidden").write_text("three\n")
+    Dataset.from_dict({"text": [4, 5]}).to_parquet(str(tmp_path / "c.parquet"))
+    assert load_corpus(tmp_path)["text"] == ["one", '"two', "4", "5"]
+
+
+def test_unreadable_files_are_named_with_their_line(tmp_path: Path) -> None:
+    (tmp_path / "latin.txt").write_bytes("fine\ncaf\xe9\n".encode("latin-1"))
+    for streaming in (False, True):
+        with pytest.raises(ValueError, match=r"latin.txt, line 2: not UTF-8"):
+            load_corpus(tmp_path / "latin.txt", streaming=streaming)
+    (tmp_path / "empty.txt").write_text("")
+    with pytest.raises(ValueError, match=r"empty.txt is empty"):
+        load_corpus(tmp_path / "empty.txt")
 
 
 def test_what_is_missing_is_named(tmp_path: Path, tokenizer: PreTrainedTokenizerBase, text_file: Path) -> None:

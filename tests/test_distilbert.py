@@ -124,6 +124,13 @@ def test_a_student_has_the_layers_it_was_given_and_leaves_the_teacher_alone() ->
     assert all(torch.equal(before[name], tensor) for name, tensor in teacher.state_dict().items())
 
 
+def test_an_untied_head_stays_untied() -> None:
+    teacher, ids = language_model(tie_word_embeddings=False), torch.randint(5, V, (2, 9))
+    student = distilbert_student(teacher, keep=range(4))
+    with torch.no_grad():
+        torch.testing.assert_close(student(input_ids=ids).logits, teacher(input_ids=ids).logits, rtol=1e-4, atol=1e-4)
+
+
 def test_a_roberta_gives_a_shorter_roberta() -> None:
     teacher = language_model(12, kind="roberta")
     student = distilbert_student(teacher)
@@ -330,6 +337,35 @@ def test_chunks_are_the_whole_forward_and_backward() -> None:
             torch.testing.assert_close(a, b)
         with torch.no_grad():
             torch.testing.assert_close(chunked(parts_of, states, [weight], size), whole)
+
+
+def test_chunks_train_the_head_of_a_frozen_encoder_and_keep_half_precision_gradients() -> None:
+    torch.manual_seed(0)
+    head, states = torch.nn.Linear(6, 3000), torch.randn(40, 6)
+    target = torch.randint(0, 3000, (40,))
+
+    def parts_of(piece: torch.Tensor, rows: slice) -> torch.Tensor:
+        logits = head(piece).float()
+        return torch.stack([F.cross_entropy(logits, target[rows], reduction="sum") / 4000])
+
+    wanted = torch.autograd.grad(parts_of(states, slice(None)).sum(), list(head.parameters()))
+    found = torch.autograd.grad(chunked(parts_of, states, list(head.parameters()), 7).sum(), list(head.parameters()))
+    for a, b in zip(found, wanted, strict=True):
+        torch.testing.assert_close(a, b)
+    scale = 1024.0  # of a GradScaler
+    for dtype in (torch.float16, torch.bfloat16):
+        with torch.autocast("cpu", dtype):
+            total = scale * chunked(parts_of, states, list(head.parameters()), 7).sum()
+        for a, b in zip(torch.autograd.grad(total, list(head.parameters())), wanted, strict=True):
+            assert (a / scale - b).norm() < 0.02 * b.norm()
+
+
+def test_predictions_are_computed_in_the_precision_that_is_asked_for(tokenizer: BertTokenizer, tmp_path: Path) -> None:
+    trainer, seen = make_trainer(tmp_path, tokenizer, bf16=True), []
+    for model in (trainer.model, trainer.teacher_model):
+        model.get_output_embeddings().register_forward_hook(lambda _m, _a, out: seen.append(out) if len(out) else None)
+    trainer.train()
+    assert seen and {out.dtype for out in seen if out.dim() == 2} == {torch.bfloat16}
 
 
 def test_a_batch_without_masked_tokens_gives_zero(tokenizer: BertTokenizer, tmp_path: Path) -> None:

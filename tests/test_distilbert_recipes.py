@@ -93,6 +93,19 @@ def test_the_student_starts_where_it_is_told(corpus: list[str], language_model: 
             assert not torch.equal(made[name], distilbert_student(teacher).state_dict()[name])
 
 
+def test_layers_are_named_by_the_paper_or_by_the_user() -> None:
+    def layers(*options: str) -> list[int]:
+        defaults = {"student_layers": distilbert_pretrain.PAPER}
+        (run,) = parse(DistilBertKDConfig, [*options, "--use_cpu"], defaults, data_class=CorpusArguments)
+        return distilbert_pretrain.layers_of(run.model, 12)
+
+    assert layers() == layers("--num_student_layers", "6") == [0, 2, 4, 7, 9, 11]
+    assert layers("--student_layers", "0,5") == [0, 5]
+    assert layers("--student_layers", "first", "--num_student_layers", "3") == [0, 1, 2]
+    with pytest.raises(ValueError, match="for another number name them too"):
+        layers("--num_student_layers", "4")
+
+
 def test_a_teacher_without_a_head_for_words_is_refused(corpus: list[str], pretrained: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="has no head for masked words"):
         distilbert_pretrain.main(

@@ -261,7 +261,8 @@ def test_a_released_checkpoint_is_a_start(student: list[str], pretrained: Path, 
         (["--no_augment"], "tinybert-nogd-noda"),
         (["--no_augment", "--attention_weight", "0"], "tinybert-nogd-noda-noattn"),
         (["--no_augment_prediction", "--hidden_weight", "0"], "tinybert-nogd-nohidn"),
-        (["--no_augment", "--init_from", "teacher", "--num_student_layers", "2"], "tinybert-nogd-noda"),
+        (["--no_augment", "--init_from", "teacher", "--num_student_layers", "2"], "tinybert-fromteacher-noda"),
+        (["--no_augment", "--embedding_weight", "0", "--strategy", "top"], "tinybert-nogd-noda-noembd-top"),
     ],
 )
 def test_ablations_are_named(changes: list[str], method: str, student: list[str], tmp_path: Path) -> None:
@@ -270,11 +271,21 @@ def test_ablations_are_named(changes: list[str], method: str, student: list[str]
     assert (result.rows["train"] == 48) == ("--no_augment" in changes or "--no_augment_prediction" in changes)
 
 
+def test_a_stage_of_the_trainer_is_not_an_option_of_the_recipe(student: list[str], tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="--stage is set by the recipe"):
+        tinybert.main([*student, "--stage", "intermediate", "--output_dir", str(tmp_path)])
+    shape = student.index(SMALL[0])
+    without = student[:shape] + student[shape + len(SMALL) :]
+    with pytest.raises(ValueError, match="give a new one's shape"):
+        tinybert.main([*without, "--no_augment", "--output_dir", str(tmp_path)])
+    with pytest.raises(ValueError, match="--num_student_layers goes with --init_from teacher"):
+        tinybert.main([*student, "--no_augment", "--num_student_layers", "2", "--output_dir", str(tmp_path / "b")])
+
+
 def test_seeds_share_one_augmented_set(student: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shared = ["--augment_dir", str(tmp_path / "augmented"), "--seed", "1", "2"]
-    tinybert.main([*student, *shared, "--output_dir", str(tmp_path / "runs")])
+    tinybert.main([*student, "--seed", "1", "2", "--output_dir", str(tmp_path)])
     assert len(list((tmp_path / "augmented").glob("*"))) == 1
-    assert {folder.name for folder in (tmp_path / "runs").iterdir()} == {"seed-1", "seed-2"}
+    assert {folder.name for folder in tmp_path.iterdir()} == {"augmented", "seed-1", "seed-2"}
 
 
 def test_the_papers_settings() -> None:

@@ -1,5 +1,6 @@
 """Plain text to train on without any task: local files or the hub, tokenised once or as it streams."""
 
+import csv
 import glob
 import itertools
 from collections.abc import Mapping, Sequence
@@ -7,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import datasets
-from datasets import Dataset, IterableDataset
+from datasets import Dataset, IterableDataset, Value
 from datasets.exceptions import DatasetGenerationError
 from huggingface_hub.errors import HfHubHTTPError
 from transformers import PreTrainedTokenizerBase
@@ -18,7 +19,8 @@ Corpus = TypeVar("Corpus", Dataset, IterableDataset)
 
 MODES = ("sentence", "block")
 # What is not among these is read as text, one line after the other.
-_READERS = {".parquet": "parquet", ".json": "json", ".jsonl": "json", ".csv": "csv"}
+_READERS = {".parquet": "parquet", ".json": "json", ".jsonl": "json", ".csv": "csv", ".tsv": "csv"}
+_COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
 
 
 def load_corpus(
@@ -37,8 +39,8 @@ def load_corpus(
     be copied to disk is streamed.
 
     Args:
-        files: parquet, csv, json or jsonl files with a text column, and text files (any other extension, gzip too),
-            each line of which is a text. Folders stand for the files in them.
+        files: parquet, csv, tsv, json or jsonl files with a text column, and text files (any other extension), each
+            line of which is a text; gzip and the like too. Folders stand for the files in them that are not hidden.
         hub_name, hub_config: a data set of the hub instead, e.g. "wikitext" and "wikitext-103-raw-v1".
         split: of the hub's data set.
         text_key: the text's column in files that have columns.
@@ -48,7 +50,8 @@ def load_corpus(
     Raises:
         ConnectionError: the hub cannot be reached.
         FileNotFoundError: a file is missing, or a folder is empty.
-        ValueError: neither or both of `files` and `hub_name`, an unreadable file, or a missing text column.
+        ValueError: neither or both of `files` and `hub_name`, a file that is empty, no UTF-8 (the line is named) or
+            unreadable, or a missing text column.
     """
     if (files is None) == (hub_name is None):
         raise ValueError("Give a corpus: either text or parquet files, or the name of a data set on the hub.")
@@ -65,24 +68,53 @@ def load_corpus(
 def _files(given: Sequence[str | Path]) -> list[Path]:
     paths: list[Path] = []
     for path in map(Path, given):
-        found = sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
+        found = sorted(file for file in path.iterdir() if _is_visible(file)) if path.is_dir() else [path]
         if not found or not found[0].is_file():
             raise FileNotFoundError(f"The corpus {path} does not exist, or is a folder without files.")
         paths += found
+    for path in paths:
+        if path.stat().st_size == 0:
+            raise ValueError(f"The corpus file {path} is empty.")
     return paths
+
+
+def _is_visible(file: Path) -> bool:
+    return file.is_file() and not file.name.startswith(".")
+
+
+def _suffix(path: Path) -> str:
+    """The file's extension, without that of a compression."""
+    return Path(path.stem if path.suffix.lower() in _COMPRESSED else path.name).suffix.lower()
 
 
 def _load_files(paths: Sequence[Path], text_key: str, streaming: bool) -> Any:
     loaded = []
-    for reader, group in itertools.groupby(paths, key=lambda path: _READERS.get(path.suffix.lower(), "text")):
+    for suffix, grouped in itertools.groupby(paths, key=_suffix):
+        reader, group = _READERS.get(suffix, "text"), list(grouped)
+        if reader == "text":
+            _check_utf8(group)
+        options: dict[str, Any] = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if suffix == ".tsv" else {}
         names = [glob.escape(str(path.resolve())) for path in group]
+        shown = ", ".join(map(str, group))
         try:
-            part = datasets.load_dataset(reader, data_files=names, split="train", streaming=streaming)
+            part = datasets.load_dataset(reader, data_files=names, split="train", streaming=streaming, **options)
         except (DatasetGenerationError, ValueError) as error:
             reason = " ".join(str(error.__cause__ or error).split())
-            raise ValueError(f"The corpus {', '.join(names)} cannot be read as {reader}: {reason}") from None
-        loaded.append(_text_column(part, "text" if reader == "text" else text_key, ", ".join(names)))
+            raise ValueError(f"The corpus {shown} cannot be read as {reader}: {reason}") from None
+        loaded.append(_text_column(part, "text" if reader == "text" else text_key, shown))
     return datasets.concatenate_datasets(loaded) if len(loaded) > 1 else loaded[0]
+
+
+def _check_utf8(paths: Sequence[Path]) -> None:
+    for path in paths:
+        if path.suffix.lower() in _COMPRESSED:
+            continue
+        with path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                try:
+                    line.decode("utf-8")
+                except UnicodeDecodeError as error:
+                    raise ValueError(f"{path}, line {number}: not UTF-8 ({error.reason}); convert the file.") from None
 
 
 def _load_hub(name: str, config: str | None, split: str, streaming: bool) -> Any:
@@ -102,7 +134,8 @@ def _text_column(corpus: Corpus, text_key: str, source: str) -> Corpus:
             f"The corpus {source} has no column {text_key!r}, only {', '.join(columns) or 'nothing'}: name the text's."
         )
     texts = corpus.select_columns([text_key])
-    return texts if text_key == "text" else texts.rename_column(text_key, "text")
+    texts = texts if text_key == "text" else texts.rename_column(text_key, "text")
+    return texts if texts.features is None else texts.cast_column("text", Value("string"))  # a stream may not say
 
 
 def tokenize_corpus(
@@ -181,9 +214,13 @@ def hold_out(corpus: Corpus, rows: int, seed: int) -> tuple[Corpus, Corpus]:
     """Rows to train on, and as many others as asked for to evaluate on: drawn at random, or the first of a stream.
 
     Raises:
-        ValueError: the corpus has no more rows than that.
+        ValueError: the corpus has no more rows than that, or none are asked for.
     """
+    if rows < 1:
+        raise ValueError(f"At least one row is held out for evaluation, not {rows} (--eval_rows).")
     if isinstance(corpus, IterableDataset):
+        if next(iter(corpus.skip(rows)), None) is None:
+            raise ValueError(f"The corpus has no more than the {rows} rows to be held out (--eval_rows).")
         return corpus.skip(rows), corpus.take(rows)
     if len(corpus) <= rows:
         raise ValueError(

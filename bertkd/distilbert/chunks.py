@@ -1,6 +1,6 @@
 """Losses on predictions over the vocabulary, of which only some tokens' are in memory at a time."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -20,40 +20,42 @@ class _Chunked(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, parts_of: PartsOf, size: int, states: Tensor, *parameters: Tensor) -> tuple[Tensor, Tensor]:
-        wanted = [states, *parameters]
-        gradients = [torch.zeros_like(tensor) for tensor in wanted]
         kind, sums = states.device.type, []
-        for start in range(0, max(len(states), 1), size):
-            rows = slice(start, start + size)
+        dtype, is_autocast = torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind)
+        # A GradScaler comes too late for gradients that are taken here, and vanish in half precision.
+        scale = 2.0**16 if is_autocast and dtype == torch.float16 else 1.0
+        of_states = torch.zeros_like(states, dtype=torch.float32)
+        trained = [parameter for parameter in parameters if parameter.requires_grad]
+        of_trained = [torch.zeros_like(parameter, dtype=torch.float32) for parameter in trained]
+        for rows in _pieces(len(states), size):
             piece = states[rows].detach().requires_grad_(True)
             # Autocast would keep one cast copy of the weights for all chunks, whose graph the first one frees.
-            with (
-                torch.enable_grad(),
-                torch.autocast(
-                    kind,
-                    dtype=torch.get_autocast_dtype(kind),
-                    enabled=torch.is_autocast_enabled(kind),
-                    cache_enabled=False,
-                ),
-            ):
+            with torch.enable_grad(), torch.autocast(kind, dtype, is_autocast, cache_enabled=False):
                 parts = parts_of(piece, rows)
-                total = parts.sum()
+                found = torch.autograd.grad(parts.sum() * scale, [piece, *trained], allow_unused=True)
             sums.append(parts.detach())
-            if not ctx.needs_input_grad[2]:
-                continue
-            found = torch.autograd.grad(total, [piece, *parameters], allow_unused=True)
-            gradients[0][rows] = found[0]
-            for gradient, own in zip(gradients[1:], found[1:], strict=True):
+            for total, own in zip([of_states[rows], *of_trained], found, strict=True):
                 if own is not None:
-                    gradient += own
-        ctx.save_for_backward(*gradients)
+                    total += own.float() / scale
+        ctx.save_for_backward(of_states, *of_trained)
+        ctx.wanted = [(tensor.dtype, tensor.requires_grad) for tensor in (states, *parameters)]
         summed = torch.stack(sums).sum(0)
         ctx.mark_non_differentiable(summed)
         return summed.sum(), summed
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> Any:
-        return None, None, *(gradient * upstream[0] for gradient in ctx.saved_tensors)
+        of_states, *of_trained = ctx.saved_tensors
+        found = iter(of_trained)
+        (dtype, _), *parameters = ctx.wanted
+        of_parameters = [(next(found) * upstream[0]).to(kind) if needed else None for kind, needed in parameters]
+        return None, None, (of_states * upstream[0]).to(dtype), *of_parameters
+
+
+def _pieces(count: int, size: int) -> Iterator[slice]:
+    """At least one, which may be empty."""
+    for start in range(0, max(count, 1), size):
+        yield slice(start, start + size)
 
 
 def chunked(parts_of: PartsOf, states: Tensor, parameters: Sequence[Tensor], size: int) -> Tensor:
@@ -65,13 +67,12 @@ def chunked(parts_of: PartsOf, states: Tensor, parameters: Sequence[Tensor], siz
     Args:
         parts_of: takes the states (n, H) of some tokens and which these are, gives the parts (P,) summed over them.
         states: (N, H).
-        parameters: what `parts_of` uses and is to be trained.
+        parameters: what `parts_of` uses.
         size: tokens at a time.
     """
-    if not torch.is_grad_enabled():
-        starts = range(0, max(len(states), 1), size)
-        pieces = [parts_of(states[start : start + size], slice(start, start + size)) for start in starts]
-        return torch.stack(pieces).sum(0)
+    is_trained = states.requires_grad or any(parameter.requires_grad for parameter in parameters)
+    if not (torch.is_grad_enabled() and is_trained):
+        return torch.stack([parts_of(states[rows], rows) for rows in _pieces(len(states), size)]).sum(0)
     total, parts = _Chunked.apply(parts_of, size, states, *parameters)
     # The values of the parts, and the gradient of their total on the first.
     gradient = torch.zeros_like(parts)

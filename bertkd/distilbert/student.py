@@ -69,6 +69,7 @@ def _config(teacher: BertForMaskedLM) -> DistilBertConfig:
         activation=given.hidden_act,
         initializer_range=given.initializer_range,
         pad_token_id=given.pad_token_id,
+        tie_word_embeddings=given.tie_word_embeddings,
     )
 
 

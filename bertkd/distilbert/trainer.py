@@ -88,8 +88,8 @@ class DistilBertKDTrainer(DistillationTrainer):
         if counts is None and smoothing > 0 and self.train_dataset is not None:
             if not isinstance(self.train_dataset, datasets.Dataset):
                 raise ValueError(
-                    "The tokens of a streamed corpus cannot be counted beforehand: give token_counts, or set "
-                    "mlm_smoothing=0 to mask all tokens alike."
+                    "Only the tokens of a datasets.Dataset can be counted beforehand, not those of a stream: give "
+                    "token_counts, or set mlm_smoothing=0 to mask all tokens alike."
                 )
             counts = count_tokens(self.train_dataset, size)
         return masking_weights(self._tokenizer, torch.ones(size) if counts is None else counts, smoothing)
@@ -221,8 +221,8 @@ class DistilBertKDTrainer(DistillationTrainer):
                 found["mlm_loss"] = F.cross_entropy(logits[chosen], wanted[rows][chosen], reduction="sum")
             return torch.stack([weights[name] * found[name] / count[name].clamp(min=1e-9) for name in names])
 
-        trained = [parameter for parameter in _head_parameters(student) if parameter.requires_grad]
-        summed = chunked(parts_of, states[used], trained, args.logits_chunk_size)
+        with self.accelerator.autocast():  # the Trainer's own lives in the student's forward, which has ended
+            summed = chunked(parts_of, states[used], _head_parameters(student), args.logits_chunk_size)
         return dict(zip(names, summed.unbind(), strict=True))
 
     # ---- evaluation ----

@@ -92,6 +92,9 @@ class DistillationTrainer(Trainer):
             raise ValueError("compute_loss_func would not be called: override distillation_loss or task_loss instead.")
         super().__init__(model=self._load(model), args=args, **kwargs)
         self.model_accepts_loss_kwargs = False
+        if self.accelerator.dataloader_config.dispatch_batches is None:
+            # Else one process would read a stream for all, and fail where its batches differ in length.
+            self.accelerator.dataloader_config.dispatch_batches = False
         self.teacher_model = self._load(teacher_model)
         self._check_kind_of_models()
         self.extra_modules = nn.ModuleDict()

@@ -96,14 +96,14 @@ def augment(
         ValueError: no text column, one that is missing, a setting out of range, or a model or tokenizer that does not
             predict masked words.
     """
-    _check(dataset, text_keys, tokenizer, probability, num_candidates, num_copies)
+    _check(dataset, text_keys, tokenizer, model.config.vocab_size, probability, num_candidates, num_copies)
     words = vectors if vectors is not None else WordVectors.of_model(model, tokenizer)
     shards = []
     parts = range(0, len(dataset), SHARD)
     features = Features({**dataset.features, ROW: Value("int64")})
     place = None
     if folder is not None:
-        settings = [text_keys, probability, num_candidates, num_copies, conditional, seed, _digest(words.words)]
+        settings = [text_keys, probability, num_candidates, num_copies, conditional, seed, words.digest()]
         place = Path(folder) / _fingerprint(model, tokenizer, dataset, text_keys, settings)
         place.mkdir(parents=True, exist_ok=True)
     size = batch_size or default_batch_size(model.device)
@@ -139,6 +139,7 @@ def _check(
     dataset: Dataset,
     text_keys: Sequence[str],
     tokenizer: PreTrainedTokenizerBase,
+    size: int,
     probability: float,
     num_candidates: int,
     num_copies: int,
@@ -155,6 +156,13 @@ def _check(
         raise ValueError(
             "probability must be above 0 and at most 1, num_candidates and num_copies at least 1: "
             f"{probability}, {num_candidates}, {num_copies}."
+        )
+    for key in text_keys:
+        if None in (texts := dataset[key]):
+            raise ValueError(f"Row {list(texts).index(None)} has no text in column {key!r}: fill it in.")
+    if (last := max(tokenizer.get_vocab().values())) >= size:
+        raise ValueError(
+            f"The tokenizer has tokens up to {last}, the model {size} of them: they do not belong together."
         )
     if tokenizer.mask_token_id is None or not tokenizer.is_fast:
         raise ValueError("The tokenizer has no mask token, or is not a fast one: give a masked language model's.")
@@ -237,10 +245,13 @@ class CandidateFinder:
 
     def _encode(self, text: str) -> tuple[list[int], dict[tuple[int, int], int]]:
         """A text's input, and the position in it of each stretch of the text that is one token."""
+        # A text that fills the model by itself leaves no room for its second reading.
+        pieces = len(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+        second = self._conditional and pieces + self._tokenizer.num_special_tokens_to_add(pair=True) < self._length
         encoded = self._tokenizer(
             text,
-            text if self._conditional else None,
-            truncation=True,
+            text if second else None,
+            truncation="only_second" if second else True,
             max_length=self._length,
             return_offsets_mapping=True,
         )
@@ -311,14 +322,11 @@ def _fingerprint(
     text_keys: Sequence[str],
     settings: list[Any],
 ) -> str:
-    rows = (str(value) for row in dataset for value in row.values())
-    given = {"settings": settings, "rows": _digest(rows), "vocabulary": _digest(sorted(tokenizer.get_vocab()))}
+    rows = hashlib.sha256(str(dataset.features).encode())
+    for row in dataset:
+        rows.update(repr(list(row.values())).encode())
+    kind = model.device.type
+    precision = str(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else "float32"
+    reading = [tokenizer.backend_tokenizer.to_str(), tokenizer.model_max_length]
+    given = {"settings": settings, "rows": rows.hexdigest(), "reading": reading, "precision": precision}
     return fingerprint(model, [], [], given)
-
-
-def _digest(texts: Any) -> str:
-    digest = hashlib.sha256()
-    for text in texts:
-        digest.update(text.encode())
-        digest.update(b"\0")
-    return digest.hexdigest()

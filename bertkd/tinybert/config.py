@@ -75,7 +75,7 @@ class TinyBertKDConfig(DistillationConfig):
         super().__post_init__()
         self._check_choice("projection", ("shared", "per_level", "none"))
         weights = (self.attention_weight, self.hidden_weight, self.embedding_weight)
-        if min(weights) < 0 or (self.compares_states and max(weights) == 0):
+        if min(weights) < 0 or max(weights) == 0:
             raise ValueError(
                 f"attention_weight, hidden_weight and embedding_weight must not be negative, nor all be 0: {weights}."
             )

@@ -1,5 +1,6 @@
 """Nearest words by cosine, for words that a masked language model cannot predict in one piece."""
 
+import hashlib
 import itertools
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -53,7 +54,7 @@ class WordVectors:
         size = 0
         with path.open(encoding="utf-8", errors="replace") as file:  # the published files have stray bytes
             for number, line in enumerate(itertools.islice(file, limit), start=1):
-                fields = line.rstrip("\n").split(" ")
+                fields = line.rstrip().split(" ")
                 if number == 1 and len(fields) == 2 and all(field.isdigit() for field in fields):
                     continue
                 size = size or len(fields) - 1
@@ -79,6 +80,12 @@ class WordVectors:
             return embeddings[pieces].mean(0) if pieces else None
 
         return cls(list(by_word), embeddings[list(by_word.values())], vector_of)
+
+    def digest(self) -> str:
+        """A name for words and vectors: 64 hexadecimal digits."""
+        content = hashlib.sha256("\0".join(self.words).encode())
+        content.update(self._vectors.cpu().contiguous().numpy().tobytes())
+        return content.hexdigest()
 
     def neighbours(self, words: Iterable[str], count: int) -> dict[str, list[str]]:
         """The `count` most similar other words to each, the nearest first; none for a word without a vector."""
@@ -122,8 +129,8 @@ def whole_words(tokenizer: PreTrainedTokenizerBase) -> dict[int, str]:
     """The tokens that are a word of letters a to z by themselves, by their id."""
     vocabulary = tokenizer.get_vocab()
     # WordPiece marks the tokens that go on with a word (##s), other vocabularies those that begin one.
-    marks = ("##", "Ġ", "▁")
-    mark = next((mark for mark in marks if any(token.startswith(mark) for token in vocabulary)), "##")
+    # A vocabulary may hold another's mark as a word: the most frequent one counts.
+    mark = max(("##", "Ġ", "▁"), key=lambda mark: sum(token.startswith(mark) for token in vocabulary))
     begins = "" if mark == "##" else mark
     words = {row: token.removeprefix(begins) for token, row in vocabulary.items() if token.startswith(begins)}
     return {row: word for row, word in sorted(words.items()) if word.isascii() and word.isalpha()}
