@@ -278,7 +278,7 @@ def _hidden_level(student: Tensor, teacher: Tensor, mask: Tensor | None, reducti
 @_in_float32
 def _attention_level(student: Tensor, teacher: Tensor, mask: Tensor | None, reduction: str) -> Tensor:
     _check_same_shape(student, teacher, "attention_score_loss")
-    student, teacher = (torch.where(scores <= -100, 0.0, scores) for scores in (student, teacher))
+    student, teacher = (scores.masked_fill(scores <= -100, 0.0) for scores in (student, teacher))
     per_pair = (student - teacher).square().mean(dim=1).flatten(1)
     pairs = None if mask is None else (mask[:, :, None] * mask[:, None, :]).flatten(1)
     return _masked_mean(per_pair, pairs, reduction)
