@@ -161,11 +161,11 @@ class ImportanceArguments(RecipeArguments):
 
 @dataclass
 class StudentArguments(RecipeArguments):
-    """The shape of a student that starts at random; what is not given is the teacher's."""
+    """The shape of a student that starts at random: a named one, or the teacher's, with the numbers that are given."""
 
     student_shape: str | None = field(
         default=None,
-        metadata={"choices": [*SHAPES], "help": "A shape of the paper, instead of the next four."},
+        metadata={"choices": [*SHAPES], "help": "A shape of the paper; numbers given beside it win."},
     )
     num_hidden_layers: int | None = field(default=None, metadata={"help": "Layers."})
     hidden_size: int | None = field(default=None, metadata={"help": "A multiple of the number of heads."})

@@ -204,17 +204,11 @@ def make_student(run: Run, task: Task, teacher: PreTrainedModel | None = None) -
 
 
 def shape_of(arguments: StudentArguments, teacher: PreTrainedModel) -> Shape:
-    """The shape that the arguments ask for; what they leave open is the teacher's.
-
-    Raises:
-        ValueError: a name and numbers.
-    """
+    """The shape that the arguments ask for: a named one or the teacher's, with the numbers that are given."""
     given = {field.name: getattr(arguments, field.name) for field in dataclasses.fields(Shape)}
     numbers = {name: number for name, number in given.items() if number is not None}
     if arguments.student_shape is not None:
-        if numbers:
-            raise ValueError(f"Give either --student_shape or {', '.join(f'--{name}' for name in numbers)}, not both.")
-        return SHAPES[arguments.student_shape]
+        return dataclasses.replace(SHAPES[arguments.student_shape], **numbers)
     sizes, config = layer_sizes(teacher), teacher.config
     own = Shape(config.num_hidden_layers, config.hidden_size, max(sizes.neurons))
     return dataclasses.replace(own, **numbers)

@@ -10,9 +10,10 @@ import tinybert
 import tinybert_general
 import torch
 import train_mlm
-from arguments import Run, parse
+from arguments import CorpusArguments, Run, StudentArguments, parse
 from conftest import ROOT
 from datasets import Dataset
+from loading import shape_of
 from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModel,
@@ -27,7 +28,7 @@ from transformers import (
 from bertkd import TinyBertKDConfig, TinyBertKDTrainer
 from bertkd.distillation.trainer import EXTRA_FILE
 from bertkd.report import StageResult, read_result
-from bertkd.tinybert import NUM_COPIES
+from bertkd.tinybert import NUM_COPIES, Shape
 
 QUICK = ["--use_cpu", "--disable_tqdm", "true", "--num_train_epochs", "1"]
 SMALL = ["--num_hidden_layers", "2", "--hidden_size", "8", "--intermediate_size", "12"]
@@ -147,8 +148,16 @@ def test_a_corpus_and_a_teacher_must_be_named(text: list[str], pretrained: Path,
     teacher = ["--teacher_model_name_or_path", str(pretrained), "--output_dir", str(tmp_path)]
     with pytest.raises(ValueError, match="Give a corpus with --corpus_files"):
         tinybert_general.main([*QUICK, *teacher])
-    with pytest.raises(ValueError, match="either --student_shape or --hidden_size"):
-        tinybert_general.main([*text, *teacher, "--student_shape", "TinyBERT4", "--hidden_size", "8"])
+
+
+def test_numbers_win_over_a_named_shape(pretrained: Path) -> None:
+    def shape(*options: str) -> Shape:
+        (run,) = parse(TinyBertKDConfig, [*options, "--use_cpu"], {}, StudentArguments, CorpusArguments)
+        return shape_of(run.recipe, AutoModel.from_pretrained(pretrained))
+
+    assert shape("--student_shape", "TinyBERT4") == Shape(4, 312, 1200)
+    assert shape("--student_shape", "TinyBERT4", "--num_hidden_layers", "3") == Shape(3, 312, 1200)
+    assert shape("--hidden_size", "8") == Shape(4, 8, 24)
 
 
 # ---- task distillation ----
