@@ -5,14 +5,17 @@ of a pair are varied one at a time against the other's original, nothing passes 
 sentences of many rows go through the model together.
 """
 
+import contextlib
 import hashlib
+import itertools
 import random
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import datasets
 import torch
 from datasets import Dataset, Features, Value, concatenate_datasets
 from tokenizers.pre_tokenizers import BertPreTokenizer
@@ -98,8 +101,6 @@ def augment(
     """
     _check(dataset, text_keys, tokenizer, model.config.vocab_size, probability, num_candidates, num_copies)
     words = vectors if vectors is not None else WordVectors.of_model(model, tokenizer)
-    shards = []
-    parts = range(0, len(dataset), SHARD)
     features = Features({**dataset.features, ROW: Value("int64")})
     place = None
     if folder is not None:
@@ -108,26 +109,42 @@ def augment(
         place.mkdir(parents=True, exist_ok=True)
     size = batch_size or default_batch_size(model.device)
     finder = CandidateFinder(model, tokenizer, words, num_candidates, conditional, size)
-    for start in tqdm(parts, desc="Augmenting", unit=f" x {SHARD} rows", disable=not progress):
-        path = None if place is None else place / f"rows-{start:09d}.parquet"
-        if path is not None and path.is_file():
-            shards.append(Dataset.from_parquet(str(path), features=features))
-            continue
+
+    def variants_from(start: int) -> Dataset:
         rows = dataset.select(range(start, min(start + SHARD, len(dataset)))).to_list()
-        texts = [row[key] for row in rows for key in text_keys]
-        slots = finder(dict.fromkeys(texts))
-        made = [
-            variant
-            for number, row in enumerate(rows, start)
-            for variant in _variants(row, number, text_keys, slots, probability, num_copies, seed)
-        ]
-        shard = Dataset.from_list(made, features=features)
-        if path is not None:
-            partial = path.with_suffix(".partial")
-            shard.to_parquet(str(partial))
-            partial.replace(path)
-        shards.append(shard)
-    return concatenate_datasets(shards)
+        slots = finder(dict.fromkeys(row[key] for row in rows for key in text_keys))
+        numbered = enumerate(rows, start)
+        made = [_variants(row, number, text_keys, slots, probability, num_copies, seed) for number, row in numbered]
+        return Dataset.from_list(list(itertools.chain(*made)), features=features)
+
+    starts = range(0, len(dataset), SHARD)
+    bar = tqdm(starts, desc="Augmenting", unit=f" x {SHARD} rows", disable=not progress)
+    with _one_progress_bar():
+        return concatenate_datasets([_kept(place, start, variants_from, features) for start in bar])
+
+
+def _kept(place: Path | None, start: int, make: Callable[[int], Dataset], features: Features) -> Dataset:
+    """The part that begins with a row, from the folder where it is kept, whole or not at all; made where it is not."""
+    if place is None:
+        return make(start)
+    path = place / f"rows-{start:09d}.parquet"
+    if not path.is_file():
+        partial = path.with_suffix(".partial")
+        make(start).to_parquet(str(partial))
+        partial.replace(path)
+    return Dataset.from_parquet(str(path), features=features)
+
+
+@contextlib.contextmanager
+def _one_progress_bar() -> Iterator[None]:
+    """Within, `datasets` shows none of its own, which would be several for each part."""
+    were_shown = not datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if were_shown:
+            datasets.enable_progress_bars()
 
 
 def default_batch_size(device: torch.device) -> int:
