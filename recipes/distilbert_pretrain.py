@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 
 from arguments import ModelArguments, RecipeArguments, Run
 from experiment import run_script
-from loading import load_corpus_rows, load_language_model, resolve
-from stages import run_stage, train_stage
+from loading import load_language_model, resolve
+from stages import run_stage, train_on_text
 from transformers import AutoTokenizer, PreTrainedModel, set_seed
 
 from bertkd import DistilBertKDConfig, DistilBertKDTrainer
@@ -41,19 +41,9 @@ def pretrain(run: Run[DistilBertKDConfig]) -> StageResult:
     name = resolve(run.model.teacher_model_name_or_path)
     teacher = load_language_model(name)
     tokenizer = AutoTokenizer.from_pretrained(run.model.tokenizer_name or name)
-    train_rows, eval_rows = load_corpus_rows(run, tokenizer)
-
-    def make_trainer(config: DistilBertKDConfig) -> DistilBertKDTrainer:
-        return DistilBertKDTrainer(
-            model=start_of_student(run, teacher),
-            teacher_model=teacher,
-            args=config,
-            train_dataset=train_rows,
-            eval_dataset=eval_rows,
-            processing_class=tokenizer,
-        )
-
-    return train_stage(run, "distilbert", make_trainer, "AutoModelForMaskedLM", "a classification head is")
+    student = start_of_student(run, teacher)
+    card = {"auto_class": "AutoModelForMaskedLM", "untrained": "a classification head is"}
+    return train_on_text(run, "distilbert", DistilBertKDTrainer, student, teacher, tokenizer, **card)
 
 
 def start_of_student(run: Run[DistilBertKDConfig], teacher: PreTrainedModel) -> PreTrainedModel:

@@ -6,8 +6,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from arguments import TASK_METRIC, Config, CorpusArguments, RecipeArguments, Run, parse, with_changes
+from arguments import Config, CorpusArguments, RecipeArguments, Run, parse
 from experiment import check_same_settings, quiet, remove_checkpoints, save_model
+from loading import load_corpus_rows
+from transformers import PreTrainedModel
 
 from bertkd import DistillationTrainer
 from bertkd.report import StageResult, count_parameters, environment, write_json, write_stage_card
@@ -45,25 +47,39 @@ def finished_stage(run: Run) -> StageResult | None:
     return StageResult.read(path)
 
 
-def train_stage(
+def train_on_text(
     run: Run,
     method: str,
-    make_trainer: Callable[[Any], DistillationTrainer],
-    auto_class: str,
-    untrained: str,
+    trainer_class: type[DistillationTrainer],
+    student: PreTrainedModel,
+    teacher: PreTrainedModel | None,
+    tokenizer: Any,
+    **card: str,
 ) -> StageResult:
+    """`train_stage` on the run's corpus."""
+    train_rows, eval_rows = load_corpus_rows(run, tokenizer)
+    trainer = trainer_class(
+        model=student,
+        teacher_model=teacher,
+        args=run.training,
+        train_dataset=train_rows,
+        eval_dataset=eval_rows,
+        processing_class=tokenizer,
+    )
+    return train_stage(run, method, trainer, **card)
+
+
+def train_stage(run: Run, method: str, trainer: DistillationTrainer, auto_class: str, untrained: str) -> StageResult:
     """Train (or go on with) one stage and leave its folder: model, tokenizer, card and training.json.
 
     Args:
         run: where and how.
         method: its name in the record.
-        make_trainer: of a config, with data sets to train and to evaluate on.
+        trainer: with data sets to train and to evaluate on.
         auto_class, untrained: for the card.
     """
     folder = Path(run.training.output_dir)
     check_same_settings(run, folder)
-    changes = {"metric_for_best_model": "loss"} if run.training.metric_for_best_model == TASK_METRIC else {}
-    trainer = make_trainer(with_changes(run.training, **changes))
     before = trainer.evaluate()["eval_loss"]
     started = time.perf_counter()
     trainer.train(resume_from_checkpoint=True)

@@ -92,6 +92,7 @@ def of_intermediate(run: Run[TinyBertKDConfig]) -> Run[TinyBertKDConfig]:
         teacher_cache_dir=None,
         # Its loss goes on falling, and the metric is at chance: the last model is kept, as in the released code.
         load_best_model_at_end=False,
+        metric_for_best_model="loss",
     )
     return dataclasses.replace(run, training=training)
 
@@ -99,21 +100,17 @@ def of_intermediate(run: Run[TinyBertKDConfig]) -> Run[TinyBertKDConfig]:
 def train_intermediate(run: Run[TinyBertKDConfig], data: Data, teacher: PreTrainedModel) -> None:
     """Train the student's layers, whose projection stays beside it."""
     student, projection = start_of_student(run, data.task, teacher)
-
-    def make_trainer(config: TinyBertKDConfig) -> TinyBertKDTrainer:
-        own = config.projection_from or projection
-        return TinyBertKDTrainer(
-            model=student,
-            teacher_model=teacher,
-            args=with_changes(config, projection_from=own),
-            train_dataset=data.splits["train"],
-            eval_dataset=data.splits[data.task.validation_splits[0]],
-            processing_class=data.tokenizer,
-        )
-
-    train_stage(
-        run, "tinybert-intermediate", make_trainer, "AutoModelForSequenceClassification", "pooler and head are"
+    config = run.training
+    trainer = TinyBertKDTrainer(
+        model=student,
+        teacher_model=teacher,
+        args=with_changes(config, projection_from=config.projection_from or projection),
+        train_dataset=data.splits["train"],
+        eval_dataset=data.splits[data.task.validation_splits[0]],
+        processing_class=data.tokenizer,
     )
+    card = {"auto_class": "AutoModelForSequenceClassification", "untrained": "pooler and head are"}
+    train_stage(run, "tinybert-intermediate", trainer, **card)
 
 
 def start_of_student(run: Run, task: Task, teacher: PreTrainedModel) -> tuple[PreTrainedModel, str | None]:

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import torch
 from arguments import Run, StudentArguments
 from experiment import run_script
-from loading import load_corpus_rows, make_small_student, resolve
-from stages import check_stage, run_stage, train_stage
+from loading import make_small_student, resolve
+from stages import check_stage, run_stage, train_on_text
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel
 
 from bertkd import TinyBertKDConfig, TinyBertKDTrainer, drop_layers
@@ -28,19 +28,9 @@ def general_distillation(run: Run[TinyBertKDConfig]) -> StageResult:
     name = resolve(run.model.teacher_model_name_or_path)
     teacher = AutoModel.from_pretrained(name, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(run.model.tokenizer_name or name)
-    train_rows, eval_rows = load_corpus_rows(run, tokenizer)
-
-    def make_trainer(config: TinyBertKDConfig) -> TinyBertKDTrainer:
-        return TinyBertKDTrainer(
-            model=_student(run, teacher),
-            teacher_model=teacher,
-            args=config,
-            train_dataset=train_rows,
-            eval_dataset=eval_rows,
-            processing_class=tokenizer,
-        )
-
-    return train_stage(run, "tinybert-general", make_trainer, "AutoModel", "pooler and head are")
+    card = {"auto_class": "AutoModel", "untrained": "pooler and head are"}
+    student = _student(run, teacher)
+    return train_on_text(run, "tinybert-general", TinyBertKDTrainer, student, teacher, tokenizer, **card)
 
 
 def _student(run: Run[TinyBertKDConfig], teacher: PreTrainedModel) -> PreTrainedModel:

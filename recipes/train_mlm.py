@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 import torch
 from arguments import RecipeArguments, Run
 from experiment import run_script
-from loading import load_corpus_rows, resolve
-from stages import run_stage, train_stage
+from loading import resolve
+from stages import run_stage, train_on_text
 from transformers import AutoModelForMaskedLM, AutoTokenizer, set_seed
 
 from bertkd import DistilBertKDConfig, DistilBertKDTrainer
@@ -40,18 +40,8 @@ def train_mlm(run: Run[DistilBertKDConfig]) -> StageResult:
     if run.recipe.freeze_encoder:
         model.base_model.requires_grad_(False)
     tokenizer = AutoTokenizer.from_pretrained(name)
-    train_rows, eval_rows = load_corpus_rows(run, tokenizer)
-
-    def make_trainer(config: DistilBertKDConfig) -> DistilBertKDTrainer:
-        return DistilBertKDTrainer(
-            model=model,
-            args=config,
-            train_dataset=train_rows,
-            eval_dataset=eval_rows,
-            processing_class=tokenizer,
-        )
-
-    return train_stage(run, "mlm", make_trainer, "AutoModelForMaskedLM", "a classification head is")
+    card = {"auto_class": "AutoModelForMaskedLM", "untrained": "a classification head is"}
+    return train_on_text(run, "mlm", DistilBertKDTrainer, model, None, tokenizer, **card)
 
 
 def main(argv: Sequence[str] | None = None) -> list[StageResult]:

@@ -147,7 +147,7 @@ def test_a_corpus_and_a_teacher_must_be_named(text: list[str], pretrained: Path,
         tinybert_general.main([*text, "--output_dir", str(tmp_path)])
     teacher = ["--teacher_model_name_or_path", str(pretrained), "--output_dir", str(tmp_path)]
     with pytest.raises(ValueError, match="Give a corpus with --corpus_files"):
-        tinybert_general.main([*QUICK, *teacher])
+        tinybert_general.main([*QUICK, *teacher, "--student_shape", "TinyBERT4"])
 
 
 def test_numbers_win_over_a_named_shape(pretrained: Path) -> None:

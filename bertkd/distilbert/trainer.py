@@ -192,9 +192,8 @@ class DistilBertKDTrainer(DistillationTrainer):
         names = [name for name, weight in weights.items() if weight > 0]
         if not names:
             return {}
-        masked = labels != IGNORED
-        used = active if args.compares_logits and not args.restrict_ce_to_mask else masked
-        is_masked, wanted = masked[used], labels[used]
+        used = active if args.compares_logits and not args.restrict_ce_to_mask else labels != IGNORED
+        wanted = labels[used]
         student = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
         head, tokens = language_head(student), active.sum()
         # A known share of the step's tokens is masked: divided by it, micro-batches add up to the step's mean.
@@ -217,8 +216,7 @@ class DistilBertKDTrainer(DistillationTrainer):
                 if args.alpha_mse > 0:
                     found["mse_loss"] = (logits - target).square().sum()
             if args.alpha_mlm > 0:
-                chosen = is_masked[rows]
-                found["mlm_loss"] = F.cross_entropy(logits[chosen], wanted[rows][chosen], reduction="sum")
+                found["mlm_loss"] = F.cross_entropy(logits, wanted[rows], ignore_index=IGNORED, reduction="sum")
             return torch.stack([weights[name] * found[name] / count[name].clamp(min=1e-9) for name in names])
 
         with self.accelerator.autocast():  # the Trainer's own lives in the student's forward, which has ended
@@ -237,10 +235,7 @@ class DistilBertKDTrainer(DistillationTrainer):
         """The loss is the whole one, on masks that do not change from one evaluation to the next."""
         inputs = self._masked(self._prepare_inputs(inputs), step=-1)
         self._masked_share = (inputs["labels"] != IGNORED).sum() / inputs["attention_mask"].sum()
-        self.extra_modules.to(self.args.device)
-        with torch.no_grad(), self.compute_loss_context_manager():
-            loss = self.compute_loss(model, inputs)
-        return loss.detach(), None, None
+        return self._loss_alone(model, inputs)
 
 
 def _head_parameters(model: PreTrainedModel) -> list[nn.Parameter]:

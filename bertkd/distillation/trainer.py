@@ -267,6 +267,12 @@ class DistillationTrainer(Trainer):
             loss = None if labels is None else self.task_loss(outputs, inputs)
         return (loss, None, None) if prediction_loss_only else (loss, outputs.logits.detach(), labels)
 
+    def _loss_alone(self, model: nn.Module, inputs: dict[str, Any]) -> tuple[Tensor, None, None]:
+        """What `prediction_step` gives where the method's own loss is all that there is to evaluate."""
+        self.extra_modules.to(self.args.device)
+        with torch.no_grad(), self.compute_loss_context_manager():
+            return self.compute_loss(model, inputs).detach(), None, None
+
     # ---- logs ----
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:

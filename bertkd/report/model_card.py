@@ -48,6 +48,19 @@ MAIN_SETTINGS = (
     "gradient_accumulation_steps",
     "max_seq_length",
 )
+TRAINING = """## Training
+
+{reference}Training took {minutes:.1f} minutes with seed {seed} on {hardware}. Finished: {finished}.
+
+{settings}
+The command:
+
+```bash
+{command}
+```
+
+Versions: {versions}. Commit of bertkd: `{commit}`.
+"""
 CARD = """---
 {front_matter}
 ---
@@ -77,18 +90,6 @@ model = AutoModelForSequenceClassification.from_pretrained(path).eval()
 logits = model(**tokenizer("a sentence", return_tensors="pt")).logits  # sentence pairs: tokenizer(first, second, ...)
 ```
 
-## Training
-
-{reference}Training took {minutes:.1f} minutes with seed {seed} on {hardware}. Finished: {finished}.
-
-{settings}
-The command:
-
-```bash
-{command}
-```
-
-Versions: {versions}. Commit of bertkd: `{commit}`.
 """
 
 STAGE_CARD = """---
@@ -113,18 +114,6 @@ model = {auto_class}.from_pretrained(path)
 
 `path` is this folder, or its name on the hub.
 
-## Training
-
-Training took {minutes:.1f} minutes with seed {seed} on {hardware}. Finished: {finished}.
-
-{settings}
-The command:
-
-```bash
-{command}
-```
-
-Versions: {versions}. Commit of bertkd: `{commit}`.
 """
 
 
@@ -150,7 +139,7 @@ def write_model_card(folder: str | Path, result: RunResult, teacher: str, reposi
     is_pruned = _is_pruned(Path(folder))
     write_text(
         path,
-        CARD.format(
+        (CARD + TRAINING).format(
             front_matter=_front_matter(result, name, teacher),
             title=name,
             summary=_summary(result, teacher, repository_url),
@@ -192,7 +181,7 @@ def write_stage_card(folder: str | Path, result: StageResult, teacher: str, auto
     shown = teacher if _on_hub(teacher) else Path(teacher).name
     write_text(
         path,
-        STAGE_CARD.format(
+        (STAGE_CARD + TRAINING).format(
             front_matter=data.to_yaml().strip(),
             title=name,
             layers=result.layers,
@@ -204,6 +193,7 @@ def write_stage_card(folder: str | Path, result: StageResult, teacher: str, auto
             after=result.loss,
             rows=", ".join(f"{split} {count or 'streamed'}" for split, count in result.rows.items()),
             auto_class=auto_class,
+            reference="",
             **_circumstances(result),
         ),
     )

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedModel
@@ -206,11 +205,7 @@ class TinyBertKDTrainer(DistillationTrainer):
         """In the first two stages the loss is the stage's own: pooler and head are not trained, and say nothing."""
         if not self.args.compares_states:
             return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
-        inputs = self._prepare_inputs(inputs)
-        self.extra_modules.to(self.args.device)
-        with torch.no_grad(), self.compute_loss_context_manager():
-            loss = self.compute_loss(model, inputs)
-        return loss.detach(), None, None
+        return self._loss_alone(model, self._prepare_inputs(inputs))
 
 
 def _layer_map(strategy: str, teacher_layers: int, student_layers: int) -> LayerMap:
