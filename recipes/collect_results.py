@@ -56,6 +56,7 @@ SEARCHED = (
     "learning_rate",
     "num_train_epochs",
     "per_device_train_batch_size",
+    "max_train_samples",
 )
 NOTE = """\
 Metrics are in percent, on the validation split; ± is the sample standard deviation over seeds. Two numbers are

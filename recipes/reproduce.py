@@ -38,8 +38,14 @@ STUDENT["rte"] = {"learning_rate": "2e-4", "num_train_epochs": "5", "per_device_
 STUDENT_DEFAULT = {"learning_rate": "2e-4", "num_train_epochs": "5"}
 # One seed of DynaBERT, and of SST-2 the first 20,000 rows: it runs four to twelve networks on each batch.
 DYNABERT = {"learning_rate": "1e-4", "num_train_epochs": "3"}
-DYNABERT_LIMITS = {"sst2": {"max_train_samples": "20000"}}
-DYNABERTS = {"dynabert": [], "dynabert-unwired": ["--no_rewire"], "dynabert-nokd": ["--alpha", "0"]}
+DYNABERT_LIMITS = {"sst2": {"max_train_samples": "20000", "num_train_epochs": "1"}}
+# Rewiring and distillation are what the widths live on: the ablation is of the first stage, as in the paper.
+WIDTH_ONLY = ["--stages", "width"]
+DYNABERTS = {
+    "dynabert": [],
+    "dynabert-unwired": ["--no_rewire", *WIDTH_ONLY],
+    "dynabert-nokd": ["--alpha", "0", *WIDTH_ONLY],
+}
 # Of the text: all of WikiText-2's, then reviews.
 MLM = {"max_corpus_rows": "10000", "learning_rate": "5e-4", "num_train_epochs": "2"}
 GENERAL = {"max_corpus_rows": "30000", "learning_rate": "1e-3", "num_train_epochs": "1"}
@@ -106,7 +112,7 @@ class Step:
             if self.method not in DYNABERTS:
                 yield source / "results.json", self.results / self.task / f"{self.method}-seed{seed}.json"
                 continue
-            for stage in STAGES:
+            for stage in STAGES if self.method == "dynabert" else ("width",):
                 target = f"{self.method.replace('dynabert', f'dynabert-{stage}')}-seed{seed}.json"
                 yield source / stage / "results.json", self.results / self.task / target
 
