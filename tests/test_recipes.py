@@ -392,7 +392,7 @@ def test_every_command_behind_the_results_parses() -> None:
     tasks = list(reproduce.TEACHER)
     steps = [*reproduce.steps(tasks, reproduce.METHODS, "GLUE", "--bf16 --use_cpu")]
     grid = [*reproduce.grid_steps("stsb", "GLUE", "--bf16 --use_cpu")]
-    assert len(grid) == 6 and len({step.folder for step in (*steps, *grid)}) == len(steps) + len(grid)
+    assert len(grid) == 6 and len({(step.folder, step.stages) for step in (*steps, *grid)}) == len(steps) + len(grid)
     targets = [target for step in (*steps, *grid) for _, target in step.files()]
     assert len(set(targets)) == len(targets)
     for step in (*steps, *grid):
