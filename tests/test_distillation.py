@@ -24,7 +24,7 @@ from bertkd import (
     losses,
 )
 from bertkd.distillation.checkpoints import last_checkpoint
-from bertkd.distillation.sampler import StepSampler
+from bertkd.distillation.sampler import StepSampler, TokenStepSampler
 from bertkd.distillation.teacher_cache import method_sources
 
 SETTINGS = helpers.SETTINGS | {"learning_rate": 0.05, "warmup_steps": 1}
@@ -147,6 +147,55 @@ def test_sequential_random_and_dropped_rows() -> None:
     assert sampled(5, batch_size=2, shuffle=False) == [[0, 1], [2, 3], [4]]
     assert sampled(5, batch_size=2, shuffle=False, drop_last=True) == [[0, 1], [2, 3]]
     assert sorted(row for batch in sampled(50, batch_size=8, seed=1) for row in batch) == list(range(50))
+
+
+def test_batches_by_tokens_fill_their_budget_and_cover_every_row() -> None:
+    lengths = [8 + 3 * (row % 40) for row in range(300)]
+    spread = {"grad_accum": 2, "processes": 2, "seed": 5}
+    epochs = []
+    for epoch in (0, 1):
+        samplers = [TokenStepSampler(lengths, 256, rank=rank, **spread) for rank in (0, 1)]
+        for sampler in samplers:
+            sampler.set_epoch(epoch)
+        ranks = [list(sampler) for sampler in samplers]
+        assert [len(batches) for batches in ranks] == [len(sampler) for sampler in samplers] == [len(ranks[0])] * 2
+        batches = [batch for rank in ranks for batch in rank]
+        assert sorted(row for batch in batches for row in batch) == list(range(300))
+        padded = [len(batch) * max(lengths[row] for row in batch) for batch in batches]
+        assert max(padded) <= 256 and np.mean(padded) > 0.75 * 256
+        assert max(map(len, batches)) >= 4 * min(map(len, batches))
+        # Each optimizer step, the last one apart, has all its micro-batches.
+        assert samplers[0].micro_steps()[:-1] == [2] * (len(samplers[0].micro_steps()) - 1)
+        epochs.append(ranks)
+    assert epochs[0] != epochs[1] and len(epochs[0][0]) == len(epochs[1][0])
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_training_by_tokens_is_seen_through_and_resumed(tmp_path: Path, accumulation: int) -> None:
+    options: dict[str, Any] = {"max_tokens_per_batch": 64, "gradient_accumulation_steps": accumulation}
+    whole = make_trainer(tmp_path / "whole", **options)
+    seen: list[int] = []
+    collate = whole.data_collator
+    whole.data_collator = lambda batch: seen.extend([len(batch)]) or collate(batch)
+    whole.train()
+    assert sum(seen) == len(whole.train_dataset) * whole.args.num_train_epochs and len(set(seen)) > 1
+    stopped = make_trainer(tmp_path / "run", save_strategy="steps", save_steps=2, **options)
+    stopped.add_callback(StopAt(4))
+    stopped.train()
+    resumed = make_trainer(tmp_path / "run", **options)
+    resumed.train(resume_from_checkpoint=True)
+    assert_same_run(whole, resumed)
+
+
+def test_tokens_that_cannot_be_counted_or_do_not_fit_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"A row has \d+ tokens, more than max_tokens_per_batch=4"):
+        make_trainer(tmp_path, max_tokens_per_batch=4).train()
+    with pytest.raises(ValueError, match="leave train_sampling_strategy as it is"):
+        make_trainer(tmp_path, max_tokens_per_batch=64, train_sampling_strategy="random")
+    stream = make_trainer(tmp_path, max_tokens_per_batch=64, max_steps=2)
+    stream.train_dataset = datasets.Dataset.from_list(rows(8)).to_iterable_dataset()
+    with pytest.raises(ValueError, match="cannot cut a stream into batches"):
+        stream.train()
 
 
 # ---- the loss ----

@@ -24,6 +24,10 @@ class DistillationConfig(TrainingArguments):
     train_sampling_strategy: str = field(
         default="group_by_length", metadata={"help": "group_by_length, random, sequential or batch_rebalance."}
     )
+    max_tokens_per_batch: int | None = field(
+        default=None,
+        metadata={"help": "Padded tokens of a micro-batch at most, in the place of per_device_train_batch_size."},
+    )
     alpha: float = field(default=0.5, metadata={"help": "Weight of the soft term; 1 - alpha weights the labels."})
     temperature: float = field(default=2.0, metadata={"help": "T of both softmaxes in the soft term."})
     kd_reduction: str = field(
@@ -48,6 +52,8 @@ class DistillationConfig(TrainingArguments):
             raise ValueError(f"temperature must be greater than 0, not {self.temperature}.")
         if self.label_smoothing_factor:
             raise ValueError("label_smoothing_factor is not applied by the distillation trainers: leave it at 0.")
+        if self.max_tokens_per_batch is not None and self.train_sampling_strategy != "group_by_length":
+            raise ValueError("max_tokens_per_batch groups rows by length: leave train_sampling_strategy as it is.")
         self._check_choice("kd_reduction", ("batchmean", "mean"))
         self._check_choice("teacher_cache_dtype", ("float32", "float16"))
         self._check_choice("train_sampling_strategy", ("group_by_length", "random", "sequential", "batch_rebalance"))

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from transformers.trainer_pt_utils import BatchRebalanceSampler, get_length_grouped_indices
 
-__all__ = ["StepSampler"]
+__all__ = ["StepSampler", "TokenStepSampler"]
 
 
 class StepSampler(BatchRebalanceSampler):
@@ -48,6 +48,7 @@ class StepSampler(BatchRebalanceSampler):
         self.row_lengths = None if lengths is None else list(lengths)
         self.micro_size = batch_size * processes
         self.step_size = batch_size * processes * grad_accum
+        self.grad_accum = grad_accum
         self.processes = processes
         self.rank = rank
         self.seed = seed
@@ -60,17 +61,20 @@ class StepSampler(BatchRebalanceSampler):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        full, rest = divmod(self.num_rows, self.step_size)
-        last = 0 if self.drop_last else ceil(rest / self.micro_size)
-        return full * (self.step_size // self.micro_size) + last
+        return sum(self.micro_steps())
 
     def __iter__(self) -> Iterator[list[int]]:
-        for rows in self.steps():
-            micro_steps = ceil(len(rows) / self.micro_size)
-            pieces = micro_steps * self.processes
+        for rows, micro_steps in zip(self.steps(), self.micro_steps(), strict=True):
             # Fewer rows than processes: each needs one, so some are seen twice.
             rows = rows * ceil(self.processes / len(rows)) if len(rows) < self.processes else rows
-            yield from (piece.tolist() for piece in np.array_split(rows, pieces)[self.rank :: self.processes])
+            pieces = np.array_split(rows, micro_steps * self.processes)
+            yield from (piece.tolist() for piece in pieces[self.rank :: self.processes])
+
+    def micro_steps(self) -> list[int]:
+        """How many micro-batches each optimizer step has in one process."""
+        full, rest = divmod(self.num_rows, self.step_size)
+        last = [ceil(rest / self.micro_size)] if rest and not self.drop_last else []
+        return [self.grad_accum] * full + last
 
     def steps(self) -> Iterator[list[int]]:
         """The rows of each optimizer step of this epoch, over all processes."""
@@ -83,9 +87,7 @@ class StepSampler(BatchRebalanceSampler):
     def _order(self) -> list[int]:
         if not self.shuffle:
             return list(range(self.num_rows))
-        # Not seed + epoch: then seed 1 would see in its first epoch what seed 0 sees in its second.
-        state = np.random.SeedSequence([self.seed, self.epoch]).generate_state(1)[0]
-        generator = torch.Generator().manual_seed(int(state))
+        generator = self._generator()
         if self.row_lengths is None:
             return torch.randperm(self.num_rows, generator=generator).tolist()
         indices = get_length_grouped_indices(self.row_lengths, self.step_size, generator=generator)
@@ -94,3 +96,68 @@ class StepSampler(BatchRebalanceSampler):
         shuffled = torch.randperm(full, generator=generator).tolist()
         steps = [indices[step * self.step_size : (step + 1) * self.step_size] for step in shuffled]
         return [row for step in steps for row in step] + indices[full * self.step_size :]
+
+    def _generator(self) -> torch.Generator:
+        # Not seed + epoch: then seed 1 would see in its first epoch what seed 0 sees in its second.
+        state = np.random.SeedSequence([self.seed, self.epoch]).generate_state(1)[0]
+        return torch.Generator().manual_seed(int(state))
+
+
+class TokenStepSampler(StepSampler):
+    """Micro-batches of as many rows as fit into a number of padded tokens: many short rows, or few long ones.
+
+    Rows are sorted by length, which is rounded up to a multiple of 8, and cut where a step is full. The cuts are the
+    same in every epoch (the Trainer counts its steps once); rows of the same rounded length change places, and the
+    steps come in a new order. A last step that is not full, of the shortest rows, stays last. Two processes or
+    micro-batches of half the tokens make nearly the same steps, not exactly: no row spans two of them.
+
+    Args:
+        lengths: tokens per row.
+        max_tokens: of a micro-batch at most, padding included.
+        grad_accum, processes, rank, seed: as `StepSampler`.
+
+    Raises:
+        ValueError: a row alone is longer than `max_tokens`.
+    """
+
+    def __init__(
+        self,
+        lengths: Sequence[int],
+        max_tokens: int,
+        grad_accum: int = 1,
+        processes: int = 1,
+        rank: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(len(lengths), lengths, 1, grad_accum, processes, rank, seed)
+        if max(lengths) > max_tokens:
+            raise ValueError(
+                f"A row has {max(lengths)} tokens, more than max_tokens_per_batch={max_tokens}: raise it, or cut the "
+                "rows shorter."
+            )
+        rounded = [min(8 * ceil(length / 8), max_tokens) for length in lengths]
+        self._rounded = np.array(rounded)
+        self._sizes, self._micro_steps = self._cut(sorted(rounded, reverse=True), max_tokens)
+
+    def _cut(self, lengths: Sequence[int], max_tokens: int) -> tuple[list[int], list[int]]:
+        """Rows and micro-batches of each step, longest rows first."""
+        sizes, micro_steps, start = [], [], 0
+        while start < len(lengths):
+            micro_size = max_tokens // lengths[start] * self.processes
+            rows = min(micro_size * self.grad_accum, len(lengths) - start)
+            sizes.append(rows)
+            is_full = rows == micro_size * self.grad_accum
+            micro_steps.append(self.grad_accum if is_full else ceil(rows / micro_size))
+            start += rows
+        return sizes, micro_steps
+
+    def micro_steps(self) -> list[int]:
+        return self._micro_steps
+
+    def steps(self) -> Iterator[list[int]]:
+        generator = self._generator()
+        shuffled = torch.randperm(self.num_rows, generator=generator).numpy()
+        rows = shuffled[np.argsort(-self._rounded[shuffled], kind="stable")]
+        steps = [step.tolist() for step in np.split(rows, np.cumsum(self._sizes)[:-1])]
+        order = torch.randperm(len(steps) - 1, generator=generator).tolist()
+        yield from (steps[step] for step in (*order, len(steps) - 1))

@@ -24,7 +24,7 @@ from bertkd.distillation.checkpoints import last_checkpoint
 from bertkd.distillation.checks import check_label_order, check_labels_present, check_single_label, check_vocabularies
 from bertkd.distillation.config import DistillationConfig
 from bertkd.distillation.loss_window import LossWindow
-from bertkd.distillation.sampler import StepSampler
+from bertkd.distillation.sampler import StepSampler, TokenStepSampler
 from bertkd.distillation.teacher_cache import ROW_COLUMN, TeacherCache, fingerprint, method_sources, with_rows
 from bertkd.models import label_names, label_permutation
 from bertkd.models.adaptive import refuse_supernet
@@ -309,17 +309,23 @@ class DistillationTrainer(Trainer):
         strategy = self.args.train_sampling_strategy
         if strategy == "batch_rebalance" or not _has_rows(dataset):
             return super()._get_train_sampler(train_dataset)
-        self._step_sampler = StepSampler(
-            len(dataset),
-            self._row_lengths(dataset) if strategy == "group_by_length" else None,
-            self._train_batch_size,
-            self.args.gradient_accumulation_steps,
-            self.args.world_size,
-            self.args.process_index,
-            self.args.data_seed if self.args.data_seed is not None else self.args.seed,
-            shuffle=strategy != "sequential",
-            drop_last=self.args.dataloader_drop_last,
-        )
+        args = self.args
+        lengths = self._row_lengths(dataset) if strategy == "group_by_length" else None
+        seed = args.data_seed if args.data_seed is not None else args.seed
+        spread = (args.gradient_accumulation_steps, args.world_size, args.process_index, seed)
+        if args.max_tokens_per_batch is not None:
+            if lengths is None:
+                raise ValueError("max_tokens_per_batch needs rows with input_ids, whose tokens can be counted.")
+            self._step_sampler = TokenStepSampler(lengths, args.max_tokens_per_batch, *spread)
+        else:
+            self._step_sampler = StepSampler(
+                len(dataset),
+                lengths,
+                self._train_batch_size,
+                *spread,
+                shuffle=strategy != "sequential",
+                drop_last=args.dataloader_drop_last,
+            )
         return self._step_sampler
 
     def _run_epoch(self, model: Any, epoch: int, *args: Any, **kwargs: Any) -> None:
@@ -361,6 +367,8 @@ class DistillationTrainer(Trainer):
         """
         if self.needs_labels:
             check_labels_present(self.train_dataset, self.args.alpha)
+        if self.args.max_tokens_per_batch is not None and not _has_rows(self.train_dataset):
+            raise ValueError("max_tokens_per_batch cannot cut a stream into batches: set per_device_train_batch_size.")
         self._window = LossWindow()
         if resume_from_checkpoint is True:
             resume_from_checkpoint = last_checkpoint(str(self.args.output_dir))
