@@ -4,6 +4,7 @@ from bertkd.report.charts import Bar, ChartPoint, accuracy_chart, bars_chart, cu
 from bertkd.report.efficiency import Latency, Parameters, count_flops, count_parameters, measure_latency, model_size_mb
 from bertkd.report.model_card import write_model_card, write_stage_card
 from bertkd.report.results import (
+    ExportResult,
     RunResult,
     Spread,
     StageResult,
@@ -32,6 +33,7 @@ from bertkd.report.tables import (
 __all__ = [
     "Bar",
     "ChartPoint",
+    "ExportResult",
     "Latency",
     "Parameters",
     "RunResult",

@@ -19,6 +19,7 @@ import torch
 
 __all__ = [
     "METHOD_ORDER",
+    "ExportResult",
     "RunResult",
     "Spread",
     "StageResult",
@@ -156,6 +157,69 @@ class StageResult:
 
     @classmethod
     def read(cls, path: str | Path) -> StageResult:
+        """The file's result.
+
+        Raises:
+            ValueError: it is none.
+        """
+        return _from_json(cls, json.loads(Path(path).read_text(encoding="utf-8")))
+
+
+@dataclass
+class ExportResult:
+    """A model as it is deployed, as it lies in `export_result.json`: what an engine runs, and what that costs.
+
+    Attributes:
+        method, task, metric, layers, seed, parameters, embedding_parameters: of the run that made the model.
+        value, metrics: of the exported model, measured through its engine, on the validation split.
+        value_before, metrics_before: of the model itself, in PyTorch and float32.
+        engine: "pytorch", "onnxruntime" or "openvino".
+        precision: what was asked for: "float32", "bfloat16" or "int8".
+        runtime_precision: what the engine says that it computes in.
+        attempt: which of the ways to quantise was kept; `attempts` has the figures of each that was tried.
+        logit_difference: the largest one to PyTorch's logits on the compared rows; `agreement` the share of rows with
+            the same answer (None for a regression task).
+        size_mb: of the files that the engine needs, in MB (1e6 bytes).
+        latency_ms, p95_ms: median and 95th percentile of one forward pass under `conditions`.
+        speedup: the teacher's latency in eager float32 PyTorch over this one; None where no teacher was named.
+        speedup_best: the teacher's in the engine that runs it fastest, in the precision asked for, over this one.
+        conditions: batch size, tokens, threads, repeats and padding of the latencies.
+        settings, command, versions, commit, hardware, finished: as in `RunResult`.
+    """
+
+    method: str
+    task: str
+    metric: str
+    value: float
+    metrics: dict[str, float]
+    value_before: float
+    metrics_before: dict[str, float]
+    engine: str
+    precision: str
+    runtime_precision: str
+    attempt: str
+    attempts: list[dict[str, Any]]
+    logit_difference: float
+    agreement: float | None
+    parameters: int
+    embedding_parameters: int
+    size_mb: float
+    latency_ms: float
+    p95_ms: float
+    speedup: float | None
+    speedup_best: float | None
+    conditions: dict[str, Any]
+    layers: int
+    seed: int
+    settings: dict[str, Any]
+    command: str
+    versions: dict[str, str]
+    commit: str
+    hardware: dict[str, Any]
+    finished: str
+
+    @classmethod
+    def read(cls, path: str | Path) -> ExportResult:
         """The file's result.
 
         Raises:
@@ -304,7 +368,8 @@ def result_files(sources: str | Path | Iterable[str | Path]) -> list[Path]:
 
 
 def _is_result_file(path: Path) -> bool:
-    if path.name.startswith(".") or path.name.endswith("training.json"):  # of a training without a task
+    # Of a training without a task, or of an exported model.
+    if path.name.startswith(".") or path.name.endswith(("training.json", "export_result.json")):
         return False
     of_a_run = (path.parent / "results.json").exists() or (path.parent / "config.json").exists()
     return path.name == "results.json" or not of_a_run
