@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from transformers import BertForMaskedLM, DistilBertConfig, DistilBertForMaskedLM, PreTrainedModel
 
-from bertkd.models import drop_layers, encoder_layers, family_of
+from bertkd.models import drop_layers, encoder_layers, family_of, refuse_levers
 
 __all__ = ["distilbert_layers", "distilbert_student"]
 
@@ -36,8 +36,9 @@ def distilbert_student(
 
     Raises:
         ValueError: `keep` does not fit, the teacher has no such head, or a BERT that DistilBERT's config cannot
-            express (another LayerNorm epsilon).
+            express (another LayerNorm epsilon, factorised or shared layers).
     """
+    refuse_levers(teacher, "distilbert_student")
     if teacher.get_output_embeddings() is None:
         raise ValueError(
             f"{type(teacher).__name__} has no head for masked words, which the student's is copied from: load it as "

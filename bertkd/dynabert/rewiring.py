@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from bertkd.dynabert.importance import Importance
-from bertkd.models import encoder_layers, family_of, layer_sizes
+from bertkd.models import encoder_layers, family_of, layer_sizes, refuse_levers
 from bertkd.models.pruning import head_size
 
 __all__ = ["rewire"]
@@ -30,8 +30,10 @@ def rewire(model: Model, importance: Importance) -> Model:
         `model`.
 
     Raises:
-        ValueError: `importance` is of a model with other layers, heads or neurons; `model` is unchanged then.
+        ValueError: `importance` is of a model with other layers, heads or neurons, or layers are factorised or shared;
+            `model` is unchanged then.
     """
+    refuse_levers(model, "rewire")
     layers = list(encoder_layers(model).children())
     _check_shapes(model, importance)
     family, size = family_of(model), head_size(model.config)

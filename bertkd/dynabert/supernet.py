@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from bertkd.models import LayerSizes, encoder_layers, family_of, layer_sizes
+from bertkd.models import LayerSizes, encoder_layers, family_of, layer_sizes, refuse_levers
 from bertkd.models.adaptive import AdaptiveLayers, AdaptiveLinear, is_adaptive
 from bertkd.models.families import Family
 from bertkd.models.pruning import check_sizes, head_size
@@ -110,8 +110,9 @@ def make_adaptive(model: Model) -> Model:
         `model`.
 
     Raises:
-        ValueError: it is a supernet already, or of an unsupported `model_type`.
+        ValueError: it is a supernet already, its layers are factorised or shared, or an unsupported `model_type`.
     """
+    refuse_levers(model, "make_adaptive")
     if is_adaptive(model):
         raise ValueError("This model is a supernet already: make_adaptive is called once.")
     family, layers = family_of(model), encoder_layers(model)

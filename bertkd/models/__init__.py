@@ -2,12 +2,15 @@
 
 import transformers
 
+from bertkd.models.factorisation import factorise
 from bertkd.models.families import FAMILIES, Family, encoder_layers, family_of
 from bertkd.models.labels import label_names, label_permutation
 from bertkd.models.layer_drop import LAYER_STRATEGIES, drop_layers, layers_to_keep
 from bertkd.models.pruned import PRUNED_CLASSES
-from bertkd.models.pruning import LayerSizes, layer_sizes, prune, zero_pad
+from bertkd.models.pruning import LayerSizes, layer_sizes, prune, refuse_levers, zero_pad
 from bertkd.models.scores import CapturedScores, attention_scores
+from bertkd.models.sharing import share_layers
+from bertkd.models.vocabulary import prune_vocabulary
 
 __all__ = [
     "FAMILIES",
@@ -18,12 +21,16 @@ __all__ = [
     "attention_scores",
     "drop_layers",
     "encoder_layers",
+    "factorise",
     "family_of",
     "label_names",
     "label_permutation",
     "layer_sizes",
     "layers_to_keep",
     "prune",
+    "prune_vocabulary",
+    "refuse_levers",
+    "share_layers",
     "zero_pad",
 ]
 

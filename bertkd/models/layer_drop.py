@@ -99,12 +99,14 @@ def copy_layers(model: Model, keep: Sequence[int]) -> Model:
 
 
 def _shorter(config: PretrainedConfig, numbers: dict[int, int]) -> PretrainedConfig:
-    """A copy of the config with the layers in `numbers`; a width-pruned model's layers have sizes of their own."""
+    """A copy of the config with the layers in `numbers`; a pruned model's layers have sizes and groups."""
     config = copy.deepcopy(config)
-    sizes = config.to_dict().get("per_layer_config")
+    sizes, groups = config.to_dict().get("per_layer_config"), getattr(config, "layer_groups", None)
     config.num_hidden_layers = len(numbers)
     if sizes is not None:
         config.per_layer_config = {numbers[int(old)]: own for old, own in sizes.items() if int(old) in numbers}
+    if groups is not None:
+        config.layer_groups = [groups[old] for old in numbers]
     return config
 
 

@@ -1,4 +1,4 @@
-"""Width-pruned encoders that save and load like any other model.
+"""Encoders that no stock config describes, which save and load like any other model: width-pruned, factorised, shared.
 
 A layer may have fewer heads or neurons than its neighbours, or lack its attention or its feed-forward part. The sizes
 stand in the config under `per_layer_config`, the vocabulary of `transformers` for such models:
@@ -6,10 +6,12 @@ stand in the config under `per_layer_config`, the vocabulary of `transformers` f
     {"0": {"num_attention_heads": 3, "intermediate_size": 768}, "1": {"skip": ["attention"]}}
 
 The config's global fields describe a layer of full size, and so the size of a head. `transformers` itself does not
-build models from this yet; the classes here do. A folder that they save carries this file, so that it opens with
-`import bertkd`, or without bertkd by `trust_remote_code=True`.
+build models from this yet; the classes here do. `ffn_rank`, `embedding_rank` and `layer_groups` (see `Levers`) go with
+it or stand alone. A folder that they save carries this file, so that it opens with `import bertkd`, or without bertkd
+by `trust_remote_code=True`.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -92,8 +94,50 @@ def shrink_layer(layer: nn.Module, config: PretrainedConfig, heads: int, neurons
             layer.set_submodule(path, leading(linear, rows, columns))
 
 
+class FactorisedLinear(nn.Module):
+    """A linear map in two: `down` to `rank` dimensions, without a bias, and `up` from there."""
+
+    def __init__(self, linear: nn.Linear, rank: int) -> None:
+        super().__init__()
+        factory: Any = {"device": linear.weight.device, "dtype": linear.weight.dtype}
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        self.down = nn.Linear(linear.in_features, rank, bias=False, **factory)
+        self.up = nn.Linear(rank, linear.out_features, bias=linear.bias is not None, **factory)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(..., in_features) to (..., out_features)."""
+        return self.up(self.down(input))
+
+
+class FactorisedEmbedding(nn.Embedding):
+    """A table of V x rank, and a map from there to the width of the embeddings, without a bias.
+
+    It is an `nn.Embedding` so that whoever counts, resizes or looks for embeddings finds it.
+    """
+
+    def __init__(self, table: nn.Embedding, rank: int) -> None:
+        factory: Any = {"device": table.weight.device, "dtype": table.weight.dtype}
+        super().__init__(table.num_embeddings, rank, padding_idx=table.padding_idx, **factory)
+        self.projection = nn.Linear(rank, table.embedding_dim, bias=False, **factory)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Token ids (...) to embeddings (..., width)."""
+        return self.projection(super().forward(input))
+
+
+def tied_layers(groups: Sequence[int]) -> dict[int, int]:
+    """Each layer that uses another's weights, with that other: the first of its group."""
+    first: dict[int, int] = {}
+    firsts = {layer: first.setdefault(group, layer) for layer, group in enumerate(groups)}
+    return {layer: owner for layer, owner in firsts.items() if layer != owner}
+
+
 class PrunedModel:
-    """What a pruned class adds to its stock class: layers of the sizes in `config.per_layer_config`."""
+    """What a pruned class adds to its stock class: layers of the sizes in `config.per_layer_config`, and `Levers`.
+
+    Layers of a group are modules of their own with the same parameters: hooks see each of them, and `transformers`
+    saves and restores them as it does tied embeddings.
+    """
 
     def __init__(self, config: PretrainedConfig, *args: Any, **kwargs: Any) -> None:
         sizes = config.to_dict().get("per_layer_config")
@@ -104,8 +148,15 @@ class PrunedModel:
             super().__init__(config, *args, **kwargs)  # type: ignore[call-arg]
         finally:
             config.per_layer_config = sizes
+        if sizes is not None:
+            self._cut_layers(config)
+        self._factorise(config)
+        if config.layer_groups is not None:
+            self._share_layers(config)
+
+    def _cut_layers(self: Any, config: PretrainedConfig) -> None:
         family = family_of(config)
-        for index, layer in enumerate(encoder_layers(self)):  # type: ignore[arg-type]
+        for index, layer in enumerate(encoder_layers(self)):
             own = config.per_layer_config[index]
             shrink_layer(layer, config, getattr(own, family.heads_field), getattr(own, family.neurons_field))
             skip = getattr(own, "skip", ())
@@ -115,6 +166,41 @@ class PrunedModel:
                 skip_attention(layer, config)
             if "mlp" in skip:
                 skip_feed_forward(layer, config)
+
+    def _factorise(self: Any, config: PretrainedConfig) -> None:
+        family, made = family_of(config), []
+        for layer in encoder_layers(self) if config.ffn_rank is not None else ():
+            for path in (family.ffn_in, family.ffn_out):
+                linear = layer.get_submodule(path)
+                if isinstance(linear, nn.Linear):  # not where the part is skipped
+                    layer.set_submodule(path, FactorisedLinear(linear, config.ffn_rank))
+                    made.append(layer.get_submodule(path))
+        if config.embedding_rank is not None:
+            table = self.base_model.get_submodule(family.word_embeddings)
+            made.append(FactorisedEmbedding(table, config.embedding_rank))
+            self.base_model.set_submodule(family.word_embeddings, made[-1])
+        for module in made:
+            module.apply(self._init_weights)
+
+    def _share_layers(self: Any, config: PretrainedConfig) -> None:
+        groups, layers = config.layer_groups, encoder_layers(self)
+        if len(groups) != len(layers):
+            raise ValueError(f"layer_groups names {len(groups)} layers, and the model has {len(layers)}.")
+        path = f"{self.base_model_prefix}.{family_of(config).layers}"
+        ties = {
+            f"{path}.{layer}.{name}": f"{path}.{owner}.{name}"
+            for layer, owner in tied_layers(groups).items()
+            for name, _ in layers[layer].named_parameters()
+        }
+        # Under this name `save_pretrained` looks for what is saved once.
+        self._tied_weights_keys = {**(self._tied_weights_keys or {}), **ties}
+        self.all_tied_weights_keys.update(ties)
+        self.tie_weights(recompute_mapping=False)
+
+    @classmethod
+    def _can_set_attn_implementation(cls) -> bool:
+        # `transformers` guesses this from the source file of a class, and would take NoAttention for the attention.
+        return True
 
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
@@ -132,31 +218,45 @@ class PrunedModel:
         return super().from_pretrained(*args, **kwargs)  # type: ignore[misc]
 
 
-class PrunedBertConfig(BertConfig):
+class Levers:
+    """Fields of a pruned model's config beside `per_layer_config`; None where a lever is not used.
+
+    Attributes:
+        ffn_rank: of both maps of every feed-forward part, each of which is two smaller ones.
+        embedding_rank: of the word embeddings.
+        layer_groups: a number for each layer; layers of the same number have the same weights.
+    """
+
+    ffn_rank: int | None = None
+    embedding_rank: int | None = None
+    layer_groups: list[int] | None = None
+
+
+class PrunedBertConfig(Levers, BertConfig):
     """Config of a width-pruned BERT."""
 
     model_type = f"{PRUNED_PREFIX}bert"
 
 
-class PrunedRobertaConfig(RobertaConfig):
+class PrunedRobertaConfig(Levers, RobertaConfig):
     """Config of a width-pruned RoBERTa."""
 
     model_type = f"{PRUNED_PREFIX}roberta"
 
 
-class PrunedXLMRobertaConfig(XLMRobertaConfig):
+class PrunedXLMRobertaConfig(Levers, XLMRobertaConfig):
     """Config of a width-pruned XLM-RoBERTa."""
 
     model_type = f"{PRUNED_PREFIX}xlm-roberta"
 
 
-class PrunedElectraConfig(ElectraConfig):
+class PrunedElectraConfig(Levers, ElectraConfig):
     """Config of a width-pruned ELECTRA."""
 
     model_type = f"{PRUNED_PREFIX}electra"
 
 
-class PrunedDistilBertConfig(DistilBertConfig):
+class PrunedDistilBertConfig(Levers, DistilBertConfig):
     """Config of a width-pruned DistilBERT."""
 
     model_type = f"{PRUNED_PREFIX}distilbert"

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -10,9 +10,34 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from bertkd.models.adaptive import refuse_supernet
 from bertkd.models.families import encoder_layers, family_of
-from bertkd.models.pruned import PRUNED_CLASSES, NoAttention, NoFeedForward, PrunedModel
+from bertkd.models.pruned import (
+    PRUNED_CLASSES,
+    FactorisedEmbedding,
+    FactorisedLinear,
+    Levers,
+    NoAttention,
+    NoFeedForward,
+    PrunedModel,
+    tied_layers,
+)
 
-__all__ = ["LayerSizes", "check_sizes", "head_size", "layer_sizes", "prune", "zero_pad"]
+__all__ = [
+    "LEVERS",
+    "LayerSizes",
+    "check_groups",
+    "check_sizes",
+    "head_size",
+    "layer_sizes",
+    "like",
+    "prune",
+    "pruned_like",
+    "refuse_levers",
+    "zero_pad",
+]
+
+Model = TypeVar("Model", bound=PreTrainedModel)
+
+LEVERS = ("ffn_rank", "embedding_rank", "layer_groups")
 
 
 class LayerSizes(NamedTuple):
@@ -59,26 +84,72 @@ def check_sizes(wanted: LayerSizes, have: LayerSizes) -> None:
             raise ValueError(f"Cannot keep {list(sizes)} {what} of layers that have {list(most)}.")
 
 
+def levers_of(model: PreTrainedModel) -> dict[str, Any]:
+    """The levers (factorisation, shared layers) that a model was made with, and their values."""
+    values = {name: getattr(model.config, name, None) for name in LEVERS}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def refuse_levers(model: PreTrainedModel, what: str) -> None:
+    """Raise ValueError where layers of full rank, each with weights of its own, are needed.
+
+    Args:
+        what: the name of what needs them, for the message.
+    """
+    if given := levers_of(model):
+        shown = ", ".join(f"{name}={value}" for name, value in given.items())
+        raise ValueError(
+            f"{what} needs a model whose layers are neither factorised nor shared, and this one has {shown}: use it "
+            "before these levers, or turn the model into a stock one with bertkd.models.zero_pad first."
+        )
+
+
+def check_groups(sizes: LayerSizes, groups: Sequence[int] | None) -> None:
+    """Raises ValueError where layers that share their weights differ in heads or neurons."""
+    for layer, owner in tied_layers(groups or ()).items():
+        if (sizes.heads[layer], sizes.neurons[layer]) != (sizes.heads[owner], sizes.neurons[owner]):
+            raise ValueError(
+                f"Layers {owner} and {layer} cannot share their weights with {sizes.heads[owner]} and "
+                f"{sizes.heads[layer]} heads, {sizes.neurons[owner]} and {sizes.neurons[layer]} neurons: layers of a "
+                "group need the same sizes."
+            )
+
+
 def prune(model: PreTrainedModel, heads: Sequence[int], neurons: Sequence[int]) -> PreTrainedModel:
     """A new model with the first `heads[l]` heads and `neurons[l]` feed-forward neurons of each layer l.
 
     Where 0 is asked for, the layer loses that part with its residual normalisation. The result is of the stock class
     when its config can say so (all heads, and equally many neurons in all layers), otherwise of the pruned class in
     `bertkd.models.pruned`; both save and load as usual. `model` stays as it is. The new model is on the same device,
-    in the same dtype and mode.
+    in the same dtype and mode. A factorised model keeps its ranks, and a shared one its groups.
 
     Raises:
-        ValueError: not one number per layer, a number out of range, a supernet (extract a sub-network instead), or a
-            class that has no pruned one.
+        ValueError: not one number per layer, a number out of range, different sizes for layers that share their
+            weights, a supernet (extract a sub-network instead), or a class that has no pruned one.
     """
     refuse_supernet(model, "prune")
     sizes = LayerSizes(tuple(heads), tuple(neurons))
     check_sizes(sizes, layer_sizes(model))
+    check_groups(sizes, levers_of(model).get("layer_groups"))
     made_class, config = _class_for(model, sizes)
     made = made_class(config)
     source = model.state_dict()
     made.load_state_dict({name: source[name][_leading(tensor)] for name, tensor in made.state_dict().items()})
-    return _like(made, model)
+    return like(made, model)
+
+
+def pruned_like(model: PreTrainedModel, **fields: Any) -> PreTrainedModel:
+    """A model of the pruned class, of the sizes and levers of `model` but for the given config fields.
+
+    Its weights are random and still to be loaded.
+
+    Raises:
+        ValueError: a class that has no pruned one.
+    """
+    made_class, sizes = _pruned_class(type(model)), model.config.to_dict().get("per_layer_config")
+    kept = {} if sizes is None else {"per_layer_config": copy.deepcopy(sizes)}
+    made: PreTrainedModel = made_class(_config_for(made_class, model.config, kept | fields))
+    return made
 
 
 def _class_for(model: PreTrainedModel, sizes: LayerSizes) -> tuple[Any, PretrainedConfig]:
@@ -86,7 +157,7 @@ def _class_for(model: PreTrainedModel, sizes: LayerSizes) -> tuple[Any, Pretrain
     family, old = family_of(model), model.config
     full = _full(old, family.heads_field)
     if set(sizes.heads) == {full} and len(set(sizes.neurons)) == 1 and sizes.neurons[0] > 0:
-        made_class = _stock_class(type(model))
+        made_class = type(model) if levers_of(model) else _stock_class(type(model))
         return made_class, _config_for(made_class, old, {family.neurons_field: sizes.neurons[0]})
     layers: dict[int, dict[str, Any]] = {}
     for index, (heads, neurons) in enumerate(zip(*sizes, strict=True)):
@@ -101,7 +172,8 @@ def _class_for(model: PreTrainedModel, sizes: LayerSizes) -> tuple[Any, Pretrain
 
 
 def _config_for(made_class: Any, old: PretrainedConfig, changes: dict[str, Any]) -> PretrainedConfig:
-    values = {name: value for name, value in old.to_dict().items() if name not in _OWN_TO_A_CLASS}
+    own = _OWN_TO_A_CLASS if issubclass(made_class.config_class, Levers) else (*_OWN_TO_A_CLASS, *LEVERS)
+    values = {name: value for name, value in old.to_dict().items() if name not in own}
     config = made_class.config_class.from_dict(copy.deepcopy(values) | changes)
     config._attn_implementation = old._attn_implementation
     return config
@@ -130,7 +202,8 @@ def zero_pad(model: PreTrainedModel) -> PreTrainedModel:
     """The stock model that computes what a pruned one does: missing heads and neurons are zeros.
 
     It loads wherever the stock class does, with nothing of bertkd. Heads are filled up to the full number, neurons to
-    the widest layer's. A model of a stock class is copied.
+    the widest layer's, the two factors of a map are multiplied, and layers that share their weights get copies. A
+    model of a stock class is copied.
 
     Raises:
         ValueError: a layer lacks its attention or feed-forward part, which no weights of a stock layer express.
@@ -145,16 +218,30 @@ def zero_pad(model: PreTrainedModel) -> PreTrainedModel:
     made_class = _stock_class(type(model))
     made = made_class(_config_for(made_class, model.config, {family_of(model).neurons_field: max(sizes.neurons)}))
     state = {name: torch.zeros_like(tensor) for name, tensor in made.state_dict().items()}
-    for name, tensor in model.state_dict().items():
+    for name, tensor in _multiplied(model).items():
         state[name][_leading(tensor)] = tensor
     made.load_state_dict(state)
-    return _like(made, model)
+    return like(made, model)
+
+
+def _multiplied(model: PreTrainedModel) -> dict[str, Tensor]:
+    """The state dict with the product of the factors of each factorised map in their place."""
+    state: dict[str, Tensor] = dict(model.state_dict())
+    for path, module in model.named_modules():
+        if isinstance(module, FactorisedLinear):
+            state[f"{path}.weight"] = state.pop(f"{path}.up.weight") @ state.pop(f"{path}.down.weight")
+            if module.up.bias is not None:
+                state[f"{path}.bias"] = state.pop(f"{path}.up.bias")
+        elif isinstance(module, FactorisedEmbedding):
+            state[f"{path}.weight"] = state[f"{path}.weight"] @ state.pop(f"{path}.projection.weight").T
+    return state
 
 
 def _leading(tensor: Tensor) -> tuple[slice, ...]:
     return tuple(slice(0, size) for size in tensor.shape)
 
 
-def _like(made: PreTrainedModel, model: PreTrainedModel) -> PreTrainedModel:
+def like(made: Model, model: PreTrainedModel) -> Model:
+    """`made` on the device of `model`, in its dtype and mode."""
     nn.Module.to(made, device=model.device, dtype=model.dtype)
     return made.train(model.training)

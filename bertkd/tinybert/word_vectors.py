@@ -109,8 +109,10 @@ class WordVectors:
 
 
 def _embeddings(model: PreTrainedModel) -> Tensor:
-    weight: Any = model.get_input_embeddings().weight
-    return weight
+    table: Any = model.get_input_embeddings()
+    with torch.no_grad():  # asked for, not read: a factorised table holds its vectors in two parts
+        vectors: Tensor = table(torch.arange(table.num_embeddings, device=table.weight.device))
+    return vectors
 
 
 def _numbers(fields: Sequence[str], size: int, where: str) -> np.ndarray:
