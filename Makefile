@@ -15,7 +15,7 @@ export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv demo test style results clean
+.PHONY: help venv demo test style results report clean
 
 help:  ## Show what can be made (the default)
 	@echo "make TARGET [ARGS='more arguments for the command'] [PYTHON=python3]"
@@ -30,7 +30,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@if [ -e $(INSTALLING) ]; then rm -rf $(VENV); fi
 	@mkdir -p $(VENV) && touch $(INSTALLING)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt --editable '.[demo,dev]'
+	$(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt --editable '.[demo,dev,export,openvino]'
 	@rm -f $(INSTALLING) && touch $(INSTALLED)
 
 demo: $(INSTALLED)  ## Distil a small model on the built-in data: table, chart, results file and model folder
@@ -49,6 +49,9 @@ style: $(INSTALLED)  ## Check style, formatting, the floors of the package and t
 
 results: $(INSTALLED)  ## Make the tables and charts of docs/ again from the results files
 	$(BIN)/python recipes/collect_results.py $(ARGS)
+
+report: $(INSTALLED)  ## Make one HTML page of all results, with charts of quality against speed and size
+	$(BIN)/python recipes/report.py $(ARGS)
 
 clean:  ## Remove the environment, caches and build outputs (not what recipes wrote)
 	rm -rf $(VENV) build dist bertkd.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -7,6 +7,7 @@ import math
 import os
 import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -192,6 +193,16 @@ def check_same_settings(run: Run, folder: Path) -> None:
         raise ValueError(f"{folder} holds checkpoints of something else: choose another --output_dir.")
     if run.training.process_index == 0:
         write_json(path, settings)
+
+
+def check_writable(folder: Path) -> None:
+    """Raises OSError unless files can be written to `folder`, which is made where it is not there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OSError(f"Cannot write to {folder} ({error.strerror}): choose another --output_dir.") from None
 
 
 def finished_result(run: Run) -> RunResult | None:

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -103,6 +104,8 @@ def resolve(name: str) -> str:
     if name == "minilm":
         return str(minilm_path())
     try:
+        if Path(name).is_dir() and not (Path(name) / "config.json").is_file():
+            raise OSError  # what transformers says of such a folder is misleading
         AutoConfig.from_pretrained(name)
     except OSError:
         raise OSError(

@@ -3,12 +3,14 @@
     python recipes/search.py --model_name_or_path outputs/dynabert/finetune --task_name mrpc --glue_dir GLUE \
         --budget 10 --unit ms --output_dir outputs/mrpc-10ms
 
-Costs are measured here: milliseconds of PyTorch with these threads, rows and tokens, or parameters, or GFLOPs. The
-candidates that retain the most importance are measured and, where they are within the budget, evaluated on the
+Costs are measured here: milliseconds in this engine, precision, threads, rows and tokens, or parameters, or GFLOPs.
+The candidates that retain the most importance are measured and, where they are within the budget, evaluated on the
 validation split; the best of them is written and measured once more. Nothing is trained.
 """
 
-from collections.abc import Callable, Sequence
+import contextlib
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,7 +34,18 @@ from bertkd.dynabert import (
     save_subnetwork,
     search_subnetworks,
 )
+from bertkd.export import (
+    ENGINES,
+    PRECISIONS,
+    open_exported,
+    random_batches,
+    require_engine,
+    ways_to_quantise,
+    write_export,
+)
 from bertkd.report import (
+    Runner,
+    TorchRunner,
     count_flops,
     count_parameters,
     environment,
@@ -62,6 +75,8 @@ class SearchArguments(ImportanceArguments):
     sequence_length: int = field(default=128, metadata={"help": "Tokens of a measured forward pass."})
     threads: int | None = field(default=None, metadata={"help": "CPU threads of a measured forward pass."})
     repeats: int = field(default=20, metadata={"help": "Measured passes of each size."})
+    engine: str = field(default="pytorch", metadata={"choices": ENGINES, "help": "What is to run the model."})
+    precision: str = field(default="float32", metadata={"choices": PRECISIONS, "help": "What it computes in."})
 
 
 def find(run: Run[DistillationConfig]) -> dict[str, Any]:
@@ -69,6 +84,7 @@ def find(run: Run[DistillationConfig]) -> dict[str, Any]:
     options, folder = run.recipe, Path(run.training.output_dir)
     if not options.budget > 0:
         raise ValueError(f"Give a positive --budget, in --unit {options.unit}.")
+    require_engine(options.engine, options.precision)
     if run.model.model_name_or_path is None:
         raise ValueError("Name the folder of the trained supernet with --model_name_or_path.")
     data = load_data(run)
@@ -185,14 +201,15 @@ def measure_of(model: PreTrainedModel, options: SearchArguments) -> Measure:
         return extract_subnetwork(model, subnetwork=size).eval()
 
     def milliseconds(sizes: Sequence[Subnetwork]) -> list[float]:
-        full, costs, baselines = extract(Subnetwork.of(model)), [], []
+        costs, baselines = [], []
         for start in range(0, len(sizes), TOGETHER):
-            some = sizes[start : start + TOGETHER]
-            models = {"full": full} | {str(index): extract(size) for index, size in enumerate(some)}
-            settings = (options.batch_size, options.sequence_length, options.repeats)
-            latency = measure_latency(models, *settings, threads=options.threads)
+            some = [Subnetwork.of(model), *sizes[start : start + TOGETHER]]
+            with opened([extract(size) for size in some], options) as runners:
+                models = dict(zip(["full", *map(str, range(len(some) - 1))], runners, strict=True))
+                settings = (options.batch_size, options.sequence_length, options.repeats)
+                latency = measure_latency(models, *settings, threads=options.threads)
             baselines.append(latency["full"].p50_ms)
-            costs += [1 / latency[str(index)].speedup for index in range(len(some))]
+            costs += [1 / latency[str(index)].speedup for index in range(len(some) - 1)]
         # Each group stands beside the full network, so that a machine that slows down meanwhile changes no ratio.
         usual = sorted(baselines)[len(baselines) // 2]
         return [cost * usual for cost in costs]
@@ -204,6 +221,21 @@ def measure_of(model: PreTrainedModel, options: SearchArguments) -> Measure:
         return [float(count_parameters(extract(size)).total) for size in sizes]
 
     return {"ms": milliseconds, "gflops": gflops, "parameters": parameters}[options.unit]
+
+
+@contextlib.contextmanager
+def opened(models: Sequence[PreTrainedModel], options: SearchArguments) -> Iterator[list[Runner]]:
+    """The models in the engine that is asked for."""
+    if (options.engine, options.precision) == ("pytorch", "float32"):
+        yield [TorchRunner(model) for model in models]
+        return
+    way = ways_to_quantise(options.engine, options.precision)[0]
+    with tempfile.TemporaryDirectory() as work:
+        folders = [
+            write_export(model, Path(work) / str(index), options.engine, way, calibration=random_batches(model))
+            for index, model in enumerate(models)
+        ]
+        yield [open_exported(folder, options.threads) for folder in folders]
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import benchmark_training
 import collect_results
 import distilbert_pretrain
 import dynabert
+import export
 import finetune_teacher
 import kd
 import make_submission
@@ -40,6 +41,7 @@ MAINS = {
     "tinybert_general.py": tinybert_general.main,
     "distilbert_pretrain.py": distilbert_pretrain.main,
     "tinybert.py": tinybert.main,
+    "export.py": export.main,
     "make_submission.py": make_submission.main,
 }
 # What a recipe's command line consists of.
@@ -50,11 +52,14 @@ OPTIONS: dict[str, tuple[Any, Any, Any]] = {
     "dynabert.py": (DynaBertKDConfig, dynabert.DynaBertArguments, DataArguments),
     "search.py": (DistillationConfig, search.SearchArguments, DataArguments),
     "tinybert.py": (TinyBertKDConfig, tinybert.TinyBertArguments, DataArguments),
+    "export.py": (DistillationConfig, export.ExportArguments, DataArguments),
     "augment.py": (DistillationConfig, AugmentRecipeArguments, DataArguments),
     "tinybert_general.py": (TinyBertKDConfig, StudentArguments, CorpusArguments),
     "distilbert_pretrain.py": (DistilBertKDConfig, distilbert_pretrain.DistilBertArguments, CorpusArguments),
     "train_mlm.py": (DistilBertKDConfig, train_mlm.MaskedLMArguments, CorpusArguments),
 }
+# What opens an exported folder runs after the command that makes it.
+OF_AN_EXPORT = "outputs/pkd-int8"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 QUICK = ["--use_cpu", "--max_train_samples", "32", "--max_eval_samples", "32", "--num_train_epochs", "1"]
 
@@ -107,6 +112,7 @@ def test_readme_commands_run_one_after_the_other(
             own = {
                 "dynabert.py": [],
                 "search.py": ["--budget", "1e6", "--repeats", "2"],
+                "export.py": ["--max_drop", "1", "--calibration_rows", "8", "--repeats", "2"],
                 "tinybert.py": [*augmented, "--intermediate_num_train_epochs", "1"],
             }
             fewer = [] if "teacher" in arguments[-1] else ["--num_student_layers", "2"]
@@ -131,8 +137,13 @@ def test_readme_commands_run_one_after_the_other(
         "tinybert",
         "distilbert_pretrain",
         "kd",
+        "export",
         "make_submission",
     ]
+    (deployed,) = [block for block in blocks(ROOT / "README.md", "python") if OF_AN_EXPORT in block]
+    names: dict[str, Any] = {}
+    exec(compile(deployed, "README.md", "exec"), names)
+    assert names["logits"].shape == (1, 2)
 
 
 def test_own_files_become_a_student_as_the_quickstart_says(
@@ -188,10 +199,13 @@ def test_python_in_the_docs_runs(
         "student": tiny_model(layers=3, seed=1, vocab_size=len(tokenizer), **sizes),
         "tokenizer": tokenizer,
         "train_dataset": tokenize(train, GLUE_TASKS["sst2"], tokenizer, 32)["train"].select(range(16)),
+        "batches": [dict(tokenizer(["a fine film", "dull"], padding=True, return_tensors="pt"))],
+        "metrics": lambda runner: {"accuracy": 1.0},
     }
     monkeypatch.setitem(FAMILIES, "camembert", None)  # so that what a page puts there is taken out again
     for block in blocks(page, "python"):
-        exec(compile(block, str(page), "exec"), names)
+        if OF_AN_EXPORT not in block:
+            exec(compile(block, str(page), "exec"), names)
     if page.name == "customisation.md":
         logs = [entry for entry in names["trainer"].state.log_history if "train_loss" in entry]
         assert logs, "the documented trainer did not train"

@@ -18,6 +18,7 @@ import pytest
 import torch
 import yaml
 from transformers import BertConfig, BertForMaskedLM, BertForSequenceClassification
+from transformers.modeling_outputs import SequenceClassifierOutput
 
 from bertkd.report import (
     Bar,
@@ -25,6 +26,7 @@ from bertkd.report import (
     RunResult,
     SubnetworkResult,
     Summary,
+    TorchRunner,
     accuracy_chart,
     atomic_path,
     bars_chart,
@@ -299,13 +301,14 @@ class Sleeper(torch.nn.Module):
     def get_input_embeddings(self) -> torch.nn.Embedding:
         return self.table
 
-    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> None:
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> SequenceClassifierOutput:
         assert input_ids.shape == attention_mask.shape == (2, 7)
         assert int(input_ids.max()) < 10
         assert not self.training
         assert torch.is_inference_mode_enabled()
         self.calls.append(self.name)
         time.sleep(self.seconds)
+        return SequenceClassifierOutput(logits=torch.zeros(2, 2))
 
 
 def test_latency_of_a_known_sleep_and_models_interleaved() -> None:
@@ -315,6 +318,7 @@ def test_latency_of_a_known_sleep_and_models_interleaved() -> None:
     latency = measure_latency(models, batch_size=2, sequence_length=7, repeats=5, warmup=1, threads=1)
     assert calls == ["slow", "fast"] * 6
     assert 20 <= latency["slow"].p50_ms <= latency["slow"].p95_ms
+    assert latency["slow"].throughput == pytest.approx(2000 / latency["slow"].p50_ms)
     assert latency["slow"].speedup == 1.0
     assert latency["fast"].speedup == pytest.approx(latency["slow"].p50_ms / latency["fast"].p50_ms)
     assert latency["fast"].speedup > 1.5
@@ -326,6 +330,9 @@ def test_latency_records_precision_attention_and_conditions() -> None:
     model = BertForSequenceClassification(tiny_config(attn_implementation="eager")).to(torch.bfloat16)
     found = measure_latency({"model": model}, sequence_length=8, repeats=2, warmup=0)["model"]
     assert (found.precision, found.attention, found.device) == ("bfloat16", "eager", "cpu")
+    assert (found.engine, found.padding) == ("pytorch", "none")
+    by_autocast = TorchRunner(BertForSequenceClassification(tiny_config()), autocast=torch.bfloat16)
+    assert measure_latency({"model": by_autocast}, sequence_length=8, repeats=2)["model"].precision == "bfloat16"
     assert (found.batch_size, found.sequence_length, found.repeats) == (1, 8, 2)
 
 
@@ -679,6 +686,19 @@ def test_networks_of_many_sizes_have_a_table_of_their_own(docs: Path, collect: M
     assert [cell.strip() for cell in row.strip("|").split("|")[1:]] == ["0.5", "90.0 ± 0.7", "89.0 ± 0.7", "2"]
     assert re.search(r"\|\s+0\.5 \|\s+0\.5 \|\s+3 \|\s+13\.0M \|\s+1\.50 \|\s+8\.0 ms", section)
     assert "DynaBERT" not in page.split("### RTE")[0]  # a mean over sizes is no student
+
+
+def test_the_ablation_of_the_widths_is_told_in_sentences(docs: Path, collect: ModuleType) -> None:
+    for method, value in (("dynabert-width", 0.9), ("dynabert-width-unwired", 0.8), ("dynabert-width-nokd", 0.905)):
+        result = make_result(method, "sst2", value, subnetworks=sizes(value), teacher_metrics={"accuracy": 0.95})
+        write_json(docs / "sst2" / f"{method}-seed1.json", result)
+    assert collect.main([]) == 0
+    page = Path("docs/results.md").read_text()
+    narrow = min(sizes(0.0), key=lambda size: size.width)
+    ours, unwired, without = (f"{100 * (value + narrow.value):.1f}" for value in (0.9, 0.8, 0.905))
+    assert "- The teacher of stage width: 95.0." in page
+    assert f"rewiring is 10.0 points higher than without ({ours} against {unwired}; 1 seed)" in page
+    assert f"distillation is 0.5 points lower than without ({ours} against {without}; 1 seed)" in page
 
 
 def test_the_readme_table_is_filled_between_its_markers(docs: Path, collect: ModuleType) -> None:

@@ -1,8 +1,27 @@
 """What came out of a run, and how it is shown: results files, efficiency, tables, charts and model cards."""
 
-from bertkd.report.charts import Bar, ChartPoint, accuracy_chart, bars_chart, curves_chart, is_chart_of
-from bertkd.report.efficiency import Latency, Parameters, count_flops, count_parameters, measure_latency, model_size_mb
-from bertkd.report.model_card import write_model_card, write_stage_card
+from bertkd.report.charts import (
+    Bar,
+    ChartPoint,
+    accuracy_chart,
+    bars_chart,
+    curves_chart,
+    frontier_chart,
+    is_chart_of,
+)
+from bertkd.report.efficiency import (
+    Latency,
+    Parameters,
+    Runner,
+    TorchRunner,
+    count_flops,
+    count_parameters,
+    measure_latency,
+    model_size_mb,
+)
+from bertkd.report.frontier import SIZE, SPEED, Axis, Point, all_points, pareto_front
+from bertkd.report.model_card import write_export_card, write_model_card, write_stage_card
+from bertkd.report.page import ReportSet, render_markdown, render_page
 from bertkd.report.results import (
     ExportResult,
     RunResult,
@@ -31,31 +50,43 @@ from bertkd.report.tables import (
 )
 
 __all__ = [
+    "SIZE",
+    "SPEED",
+    "Axis",
     "Bar",
     "ChartPoint",
     "ExportResult",
     "Latency",
     "Parameters",
+    "Point",
+    "ReportSet",
     "RunResult",
+    "Runner",
     "Spread",
     "StageResult",
     "SubnetworkResult",
     "Summary",
+    "TorchRunner",
     "accuracy_chart",
+    "all_points",
     "atomic_path",
     "bars_chart",
     "count_flops",
     "count_parameters",
     "curves_chart",
     "environment",
+    "frontier_chart",
     "is_chart_of",
     "markdown_table",
     "measure_latency",
     "method_label",
     "metric_label",
     "model_size_mb",
+    "pareto_front",
     "read_result",
     "read_results",
+    "render_markdown",
+    "render_page",
     "result_files",
     "result_rows",
     "subnetwork_rows",
@@ -63,6 +94,7 @@ __all__ = [
     "task_label",
     "terminal_table",
     "verdict",
+    "write_export_card",
     "write_json",
     "write_model_card",
     "write_stage_card",

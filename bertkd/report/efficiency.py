@@ -1,11 +1,13 @@
-"""What a model costs: parameters, size on disk and latency, each with the conditions it was measured under."""
+"""What a model costs: parameters, FLOPs, size on disk and latency, each with the conditions it was measured under."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -13,7 +15,16 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedModel
 
-__all__ = ["Latency", "Parameters", "count_flops", "count_parameters", "measure_latency", "model_size_mb"]
+__all__ = [
+    "Latency",
+    "Parameters",
+    "Runner",
+    "TorchRunner",
+    "count_flops",
+    "count_parameters",
+    "measure_latency",
+    "model_size_mb",
+]
 
 
 @dataclass(frozen=True)
@@ -46,12 +57,13 @@ def count_flops(model: PreTrainedModel, batch_size: int = 1, sequence_length: in
     Raises:
         ValueError: a sequence longer than the model's positions.
     """
-    inputs = _inputs("the model", model, batch_size, sequence_length)
+    device = next(model.parameters()).device
+    inputs = _inputs("the model", TorchRunner(model), batch_size, sequence_length)
     attention, training = model.config._attn_implementation, model.training
     model.set_attn_implementation("eager")
     try:
         with FlopCounterMode(display=False) as counter:
-            model.eval()(**inputs)
+            model.eval()(**{name: tensor.to(device) for name, tensor in inputs.items()})
     finally:
         model.set_attn_implementation(attention)
         model.train(training)
@@ -70,28 +82,88 @@ def model_size_mb(folder: str | Path) -> float:
     return sum(file.stat().st_size for file in files) / 1e6
 
 
+class Runner(Protocol):
+    """A classifier in the engine that runs it.
+
+    Attributes:
+        engine: its name, such as "pytorch".
+        precision: what it computes in, as the engine tells.
+        attention: the implementation, where there is a choice.
+        device: such as "cpu".
+        threads: of a CPU; None where torch's number at the time of a call counts.
+        vocabulary, positions: how many there are; positions may be None.
+    """
+
+    engine: str
+    precision: str
+    attention: str
+    device: str
+    threads: int | None
+    vocabulary: int
+    positions: int | None
+
+    def __call__(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Token ids and masks (B, T) to logits (B, C); they are there when the call returns."""
+
+
+class TorchRunner:
+    """A module, run by PyTorch on the device where it is.
+
+    Args:
+        model: in the mode it is in; `measure_latency` puts it into eval mode meanwhile.
+        autocast: computes in this dtype by autocast; None for the weights' own.
+    """
+
+    engine: str = "pytorch"
+    threads: int | None = None
+
+    def __init__(self, model: nn.Module, autocast: torch.dtype | None = None) -> None:
+        self.model = model
+        self.autocast = autocast
+        config: Any = getattr(model, "config", None)
+        weights = next(model.parameters())
+        self.precision = str(autocast or weights.dtype).removeprefix("torch.")
+        self.attention = str(getattr(config, "_attn_implementation", None) or "unknown")
+        self._device = weights.device
+        self.device = self._device.type
+        self.vocabulary: int = model.get_input_embeddings().num_embeddings  # type: ignore[operator]
+        self.positions: int | None = getattr(config, "max_position_embeddings", None)
+
+    def __call__(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Logits (B, C), after the device has computed them."""
+        given = {name: tensor.to(self._device) for name, tensor in inputs.items()}
+        with torch.inference_mode(), torch.autocast(self.device, self.autocast) if self.autocast else nullcontext():
+            logits: Tensor = self.model(**given).logits
+        if self.device == "cuda":
+            torch.cuda.synchronize(self._device)
+        return logits
+
+
 @dataclass(frozen=True)
 class Latency:
     """Time of one forward pass in ms (median and 95th percentile), and what it was measured under.
 
-    `speedup` is the first model's median over this one's; `precision` and `attention` are what the model really used.
+    `throughput` is in rows per second at the median; `speedup` is the first model's median over this one's;
+    `precision` and `attention` are what the model really used; every row has all its tokens (`padding`).
     """
 
     p50_ms: float
     p95_ms: float
+    throughput: float
     speedup: float
     batch_size: int
     sequence_length: int
     repeats: int
     threads: int
     device: str
+    engine: str
     precision: str
     attention: str
+    padding: str = "none"
 
 
-@torch.inference_mode()
 def measure_latency(
-    models: Mapping[str, nn.Module],
+    models: Mapping[str, nn.Module | Runner],
     batch_size: int = 1,
     sequence_length: int = 128,
     repeats: int = 20,
@@ -104,75 +176,64 @@ def measure_latency(
     the number of threads are what they were afterwards.
 
     Args:
-        models: by name; the first is the baseline of `speedup`. Each stays on its device.
+        models: by name; the first is the baseline of `speedup`. A module stays on its device; another engine's model
+            is a `Runner`.
         sequence_length: tokens per row.
         repeats: measured passes per model, after `warmup` passes that are not counted.
-        threads: CPU threads of torch; as they are when None.
+        threads: CPU threads of torch; as they are when None. Other engines were given theirs when they were opened.
 
     Raises:
         ValueError: no model, no repeat, or a sequence longer than a model's positions.
     """
     if not models or repeats < 1:
         raise ValueError(f"measuring needs at least one model and one repeat, got {len(models)} and {repeats}")
-    inputs = {name: _inputs(name, model, batch_size, sequence_length) for name, model in models.items()}
+    runners: dict[str, Runner] = {
+        name: TorchRunner(model) if isinstance(model, nn.Module) else model for name, model in models.items()
+    }
+    inputs = {name: _inputs(name, runner, batch_size, sequence_length) for name, runner in runners.items()}
     seconds: dict[str, list[float]] = {name: [] for name in models}
-    before = torch.get_num_threads(), {name: model.training for name, model in models.items()}
+    before = torch.get_num_threads()
+    modules = [runner.model for runner in runners.values() if isinstance(runner, TorchRunner)]
+    modes = [module.training for module in modules]
     try:
-        torch.set_num_threads(threads or before[0])
-        for model in models.values():
-            model.eval()
+        torch.set_num_threads(threads or before)
+        for module in modules:
+            module.eval()
         for step in range(warmup + repeats):
-            for name, model in models.items():
-                elapsed = _time(model, inputs[name])
+            for name, runner in runners.items():
+                start = time.perf_counter()
+                runner(inputs[name])
                 if step >= warmup:
-                    seconds[name].append(elapsed)
+                    seconds[name].append(time.perf_counter() - start)
     finally:
-        torch.set_num_threads(before[0])
-        for name, model in models.items():
-            model.train(before[1][name])
+        torch.set_num_threads(before)
+        for module, mode in zip(modules, modes, strict=True):
+            module.train(mode)
     baseline = float(np.median(next(iter(seconds.values()))))
     return {
         name: Latency(
             p50_ms=1000 * float(np.median(times)),
             p95_ms=1000 * float(np.percentile(times, 95)),
+            throughput=batch_size / float(np.median(times)),
             speedup=baseline / float(np.median(times)),
             batch_size=batch_size,
             sequence_length=sequence_length,
             repeats=repeats,
-            threads=threads or before[0],
-            device=_device(models[name]).type,
-            precision=str(next(models[name].parameters()).dtype).removeprefix("torch."),
-            attention=str(getattr(getattr(models[name], "config", None), "_attn_implementation", None) or "unknown"),
+            threads=runners[name].threads or threads or before,
+            device=runners[name].device,
+            engine=runners[name].engine,
+            precision=runners[name].precision,
+            attention=runners[name].attention,
         )
         for name, times in seconds.items()
     }
 
 
-def _device(model: nn.Module) -> torch.device:
-    return next(model.parameters()).device
-
-
-def _inputs(name: str, model: nn.Module, batch_size: int, sequence_length: int) -> dict[str, Tensor]:
-    positions = getattr(getattr(model, "config", None), "max_position_embeddings", None)
-    if positions is not None and sequence_length > positions:
+def _inputs(name: str, runner: Runner, batch_size: int, sequence_length: int) -> dict[str, Tensor]:
+    if runner.positions is not None and sequence_length > runner.positions:
         raise ValueError(
-            f"sequence_length is {sequence_length}, but {name} has {positions} positions; give a shorter one"
+            f"sequence_length is {sequence_length}, but {name} has {runner.positions} positions; give a shorter one"
         )
-    vocabulary = model.get_input_embeddings().num_embeddings  # type: ignore[operator]
     generator = torch.Generator().manual_seed(0)
-    ids = torch.randint(vocabulary, (batch_size, sequence_length), generator=generator)
-    return {"input_ids": ids.to(_device(model)), "attention_mask": torch.ones_like(ids).to(_device(model))}
-
-
-def _time(model: nn.Module, inputs: dict[str, Tensor]) -> float:
-    device = _device(model)
-    _synchronise(device)
-    start = time.perf_counter()
-    model(**inputs)
-    _synchronise(device)
-    return time.perf_counter() - start
-
-
-def _synchronise(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    ids = torch.randint(runner.vocabulary, (batch_size, sequence_length), generator=generator)
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}

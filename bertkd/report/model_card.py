@@ -11,10 +11,11 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from bertkd.report.results import RunResult, StageResult, write_text
+from bertkd.models.families import PRUNED_PREFIX
+from bertkd.report.results import ExportResult, RunResult, StageResult, write_text
 from bertkd.report.tables import markdown_table, method_label, metric_label, subnetwork_rows, task_label
 
-__all__ = ["write_model_card", "write_stage_card"]
+__all__ = ["write_export_card", "write_model_card", "write_stage_card"]
 
 # Rows of the official validation splits. A card names GLUE only for these: own data may be in a task's format.
 GLUE_VALIDATION_ROWS = {
@@ -50,7 +51,7 @@ MAIN_SETTINGS = (
 )
 TRAINING = """## Training
 
-{reference}Training took {minutes:.1f} minutes with seed {seed} on {hardware}. Finished: {finished}.
+{reference}{trained} Finished: {finished}.
 
 {settings}
 The command:
@@ -116,11 +117,60 @@ model = {auto_class}.from_pretrained(path)
 
 """
 
+EXPORT_CARD = """---
+{front_matter}
+---
+
+# {title}
+
+A {layers}-layer classifier for {task} as {engine} runs it, in {precision}; method: {method}. Made with bertkd.
+
+| Measured on the validation split | {metric}, percent |
+| -------------------------------- | ----: |
+| in PyTorch, float32 | {before:.1f} |
+| this model | {after:.1f} |
+
+{latency}
+
+## Use
+
+{use}
+
+`path` is this folder, or its name on the hub.
+
+## How it was made
+
+Tried: {attempts}. The engine computes in {runtime_precision}; measured on {hardware}, finished {finished}.
+
+```bash
+{command}
+```
+
+Versions: {versions}. Commit of bertkd: `{commit}`.
+"""
+GRAPH_USE = """```python
+from transformers import AutoTokenizer
+from transformers.exporters import ExportedModel
+
+tokenizer = AutoTokenizer.from_pretrained(path)
+model = ExportedModel.from_pretrained(path, device="cpu"{options})
+logits = model(**tokenizer(["a sentence"], padding=True, return_tensors="pt")).logits
+```"""
+TORCH_USE = """```python
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained(path)
+model = AutoModelForSequenceClassification.from_pretrained(path).eval()
+logits = model(**tokenizer(["a sentence"], padding=True, return_tensors="pt")).logits
+```"""
+# Without it OpenVINO computes in bfloat16 where the CPU can.
+OPENVINO_FLOAT32 = ', config={"INFERENCE_PRECISION_HINT": "f32"}'
+
 
 STOCK_LOADING = "An ordinary `transformers` checkpoint that needs no other package."
 PRUNED_LOADING = (
-    "A width-pruned encoder: it opens with `import bertkd`, or without bertkd by `trust_remote_code=True`, for which "
-    "this folder carries the code."
+    "An encoder that no stock class describes: it opens with `import bertkd`, or without bertkd by "
+    "`trust_remote_code=True`, for which this folder carries the code."
 )
 
 
@@ -200,14 +250,53 @@ def write_stage_card(folder: str | Path, result: StageResult, teacher: str, auto
     return path
 
 
+def write_export_card(folder: str | Path, result: ExportResult) -> Path:
+    """As `write_model_card`, of an exported model; `result` is what was measured of it."""
+    path, name = Path(folder) / "README.md", Path(folder).resolve().name
+    tags = ["bertkd", "model-compression", result.method, result.engine]
+    data = ModelCardData(library_name="transformers", pipeline_tag="text-classification", tags=tags, model_name=name)
+    conditions = result.conditions
+    speed = "" if result.speedup is None else f", {result.speedup:.1f} times as fast as the teacher in eager PyTorch"
+    write_text(
+        path,
+        EXPORT_CARD.format(
+            front_matter=data.to_yaml().strip(),
+            title=name,
+            layers=result.layers,
+            task=task_label(result.task),
+            engine=result.engine,
+            precision=result.precision,
+            method=method_label(result.method),
+            metric=metric_label(result.metric),
+            before=100 * result.value_before,
+            after=100 * result.value,
+            latency=f"{result.size_mb:.1f} MB. Median latency {result.latency_ms:.1f} ms{speed} (batch "
+            f"{conditions['batch_size']}, {conditions['sequence_length']} tokens, {conditions['threads']} threads).",
+            use=TORCH_USE
+            if result.engine == "pytorch"
+            else GRAPH_USE.format(
+                options=OPENVINO_FLOAT32 if (result.engine, result.precision) == ("openvino", "float32") else ""
+            ),
+            attempts="; ".join(f"{one['way']} ({100 * one['value']:.1f})" for one in result.attempts),
+            runtime_precision=result.runtime_precision,
+            hardware=f"{result.hardware.get('cpu')} ({result.hardware.get('threads')} threads)",
+            finished=result.finished,
+            command=result.command,
+            versions=", ".join(f"{package} {version}" for package, version in result.versions.items()),
+            commit=result.commit,
+        ),
+    )
+    return path
+
+
 def _circumstances(result: RunResult | StageResult) -> dict[str, Any]:
     """How the model was made."""
     hardware = result.hardware
+    machine = ", ".join(hardware.get("gpu") or []) or f"{hardware.get('cpu')} ({hardware.get('threads')} threads)"
     return {
-        "minutes": result.seconds / 60,
-        "seed": result.seed,
-        "hardware": ", ".join(hardware.get("gpu") or [])
-        or f"{hardware.get('cpu')} ({hardware.get('threads')} threads)",
+        "trained": f"Training took {result.seconds / 60:.1f} minutes with seed {result.seed} on {machine}."
+        if result.seconds
+        else f"Nothing was trained; measured on {machine}.",
         "finished": result.finished,
         "settings": _settings(result.settings),
         "command": result.command,
@@ -218,7 +307,9 @@ def _circumstances(result: RunResult | StageResult) -> dict[str, Any]:
 
 def _is_pruned(folder: Path) -> bool:
     config = folder / "config.json"
-    return config.is_file() and "per_layer_config" in json.loads(config.read_text(encoding="utf-8"))
+    if not config.is_file():
+        return False
+    return str(json.loads(config.read_text(encoding="utf-8")).get("model_type")).startswith(PRUNED_PREFIX)
 
 
 def _sizes(result: RunResult) -> str:
@@ -279,7 +370,7 @@ def _is_glue(result: RunResult) -> bool:
 
 
 def _is_distilled(result: RunResult) -> bool:
-    return result.method not in ("teacher", "finetuned")
+    return result.method not in ("teacher", "finetuned", "shrunk")
 
 
 def _on_hub(teacher: str) -> bool:

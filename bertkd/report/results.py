@@ -8,7 +8,7 @@ import os
 import platform
 import statistics
 import subprocess
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
 from importlib import metadata
@@ -456,23 +456,24 @@ def _summary(group: list[RunResult]) -> Summary:
     )
 
 
-def environment() -> dict[str, Any]:
+def environment(more_packages: Sequence[str] = ()) -> dict[str, Any]:
     """What a number depends on besides the settings.
 
-    `versions` of Python and the packages; `commit` of the repository that bertkd lies in, with "+changes" when code
-    there is not committed, "unknown" without git; `hardware`: CPU, cores, torch's threads, memory in GiB, and the GPUs
-    or None.
+    `versions` of Python and the packages, and of `more_packages` where they are installed; `commit` of the repository
+    that bertkd lies in, with "+changes" when code there is not committed, "unknown" without git; `hardware`: CPU,
+    cores, torch's threads, memory in GiB, and the GPUs or None.
     """
-    return {"versions": _versions(), "commit": _commit(Path(__file__).resolve()), "hardware": _hardware()}
+    return {"versions": _versions(more_packages), "commit": _commit(Path(__file__).resolve()), "hardware": _hardware()}
 
 
-def _versions() -> dict[str, str]:
+def _versions(more_packages: Sequence[str]) -> dict[str, str]:
     versions = {"python": platform.python_version()}
-    for package in PACKAGES:
+    for package in (*PACKAGES, *more_packages):
         try:
             versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
-            versions[package] = "not installed"
+            if package in PACKAGES:
+                versions[package] = "not installed"
     return versions
 
 

@@ -58,6 +58,7 @@ METHODS = {
     "distilbert-nomlm": "DistilBERT w/o masked words",
     "distilbert-random": "DistilBERT from a random start",
     "mlm": "masked language modelling",
+    "shrunk": "Levers, without training",
     "tinybert": "TinyBERT",
     "tinybert-general": "TinyBERT, general distillation",
     "tinybert-intermediate": "TinyBERT, intermediate layers",

@@ -1,0 +1,173 @@
+"""export.py, benchmark.py, compress.py and search.py's engines, on tiny models."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import benchmark
+import compress
+import export
+import pytest
+import search
+from helpers import tiny_model
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from bertkd.export import engines, open_exported
+from bertkd.report import ExportResult, TorchRunner, count_flops, count_parameters
+from bertkd.report.presets import PRESETS
+
+QUICK = ["--repeats", "2", "--sequence_length", "16"]
+
+
+@pytest.fixture(scope="module")
+def task(glue_dir: Path) -> list[str]:
+    limits = ["--max_train_samples", "32", "--max_eval_samples", "48"]
+    return ["--task_name", "sst2", "--glue_dir", str(glue_dir), "--use_cpu", *limits]
+
+
+@pytest.fixture(scope="module")
+def tuned(pretrained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model with the task's labels."""
+    folder = tmp_path_factory.mktemp("tuned")
+    model = AutoModelForSequenceClassification.from_pretrained(pretrained)
+    model.config.id2label = {0: "negative", 1: "positive"}
+    model.config.label2id = {"negative": 0, "positive": 1}
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(pretrained).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def exported(tuned: Path, task: list[str], tmp_path_factory: pytest.TempPathFactory) -> tuple[ExportResult, Path]:
+    folder = tmp_path_factory.mktemp("made") / "int8"
+    names = ["--model_name_or_path", str(tuned), "--teacher_model_name_or_path", str(tuned)]
+    options = ["--engine", "onnxruntime", "--precision", "int8", "--max_drop", "0.5", "--calibration_rows", "8"]
+    return export.main([*names, *task, *options, *QUICK, "--output_dir", str(folder)]), folder
+
+
+def test_an_export_is_measured_and_described(exported: tuple[ExportResult, Path], tuned: Path) -> None:
+    result, folder = exported
+    assert ExportResult.read(folder / "export_result.json") == result
+    assert (result.engine, result.precision, result.runtime_precision) == ("onnxruntime", "int8", "int8")
+    assert result.attempts[-1]["way"] == result.attempt and result.layers == 4
+    assert 0 <= result.value <= 1 and result.speedup > 0 and result.speedup_best > 0
+    assert result.size_mb == pytest.approx(sum(f.stat().st_size for f in folder.glob("model.onnx*")) / 1e6)
+    assert "onnxruntime" in result.versions and result.conditions["sequence_length"] == 16
+    card = (folder / "README.md").read_text()
+    assert "ExportedModel.from_pretrained(path" in card and f"{100 * result.value:.1f}" in card
+    assert AutoTokenizer.from_pretrained(folder).get_vocab() == AutoTokenizer.from_pretrained(tuned).get_vocab()
+    assert open_exported(folder).engine == "onnxruntime"
+
+
+def test_users_mistakes_are_one_sentence(
+    tuned: Path, task: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, out = ["--model_name_or_path", str(tuned)], ["--output_dir", str(tmp_path / "out")]
+    with pytest.raises(ValueError, match="Name the model to export"):
+        export.main([*task, *out])
+    with pytest.raises(OSError, match="Cannot load the model .*no folder with a config"):
+        export.main([*task, *out, "--model_name_or_path", str(tmp_path)])
+    three = tmp_path / "three"
+    tiny_model().save_pretrained(three)
+    AutoTokenizer.from_pretrained(tuned).save_pretrained(three)
+    with pytest.raises(ValueError, match="three has 3 labels, but the task sst2 has 2"):
+        export.main([*task, *out, "--model_name_or_path", str(three)])
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match=r"Cannot write to .*choose another --output_dir"):
+        export.main([*task, *model, "--output_dir", str(tmp_path / "file" / "out")])
+    monkeypatch.setattr(engines.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ImportError, match=r"pip install .bertkd\[openvino\]"):
+        export.main([*task, *model, *out])
+
+
+@pytest.mark.parametrize(
+    ("name", "gflops", "millions"),
+    [
+        ("bert-base", 22.35, 109.48),
+        ("bert6", 11.17, 66.96),
+        ("bert3", 5.59, 45.69),
+        ("distilbert", 11.17, 66.96),
+        ("tinybert4", 1.25, 14.35),
+    ],
+)
+def test_flops_and_parameters_of_known_shapes(name: str, gflops: float, millions: float) -> None:
+    model = PRESETS[name].make()
+    assert count_flops(model) / 1e9 == pytest.approx(gflops, abs=0.01)
+    assert count_parameters(model).total / 1e6 == pytest.approx(millions, abs=0.01)
+
+
+def test_a_benchmark_measures_folders_and_compares(
+    exported: tuple[ExportResult, Path], tuned: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    command = [str(tuned), str(exported[1]), "--engines", "pytorch", "onnxruntime", *QUICK]
+    command += ["--precisions", "float32", "--threads", "1", "--output_dir"]
+    found = benchmark.main([*command, str(tmp_path / "a")])
+    ways = [one["way"] for one in found["rows"]]
+    assert ways == ["pytorch float32 (eager)", "pytorch float32", "onnxruntime float32", "as exported"]
+    first, last = found["rows"][0], found["rows"][-1]
+    assert first["attention"] == "eager" and first["speedup"] == 1.0 and last["precision"] == "int8"
+    assert all(one["peak_memory_mb"] > 0 and one["p95_ms"] >= one["p50_ms"] > 0 for one in found["rows"])
+    assert all(one["threads"] == 1 and one["padding"] == "none" for one in found["rows"])
+    assert json.loads((tmp_path / "a" / "bench.json").read_text())["rows"] == found["rows"]
+    benchmark.main([*command, str(tmp_path / "b"), "--compare", str(tmp_path / "a" / "bench.json")])
+    out = capsys.readouterr().out
+    assert "p50 then" in out and "the same" in out
+    (tmp_path / "wrong.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"wrong\.json is no bench\.json of this recipe"):
+        benchmark.main([*command, str(tmp_path / "c"), "--compare", str(tmp_path / "wrong.json")])
+    with pytest.raises(ValueError, match="is no model's folder, nor one of the shapes bert-base"):
+        benchmark.main([str(tmp_path), *QUICK])
+
+
+def test_the_largest_student_within_a_budget_is_trained_and_exported(
+    tuned: Path, task: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    sizes = [tiny.make() for tiny in compress.sizes_of(compress.parse_arguments(command(tuned, "1e9"))[0])]
+    counts = [count_parameters(one).total for one in sizes]
+    assert counts == sorted(counts, reverse=True) and len(counts) == 4
+    budget = str((counts[1] + counts[2]) // 2)
+    options = [
+        *command(tuned, budget),
+        *task,
+        "--num_train_epochs",
+        "1",
+        *QUICK,
+        "--max_drop",
+        "1",
+        "--ignore_weak_teacher",
+    ]
+    answer = compress.main([*options, "--output_dir", str(tmp_path / "out")])
+    assert answer["predicted"] == answer["measured"] == counts[2] and answer["is_within_budget"]
+    assert answer["exported"]["layers"] == 2 and answer["exported"]["method"] == "pkd-skip"
+    assert {"student", "deployed", "compress.json", "report.html"} <= {p.name for p in (tmp_path / "out").iterdir()}
+    assert open_exported(tmp_path / "out" / "deployed").engine == "onnxruntime"
+    assert "within the budget" in capsys.readouterr().out
+    count = re.escape(f"{counts[3]:.4g}")
+    with pytest.raises(ValueError, match=rf"is within 10 parameters .*the smallest, 1 layer, takes {count}"):
+        compress.main([*command(tuned, "10"), *task, "--output_dir", str(tmp_path / "none")])
+    with pytest.raises(ValueError, match="Give a positive --budget"):
+        compress.main([*command(tuned, "0"), "--output_dir", str(tmp_path / "none")])
+    with pytest.raises(ValueError, match="plain text before the task"):
+        compress.main([*command(tuned, "10"), "--method", "distilbert"])
+
+
+def command(teacher: Path, budget: str) -> list[str]:
+    engine = ["--engine", "onnxruntime", "--precision", "float32", "--output_dir", "unused"]
+    return ["--teacher_model_name_or_path", str(teacher), "--budget", budget, "--unit", "parameters", *engine]
+
+
+def test_a_small_students_shapes_go_from_large_to_small(tuned: Path) -> None:
+    options = compress.parse_arguments([*command(tuned, "1"), "--method", "tinybert"])[0]
+    counts = [count_parameters(size.make()).total for size in compress.sizes_of(options)]
+    assert len(counts) > 5 and counts[0] > 2 * counts[-1]
+
+
+def test_a_search_measures_in_the_engine_that_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(search, "write_export", lambda model, *rest, **_: written.append((model, *rest)) or model)
+    monkeypatch.setattr(search, "open_exported", lambda model, threads: TorchRunner(model))
+    options = search.SearchArguments(engine="openvino", precision="int8", repeats=1, sequence_length=8)
+    with search.opened([tiny_model(), tiny_model(layers=1)], options) as runners:
+        assert len(runners) == 2
+    assert [(engine, way) for _, _, engine, way in written] == [("openvino", "int8")] * 2
