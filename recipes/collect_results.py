@@ -190,11 +190,39 @@ def _render_sizes(task: str, results: Sequence[RunResult]) -> str:
     """Networks of many sizes on one task: the main metric of every size, and what the sizes cost."""
     chosen = sorted((one for one in results if one.task == task), key=_run_order)
     costs = subnetwork_rows(max(chosen, key=lambda one: len(one.subnetworks)), with_metrics=False)
+    lines = "\n".join(f"- {line}" for line in [*_teachers(chosen), *_ablations(chosen)])
     return (
         f"### {task_label(task)}, networks of many sizes ({metric_label(chosen[0].metric)})\n\n"
-        f"{markdown_table(size_rows(chosen))}\nLatency is of one row of 128 tokens in float32.\n\n"
+        f"{markdown_table(size_rows(chosen))}\n{lines}\n\nLatency is of one row of 128 tokens in float32.\n\n"
         f"{markdown_table(costs)}"
     )
+
+
+def _teachers(results: Sequence[RunResult]) -> list[str]:
+    """The fine-tuned teachers of the first stage; later stages learn from its network."""
+    values = [one.teacher_metrics.get(one.metric) for one in results if one.method.startswith("dynabert-width")]
+    shown = _unique(percent(Spread.of([value])) for value in values if value is not None)
+    return [f"The teacher of stage width: {', '.join(shown)}."] if shown else []
+
+
+def _ablations(results: Sequence[RunResult]) -> list[str]:
+    """What the narrowest network of stage width loses without rewiring, and without distillation."""
+    narrowest = {}
+    for one in results:
+        size = min(one.subnetworks, key=lambda size: size.width)
+        narrowest.setdefault(one.method, []).append(size)
+    lines, full = [], narrowest.get("dynabert-width")
+    for method, what in (("dynabert-width-unwired", "rewiring"), ("dynabert-width-nokd", "distillation")):
+        if full is None or method not in narrowest:
+            continue
+        with_it, without = (Spread.of(size.value for size in sizes) for sizes in (full, narrowest[method]))
+        gain = 100 * (with_it.mean - without.mean)
+        lines.append(
+            f"At width {full[0].width:g}, stage width with {what} is {abs(gain):.1f} points "
+            f"{'higher' if gain >= 0 else 'lower'} than without ({percent(with_it)} against {percent(without)}; "
+            f"{with_it.count} seed{'s' if with_it.count > 1 else ''})."
+        )
+    return lines
 
 
 def _tasks(summaries: Sequence[Summary | RunResult]) -> list[str]:

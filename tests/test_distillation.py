@@ -633,7 +633,7 @@ def test_models_may_be_given_by_path(tmp_path: Path) -> None:
     args = DistillationConfig(output_dir=str(tmp_path / "run"), **SETTINGS)
     trainer = DistillationTrainer(
         model=str(tmp_path / "student"),
-        teacher_model=str(tmp_path / "teacher"),
+        teacher_model=tmp_path / "teacher",
         args=args,
         train_dataset=dataset(16),
         data_collator=Collator(),

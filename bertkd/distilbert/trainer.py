@@ -1,5 +1,6 @@
 """DistilBERT's pretraining as a trainer."""
 
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,8 +55,8 @@ class DistilBertKDTrainer(DistillationTrainer):
 
     def __init__(
         self,
-        model: PreTrainedModel | nn.Module | str | None = None,
-        teacher_model: PreTrainedModel | str | None = None,
+        model: PreTrainedModel | nn.Module | str | os.PathLike | None = None,
+        teacher_model: PreTrainedModel | str | os.PathLike | None = None,
         args: DistilBertKDConfig | None = None,
         token_counts: Tensor | None = None,
         **kwargs: Any,

@@ -2,6 +2,7 @@
 
 import contextlib
 import inspect
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -78,8 +79,8 @@ class DistillationTrainer(Trainer):
 
     def __init__(
         self,
-        model: PreTrainedModel | nn.Module | str | None = None,
-        teacher_model: PreTrainedModel | str | None = None,
+        model: PreTrainedModel | nn.Module | str | os.PathLike | None = None,
+        teacher_model: PreTrainedModel | str | os.PathLike | None = None,
         args: DistillationConfig | None = None,
         **kwargs: Any,
     ) -> None:
@@ -458,7 +459,8 @@ class DistillationTrainer(Trainer):
 
     def _load(self, model: Any) -> Any:
         # A checkpoint's own dtype may be half: students and teachers start in float32.
-        return self.auto_model_class.from_pretrained(model, dtype=torch.float32) if isinstance(model, str) else model
+        is_name = isinstance(model, str | os.PathLike)
+        return self.auto_model_class.from_pretrained(model, dtype=torch.float32) if is_name else model
 
     def _set_up_teacher(self) -> None:
         if self.teacher_model is None:

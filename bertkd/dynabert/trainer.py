@@ -1,6 +1,7 @@
 """DynaBERT's three stages as a trainer."""
 
 import contextlib
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -52,8 +53,8 @@ class DynaBertKDTrainer(DistillationTrainer):
 
     def __init__(
         self,
-        model: PreTrainedModel | nn.Module | str | None = None,
-        teacher_model: PreTrainedModel | str | None = None,
+        model: PreTrainedModel | nn.Module | str | os.PathLike | None = None,
+        teacher_model: PreTrainedModel | str | os.PathLike | None = None,
         args: DynaBertKDConfig | None = None,
         **kwargs: Any,
     ) -> None:

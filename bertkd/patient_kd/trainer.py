@@ -1,5 +1,6 @@
 """Patient-KD as a trainer."""
 
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,8 +51,8 @@ class PatientKDTrainer(DistillationTrainer):
 
     def __init__(
         self,
-        model: PreTrainedModel | nn.Module | str | None = None,
-        teacher_model: PreTrainedModel | str | None = None,
+        model: PreTrainedModel | nn.Module | str | os.PathLike | None = None,
+        teacher_model: PreTrainedModel | str | os.PathLike | None = None,
         args: PatientKDConfig | None = None,
         **kwargs: Any,
     ) -> None:

@@ -1,5 +1,6 @@
 """TinyBERT's stages as a trainer."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,8 +56,8 @@ class TinyBertKDTrainer(DistillationTrainer):
 
     def __init__(
         self,
-        model: PreTrainedModel | nn.Module | str | None = None,
-        teacher_model: PreTrainedModel | str | None = None,
+        model: PreTrainedModel | nn.Module | str | os.PathLike | None = None,
+        teacher_model: PreTrainedModel | str | os.PathLike | None = None,
         args: TinyBertKDConfig | None = None,
         **kwargs: Any,
     ) -> None:
