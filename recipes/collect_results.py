@@ -190,7 +190,7 @@ def _render_sizes(task: str, results: Sequence[RunResult]) -> str:
     """Networks of many sizes on one task: the main metric of every size, and what the sizes cost."""
     chosen = sorted((one for one in results if one.task == task), key=_run_order)
     costs = subnetwork_rows(max(chosen, key=lambda one: len(one.subnetworks)), with_metrics=False)
-    lines = "\n".join(f"- {line}" for line in [*_teachers(chosen), *_ablations(chosen)])
+    lines = "\n".join(f"- {line}" for line in [*_teachers(chosen), *_limits(chosen), *_ablations(chosen)])
     return (
         f"### {task_label(task)}, networks of many sizes ({metric_label(chosen[0].metric)})\n\n"
         f"{markdown_table(size_rows(chosen))}\n{lines}\n\nLatency is of one row of 128 tokens in float32.\n\n"
@@ -203,6 +203,12 @@ def _teachers(results: Sequence[RunResult]) -> list[str]:
     values = [one.teacher_metrics.get(one.metric) for one in results if one.method.startswith("dynabert-width")]
     shown = _unique(percent(Spread.of([value])) for value in values if value is not None)
     return [f"The teacher of stage width: {', '.join(shown)}."] if shown else []
+
+
+def _limits(results: Sequence[RunResult]) -> list[str]:
+    """That not all rows were trained on, where they were not."""
+    limits = _unique(f"{one.rows['train']:,}" for one in results if _setting(one.settings, "max_train_samples"))
+    return [f"Trained on the task's first {', '.join(limits)} rows only."] if limits else []
 
 
 def _ablations(results: Sequence[RunResult]) -> list[str]:
