@@ -35,6 +35,7 @@ from transformers import PreTrainedModel
 
 from bertkd import DistillationConfig, DynaBertKDConfig, PatientKDConfig, TinyBertKDConfig, drop_layers
 from bertkd.export import (
+    ENGINE_PACKAGES,
     ENGINES,
     PRECISIONS,
     open_exported,
@@ -117,7 +118,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         "student": student.name,
         "exported": asdict(result),
         "command": command_line(argv),
-        **environment(),
+        **environment(ENGINE_PACKAGES),
     }
     write_json(folder / "compress.json", answer)
     page = folder / "report.html"
@@ -198,7 +199,7 @@ def sizes_of(options: argparse.Namespace) -> list[Size]:
     return [
         Size(
             f"{shape.num_hidden_layers} layers x {shape.hidden_size}",
-            tuple(word for name, value in asdict(shape).items() for word in (f"--{name}", str(value))),
+            tuple(word for name, value in asdict(shape).items() if value for word in (f"--{name}", str(value))),
             lambda shape=shape: small_student(teacher, shape),
         )
         for shape in shapes_of(teacher)
@@ -271,7 +272,9 @@ def train(options: argparse.Namespace, recipe: Any, size: Size, argv: list[str],
         own = ["--model_name_or_path", str(pretrain(options, size, folder)), "--output_dir", str(student)]
         own += ["--result_name", "distilbert-kd"]
     elif options.method != "tinybert" and "--model_name_or_path" not in argv:
-        own += ["--init_from", "teacher"]
+        # From the teacher's layers, which fine-tuning alone takes for a checkpoint like any other.
+        teacher = options.teacher_model_name_or_path
+        own += ["--model_name_or_path", teacher] if options.method == "finetuned" else ["--init_from", "teacher"]
     recipe.main([*argv, *own])
     return student
 

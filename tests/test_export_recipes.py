@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import benchmark
@@ -10,6 +11,7 @@ import compress
 import export
 import pytest
 import search
+from arguments import parse
 from helpers import tiny_model
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -155,6 +157,21 @@ def test_the_largest_student_within_a_budget_is_trained_and_exported(
 def command(teacher: Path, budget: str) -> list[str]:
     engine = ["--engine", "onnxruntime", "--precision", "float32", "--output_dir", "unused"]
     return ["--teacher_model_name_or_path", str(teacher), "--budget", budget, "--unit", "parameters", *engine]
+
+
+@pytest.mark.parametrize("method", ["finetuned", "kd", "pkd-last", "tinybert"])
+def test_every_method_gets_a_command_that_its_recipe_knows(tuned: Path, task: list[str], method: str) -> None:
+    options, _ = compress.parse_arguments([*command(tuned, "1"), "--method", method])
+    recipe, config_class, recipe_class = compress.RECIPES[method]
+    given: list[str] = []
+    size = compress.sizes_of(options)[1]
+    teacher = ["--teacher_model_name_or_path", str(tuned)]
+    compress.train(options, SimpleNamespace(main=given.extend), size, [*teacher, *task], Path("out"))
+    (run,) = parse(config_class, given, {}, recipe_class)
+    assert run.training.output_dir == "out/student" and hasattr(recipe, "main")
+    assert run.model.init_from == "teacher" or method in ("finetuned", "tinybert")
+    if method == "finetuned":
+        assert run.model.model_name_or_path == str(tuned) and run.model.num_student_layers == 3
 
 
 def test_a_small_students_shapes_go_from_large_to_small(tuned: Path) -> None:
