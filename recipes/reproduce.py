@@ -78,7 +78,8 @@ DISTILBERTS = {
     "distilbert-random": ["--random_start"],
 }
 SECOND_STEP = "distilbert-kd"
-METHODS = ("finetuned", "kd", "pkd-skip", "pkd-last", *DYNABERTS, *TINYBERTS, *DISTILBERTS, SECOND_STEP)
+LAYER_DROPPED = ("finetuned", "kd", "pkd-skip", "pkd-last")
+METHODS = (*LAYER_DROPPED, *DYNABERTS, *TINYBERTS, *DISTILBERTS, SECOND_STEP)
 # RTE's teacher is too weak for twelve sizes to tell anything; the ablations run where the conclusion is.
 SKIPPED = {("rte", method) for method in DYNABERTS}
 SKIPPED |= {(task, f"dynabert-{what}") for task in ("mrpc", "sst2") for what in ("unwired", "nokd")}
@@ -95,6 +96,7 @@ class Step:
     command: list[str]
     results: Path = RESULTS
     stages: tuple[str, ...] = ()
+    is_export: bool = False
 
     @property
     def folder(self) -> Path:
@@ -106,6 +108,10 @@ class Step:
             source = self.folder if len(self.seeds) == 1 else self.folder / f"seed-{seed}"
             if self.task == TEXT:
                 yield source / "training.json", self.results / self.task / f"{self.method}.training.json"
+                continue
+            if self.is_export:
+                target = self.results / self.task / f"{self.method}-seed{seed}.export_result.json"
+                yield source / "export_result.json", target
                 continue
             if not self.stages:
                 yield source / "results.json", self.results / self.task / f"{self.method}-seed{seed}.json"
@@ -169,6 +175,20 @@ def grid_steps(task: str, glue_dir: str, precision: str) -> Iterator[Step]:
                 tried.add(tuple(point.values()))
                 command = [*_student_command(task, "pkd-skip", data), f"--{name}", value]
                 yield _step(task, f"pkd-skip-{name}{value}", ("42",), command, RESULTS / "grid")
+
+
+def export_steps(task: str, methods: Sequence[str], glue_dir: str) -> Iterator[Step]:
+    """Teacher and students, seed 42, as OpenVINO runs them in int8: the accuracy that is lost, the speed gained."""
+    teacher, several = _teacher(task), len(SEEDS.get(task, ALL_SEEDS)) > 1
+    for method in ("teacher", *(one for one in methods if one in LAYER_DROPPED)):
+        made = WORK / task / method
+        made = made / "seed-42" if several and method != "teacher" else made
+        data = ["--task_name", task, "--glue_dir", glue_dir, "--use_cpu"]
+        command = ["recipes/export.py", *data, *teacher, "--model_name_or_path", str(made)]
+        step = _step(
+            task, f"{method}-openvino-int8", ("42",), [*command, "--engine", "openvino", "--precision", "int8"]
+        )
+        yield dataclasses.replace(step, is_export=True)
 
 
 def _dynabert_steps(task: str, method: str, data: list[str]) -> Iterator[Step]:
@@ -237,12 +257,15 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="+", default=list(TEACHER), choices=list(TEACHER))
     parser.add_argument("--methods", nargs="*", default=list(METHODS), choices=METHODS)
     parser.add_argument("--grid", nargs="*", default=[], choices=list(TEACHER), help="Also search settings on these.")
+    parser.add_argument("--exports", nargs="*", default=[], choices=list(TEACHER), help="Also export these to int8.")
     parser.add_argument("--precision", default="--bf16 --use_cpu", help="Options of the Trainer, '' for float32.")
     parser.add_argument("--dry_run", action="store_true", help="Only print the commands.")
     arguments = parser.parse_args()
     wanted = [*steps(arguments.tasks, arguments.methods, arguments.glue_dir, arguments.precision)]
     for task in arguments.grid:
         wanted += grid_steps(task, arguments.glue_dir, arguments.precision)
+    for task in arguments.exports:
+        wanted += export_steps(task, arguments.methods, arguments.glue_dir)
     for step in wanted:
         print(f"\n$ python {shlex.join(step.command)}{'  # done' if step.is_done else ''}", flush=True)
         if not step.is_done and not arguments.dry_run:

@@ -14,6 +14,7 @@ import demo
 import distilbert_pretrain
 import dynabert
 import experiment
+import export
 import extract_subnetwork
 import finetune_teacher
 import kd
@@ -393,7 +394,14 @@ def test_every_command_behind_the_results_parses() -> None:
     steps = [*reproduce.steps(tasks, reproduce.METHODS, "GLUE", "--bf16 --use_cpu")]
     grid = [*reproduce.grid_steps("stsb", "GLUE", "--bf16 --use_cpu")]
     assert len(grid) == 6 and len({(step.folder, step.stages) for step in (*steps, *grid)}) == len(steps) + len(grid)
-    targets = [target for step in (*steps, *grid) for _, target in step.files()]
+    exports = [step for task in tasks for step in reproduce.export_steps(task, reproduce.METHODS, "GLUE")]
+    assert len(exports) == 5 * len(tasks)
+    for step in exports:
+        (run,) = parse(DistillationConfig, step.command[1:], {}, export.ExportArguments)
+        trained = next(one for one in steps if str(one.folder) in str(run.model.model_name_or_path))
+        sources = [str(source.parent) for source, _ in trained.files()]
+        assert run.model.model_name_or_path in sources
+    targets = [target for step in (*steps, *grid, *exports) for _, target in step.files()]
     assert len(set(targets)) == len(targets)
     for step in (*steps, *grid):
         name = Path(step.command[0]).stem
