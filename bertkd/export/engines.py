@@ -158,6 +158,8 @@ def _onnxruntime_options(threads: int) -> dict[str, Any]:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
+    # Threads that spin after a call take the cores from whatever runs next, another engine in a measurement say.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return {"session_options": options}
 
 
