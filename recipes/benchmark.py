@@ -31,6 +31,7 @@ from bertkd.export import (
     ENGINES,
     PRECISIONS,
     available_engines,
+    exported_size_mb,
     open_exported,
     random_batches,
     require_engine,
@@ -172,16 +173,12 @@ def measure(folders: list[dict[str, Any]], arguments: argparse.Namespace) -> lis
 
 def row(facts: dict[str, Any], latency: Latency, arguments: argparse.Namespace) -> dict[str, Any]:
     """One model in one engine, for bench.json."""
-    files = [file for file in Path(facts["folder"]).iterdir() if file.suffix in SIZED]
     return {
         **{name: value for name, value in facts.items() if name != "folder"},
-        "size_mb": sum(file.stat().st_size for file in files) / 1e6,
+        "size_mb": exported_size_mb(facts["folder"]),
         "peak_memory_mb": peak_memory(facts["folder"], arguments),
         **asdict(latency),
     }
-
-
-SIZED = (".onnx", ".data", ".xml", ".bin", ".safetensors")
 
 
 def peak_memory(folder: Path, arguments: argparse.Namespace) -> float:

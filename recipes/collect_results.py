@@ -22,6 +22,7 @@ from transformers import HfArgumentParser
 
 from bertkd.report.charts import Bar, bars_chart, is_chart_of
 from bertkd.report.results import (
+    ExportResult,
     RunResult,
     Spread,
     Summary,
@@ -33,6 +34,7 @@ from bertkd.report.results import (
 )
 from bertkd.report.tables import (
     best_students,
+    machine_label,
     markdown_table,
     method_label,
     metric_label,
@@ -134,10 +136,15 @@ def read_sets(folder: Path) -> list[ResultSet]:
     sets: dict[str, ResultSet] = {}
     for path, result in results.items():
         parents = path.parts[:-1]
-        own = [part for part in parents[:1] if part not in ("grid", result.task, result.method)]
-        name = own[0] if own else ""
+        name = set_name(parents, result)
         sets.setdefault(name, ResultSet(name)).add(result, "grid" in parents)
     return [sets[name] for name in sorted(sets)]
+
+
+def set_name(parents: Sequence[str], result: RunResult | ExportResult) -> str:
+    """The set that a result in these folders belongs to; the unnamed one where they only name its task or method."""
+    own = [part for part in parents[:1] if part not in ("grid", result.task, result.method)]
+    return own[0] if own else ""
 
 
 def chart_data(sets: Sequence[ResultSet], output: Path) -> dict[Path, list[Bar]]:
@@ -337,7 +344,7 @@ def _render_reproduction(runs: Sequence[RunResult], grid: Sequence[RunResult]) -
     ordered = [*sorted(runs, key=_run_order), *sorted(grid, key=_run_order)]
     commands = "\n".join(dict.fromkeys(one.command for one in ordered))
     versions = _unique(", ".join(f"{name} {number}" for name, number in one.versions.items()) for one in ordered)
-    hardware = _unique(_machine(one.hardware) for one in ordered)
+    hardware = _unique(machine_label(one.hardware) for one in ordered)
     commits = _unique(f"`{one.commit}`" for one in ordered)
     dates = sorted(one.finished for one in ordered)
     facts = [("Hardware", hardware), ("Versions", versions), ("Commits", commits)]
@@ -372,12 +379,6 @@ def _settings_table(results: Sequence[RunResult]) -> str:
 
 def _unique(values: Any) -> list[str]:
     return list(dict.fromkeys(values))
-
-
-def _machine(hardware: dict[str, Any]) -> str:
-    gpus = ", ".join(hardware.get("gpu") or []) or "no GPU"
-    memory, threads = hardware.get("memory_gib"), hardware.get("threads")
-    return f"{hardware.get('cpu')}, {hardware.get('cores')} cores, {threads} threads, {memory} GiB, {gpus}"
 
 
 def fill_readme(readme: Path, results: ResultSet, output: Path) -> str | None:

@@ -38,6 +38,7 @@ from bertkd.export import (
     ENGINE_PACKAGES,
     ENGINES,
     PRECISIONS,
+    exported_size_mb,
     open_exported,
     random_batches,
     require_engine,
@@ -253,7 +254,7 @@ def cost_of(model: PreTrainedModel, options: argparse.Namespace) -> float:
         way = ways_to_quantise(options.engine, options.precision)[0]
         folder = write_export(model, work, options.engine, way, calibration=random_batches(model))
         if options.unit == "mb":
-            return sum(file.stat().st_size for file in folder.iterdir() if file.suffix != ".json") / 1e6
+            return exported_size_mb(folder)
         runner = open_exported(folder, options.threads)
         settings = (options.batch_size, options.sequence_length, options.repeats)
         return measure_latency({"model": runner}, *settings, threads=options.threads)["model"].p50_ms

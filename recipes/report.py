@@ -11,7 +11,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from collect_results import read_sets
+from collect_results import read_sets, set_name
 from experiment import run_script
 
 from bertkd.report.charts import frontier_chart, is_chart_of, method_styles
@@ -34,8 +34,7 @@ def read_report_sets(folder: Path) -> list[ReportSet]:
         if "grid" in parents or path.name.startswith("."):
             continue
         result = read_export(path)
-        is_set = bool(parents) and parents[0] not in (result.task, result.method)
-        exports.setdefault(parents[0] if is_set else "", []).append(result)
+        exports.setdefault(set_name(parents, result), []).append(result)
     names = sorted({*(name for name, own in runs.items() if own), *exports})
     if not names:
         raise ValueError(f"{folder} has search runs only; a report needs runs outside of the folder grid.")

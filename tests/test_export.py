@@ -49,9 +49,10 @@ def calibration(count: int = 12, vocabulary: int = 50) -> list[dict[str, torch.T
 @pytest.mark.parametrize("engine", GRAPHS)
 @pytest.mark.parametrize("name", list(MODELS))
 def test_a_graph_gives_pytorchs_logits_at_every_shape(name: str, engine: str, tmp_path: Path) -> None:
-    model = MODELS[name]()
+    model = MODELS[name]().train()
     made = export_model(model, tmp_path / "out", engine, threads=1)
     assert [one.way for one in made.attempts] == ["float32"] and made.attempts[0].logit_difference < 1e-4
+    assert model.training, "the model stays as it is"
     assert made.runner.engine == engine and made.runner.precision == "float32"
     reference = TorchRunner(model.eval())
     for rows, tokens in ((1, 1), (2, 9), (5, 128)):

@@ -10,7 +10,15 @@ from bertkd.export.engines import (
     require_engine,
 )
 from bertkd.export.exporting import random_batches, ways_to_quantise, write_export
-from bertkd.export.gate import AccuracyDropError, Attempt, Exported, compare_logits, export_model, predict
+from bertkd.export.gate import (
+    AccuracyDropError,
+    Attempt,
+    Exported,
+    compare_logits,
+    export_model,
+    exported_size_mb,
+    predict,
+)
 
 __all__ = [
     "ENGINES",
@@ -23,6 +31,7 @@ __all__ = [
     "available_engines",
     "compare_logits",
     "export_model",
+    "exported_size_mb",
     "open_exported",
     "predict",
     "random_batches",

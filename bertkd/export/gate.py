@@ -1,7 +1,8 @@
 """An export that is opened again, compared and measured before it is kept."""
 
+import contextlib
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,15 @@ from bertkd.export.engines import open_exported
 from bertkd.export.exporting import Batches, random_batches, ways_to_quantise, write_export
 from bertkd.report import Runner, TorchRunner
 
-__all__ = ["AccuracyDropError", "Attempt", "Exported", "compare_logits", "export_model", "predict"]
+__all__ = [
+    "AccuracyDropError",
+    "Attempt",
+    "Exported",
+    "compare_logits",
+    "export_model",
+    "exported_size_mb",
+    "predict",
+]
 
 # A float32 graph that differs by more is another model.
 TOLERANCE = 1e-3
@@ -94,7 +103,8 @@ def export_model(
     """
     folder = Path(folder)
     ways = ways_to_quantise(engine, precision)
-    before = {} if evaluate is None else evaluate(TorchRunner(model.eval()))
+    with _eval_mode(model):
+        before = {} if evaluate is None else evaluate(TorchRunner(model))
     partial = folder.with_name(f".{folder.name}.partial")
     compared = [*random_batches(model, SHAPES), *(calibration or [])]
     attempts: list[Attempt] = []
@@ -110,7 +120,7 @@ def export_model(
                 )
             metrics = {} if evaluate is None else evaluate(runner)
             value = next(iter(metrics.values()), float("nan"))
-            attempts.append(Attempt(way, value, difference, agreement, _size_mb(partial)))
+            attempts.append(Attempt(way, value, difference, agreement, exported_size_mb(partial)))
             if evaluate is None or value >= next(iter(before.values())) - max_drop:
                 del runner  # its files are about to move
                 _replace(partial, folder)
@@ -126,12 +136,23 @@ def export_model(
     )
 
 
+@contextlib.contextmanager
+def _eval_mode(model: PreTrainedModel) -> Iterator[None]:
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
+
+
 def compare_logits(
     runner: Runner, model: PreTrainedModel, batches: Sequence[dict[str, Tensor]]
 ) -> tuple[float, float | None]:
     """The largest absolute difference of logits; the share of rows with the same answer, None for a regression."""
-    reference = TorchRunner(model.eval())
-    pairs = [(runner(batch).cpu().float(), reference(batch).cpu().float()) for batch in batches]
+    with _eval_mode(model):
+        reference = TorchRunner(model)
+        pairs = [(runner(batch).cpu().float(), reference(batch).cpu().float()) for batch in batches]
     ours, theirs = (torch.cat(list(logits)) for logits in zip(*pairs, strict=True))
     agreement = (ours.argmax(-1) == theirs.argmax(-1)).float().mean().item() if ours.shape[-1] > 1 else None
     return (ours - theirs).abs().max().item(), agreement
@@ -159,7 +180,8 @@ def predict(runner: Runner, rows: Any, collate: Callable[[list[Any]], Any], batc
 _INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 
-def _size_mb(folder: Path) -> float:
+def exported_size_mb(folder: Path) -> float:
+    """Size in MB (1e6 bytes) of what an engine reads in a folder: graph and weights, not the tokenizer."""
     files = (file for file in folder.iterdir() if file.suffix in (".onnx", ".data", ".xml", ".bin", ".safetensors"))
     return sum(file.stat().st_size for file in files) / 1e6
 

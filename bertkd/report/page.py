@@ -29,7 +29,15 @@ from bertkd.report.frontier import (
 from bertkd.report.papers import PAPERS, PaperTable
 from bertkd.report.results import ExportResult, RunResult
 from bertkd.report.svg import element, figure, legend, megabytes, millions, times, value_of
-from bertkd.report.tables import NUMBER, markdown_table, method_label, metric_label, metric_parts, task_label
+from bertkd.report.tables import (
+    NUMBER,
+    machine_label,
+    markdown_table,
+    method_label,
+    metric_label,
+    metric_parts,
+    task_label,
+)
 
 __all__ = ["ReportSet", "frontier_label", "render_markdown", "render_page"]
 
@@ -393,7 +401,7 @@ def making_facts(one: ReportSet) -> list[str]:
     """What the figures of a set depend on, each value once."""
     made = one.results
     facts = {
-        "Hardware": [_machine(run.hardware) for run in made],
+        "Hardware": [machine_label(run.hardware) for run in made],
         "Versions": [", ".join(f"{name} {number}" for name, number in run.versions.items()) for run in made],
         "Commits": [run.commit for run in made],
         "Latency of exported models": [_pairs(run.conditions) for run in one.exports],
@@ -402,12 +410,6 @@ def making_facts(one: ReportSet) -> list[str]:
     dates = sorted(run.finished for run in made)
     hours = sum(run.seconds for run in one.runs) / 3600
     return [*lines, f"Training: {hours:.1f} hours in {len(one.runs)} runs, finished from {dates[0]} to {dates[-1]}."]
-
-
-def _machine(hardware: Mapping[str, Any]) -> str:
-    gpus = ", ".join(hardware.get("gpu") or []) or "no GPU"
-    memory, threads = hardware.get("memory_gib"), hardware.get("threads")
-    return f"{hardware.get('cpu')}, {hardware.get('cores')} cores, {threads} threads, {memory} GiB, {gpus}"
 
 
 def _pairs(values: Mapping[str, Any]) -> str:

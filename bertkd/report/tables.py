@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from bertkd.report.results import RunResult, Spread, Summary, method_key
 
 __all__ = [
     "best_students",
+    "machine_label",
     "markdown_table",
     "method_label",
     "metric_label",
@@ -88,6 +90,13 @@ def task_label(task: str) -> str:
 def method_label(method: str) -> str:
     """The method's name as the papers write it; another name stays."""
     return METHODS.get(method, method)
+
+
+def machine_label(hardware: Mapping[str, Any]) -> str:
+    """A machine in words: CPU, cores, threads, memory, GPUs."""
+    gpus = ", ".join(hardware.get("gpu") or []) or "no GPU"
+    memory, threads = hardware.get("memory_gib"), hardware.get("threads")
+    return f"{hardware.get('cpu')}, {hardware.get('cores')} cores, {threads} threads, {memory} GiB, {gpus}"
 
 
 def metric_label(metric: str) -> str:
