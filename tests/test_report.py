@@ -698,9 +698,26 @@ def test_the_ablation_of_the_widths_is_told_in_sentences(docs: Path, collect: Mo
     narrow = min(sizes(0.0), key=lambda size: size.width)
     ours, unwired, without = (f"{100 * (value + narrow.value):.1f}" for value in (0.9, 0.8, 0.905))
     assert "- The teacher of stage width: 95.0." in page
-    assert "- Trained on the task's first 67 rows only." in page
+    assert "- Trained on the task's first 67 rows only: DynaBERT, stage width; " in page
     assert f"rewiring is 10.0 points higher than without ({ours} against {unwired}; 1 seed)" in page
     assert f"distillation is 0.5 points lower than without ({ours} against {without}; 1 seed)" in page
+
+
+def test_an_ablation_stands_beside_the_whole_method_with_its_tasks_and_seeds(docs: Path, collect: ModuleType) -> None:
+    for task, seed, value in (("sst2", 1, 0.913), ("sst2", 2, 0.5), ("rte", 1, 0.722)):
+        result = make_result("tinybert", task, value, seed, settings={"data": {"max_train_samples": 1000}})
+        write_json(docs / task / f"tinybert-seed{seed}.json", result)
+    write_json(docs / "ablation" / "sst2" / "tinybert-noda-seed1.json", make_result("tinybert-noda", "sst2", 0.907, 1))
+    assert collect.main([]) == 0
+    page = Path("docs/results.md").read_text()
+    section = page.split("### Ablation")[1].split("###")[0]
+    lines = [line.strip("|").split("|") for line in section.splitlines() if "Tiny" in line]
+    rows = [[cell.strip() for cell in line][:4] for line in lines]
+    assert rows == [["TinyBERT", "3", "91.3", "1"], ["TinyBERT w/o augmentation", "3", "90.7", "1"]]
+    assert "72.2" not in section
+    assert "augmentation" not in page.split("### Ablation")[0]
+    assert "- Trained on the task's first 1,000 rows only: TinyBERT." in page.split("### SST-2")[1]
+    assert "--seed 1" in page.split("Commands")[1]
 
 
 def test_the_readme_table_is_filled_between_its_markers(docs: Path, collect: ModuleType) -> None:
