@@ -31,9 +31,10 @@ from arguments import RecipeArguments, Run, command_line, parse, with_changes
 from experiment import check_writable, quiet, run_script
 from export import ExportArguments
 from loading import load_model
-from transformers import PreTrainedModel
+from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassification, PreTrainedModel
 
 from bertkd import DistillationConfig, DynaBertKDConfig, PatientKDConfig, TinyBertKDConfig, drop_layers
+from bertkd.distilbert import distilbert_layers, distilbert_student
 from bertkd.export import (
     ENGINE_PACKAGES,
     ENGINES,
@@ -185,18 +186,7 @@ def sizes_of(options: argparse.Namespace) -> list[Size]:
     teacher = load_model(options.teacher_model_name_or_path)
     depth = teacher.config.num_hidden_layers
     if options.method != "tinybert":
-
-        def dropped(count: int) -> PreTrainedModel:
-            return drop_layers(teacher, layers_to_keep("first", depth, count))
-
-        return [
-            Size(
-                f"{count} layer{'s' if count > 1 else ''}",
-                ("--num_student_layers", str(count)),
-                lambda count=count: dropped(count),
-            )
-            for count in range(depth, 0, -1)
-        ]
+        return [layers_size(options.method, teacher, count) for count in range(depth, 0, -1)]
     return [
         Size(
             f"{shape.num_hidden_layers} layers x {shape.hidden_size}",
@@ -205,6 +195,25 @@ def sizes_of(options: argparse.Namespace) -> list[Size]:
         )
         for shape in shapes_of(teacher)
     ]
+
+
+def layers_size(method: str, teacher: PreTrainedModel, count: int) -> Size:
+    """The student of so many of the teacher's layers."""
+    depth, name = teacher.config.num_hidden_layers, f"{count} layer{'s' if count > 1 else ''}"
+    options = ("--num_student_layers", str(count))
+    if method != "distilbert":
+        return Size(name, options, lambda: drop_layers(teacher, layers_to_keep("first", depth, count)))
+    papers = distilbert_layers(depth)
+    keep = papers if len(papers) == count else layers_to_keep("every", depth, count)
+    named = ("--student_layers", ",".join(map(str, keep)))
+    return Size(name, (*options, *named), lambda: pretrained_shape(teacher, keep))
+
+
+def pretrained_shape(teacher: PreTrainedModel, keep: Sequence[int]) -> PreTrainedModel:
+    """A model, with random weights, of the class and size that DistilBERT's two steps give."""
+    config = distilbert_student(AutoModelForMaskedLM.from_config(teacher.config), keep).config
+    config.num_labels = teacher.config.num_labels
+    return AutoModelForSequenceClassification.from_config(config)
 
 
 def shapes_of(teacher: PreTrainedModel) -> list[Shape]:

@@ -13,7 +13,7 @@ import pytest
 import search
 from arguments import parse
 from helpers import tiny_model
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from bertkd.export import engines, open_exported
 from bertkd.report import ExportResult, TorchRunner, count_flops, count_parameters
@@ -152,6 +152,41 @@ def test_the_largest_student_within_a_budget_is_trained_and_exported(
         compress.main([*command(tuned, "0"), "--output_dir", str(tmp_path / "none")])
     with pytest.raises(ValueError, match="plain text before the task"):
         compress.main([*command(tuned, "10"), "--method", "distilbert"])
+
+
+def test_distilbert_learns_from_text_and_then_the_task_within_a_budget(
+    tuned: Path, task: list[str], glue_dir: Path, tmp_path: Path
+) -> None:
+    language_model, corpus, settings = (tmp_path / name for name in ("mlm", "lines.txt", "settings.yaml"))
+    model = AutoModelForSequenceClassification.from_pretrained(tuned)
+    AutoModelForMaskedLM.from_config(model.config).save_pretrained(language_model)
+    AutoTokenizer.from_pretrained(tuned).save_pretrained(language_model)
+    lines = (glue_dir / "SST-2" / "train.tsv").read_text().splitlines()[1:100]
+    corpus.write_text("\n".join(line.split("\t")[0] for line in lines))
+    settings.write_text("max_steps: 2\neval_rows: 20\nmax_seq_length: 24\ncorpus_min_tokens: 3\nuse_cpu: true\n")
+    text = ["--method", "distilbert", "--corpus_files", str(corpus), "--pretrain_config", str(settings)]
+    text += ["--language_model", str(language_model)]
+    sizes = compress.sizes_of(compress.parse_arguments([*command(tuned, "1"), *text])[0])
+    counts = [count_parameters(one.make()).total for one in sizes]
+    options = [*command(tuned, str(counts[1])), *text, *task, *QUICK, "--max_steps", "2", "--max_drop", "1"]
+    answer = compress.main([*options, "--ignore_weak_teacher", "--output_dir", str(tmp_path / "out")])
+    assert answer["predicted"] == answer["measured"] == counts[1] and answer["is_within_budget"]
+    assert answer["exported"]["method"] == "distilbert-kd" and answer["exported"]["layers"] == 3
+    assert (tmp_path / "out" / "pretrained" / "model.safetensors").is_file()
+    assert (tmp_path / "out" / "deployed").is_dir()
+
+
+def test_dynabert_trains_its_network_first_and_a_size_within_the_budget_is_taken_out(
+    tuned: Path, task: list[str], tmp_path: Path
+) -> None:
+    whole = count_parameters(AutoModelForSequenceClassification.from_pretrained(tuned)).total
+    options = [*command(tuned, str(whole - 1)), *task, *QUICK, "--method", "dynabert", "--max_steps", "2"]
+    options += ["--max_drop", "1", "--ignore_weak_teacher"]
+    answer = compress.main([*options, "--output_dir", str(tmp_path / "out")])
+    assert answer["predicted"] == answer["measured"] < whole and answer["is_within_budget"]
+    assert answer["exported"]["method"] == "dynabert-subnetwork"
+    assert (tmp_path / "out" / "supernet" / "finetune").is_dir()
+    assert open_exported(tmp_path / "out" / "deployed").engine == "onnxruntime"
 
 
 def command(teacher: Path, budget: str) -> list[str]:
