@@ -45,7 +45,12 @@ DYNABERT_LIMITS = {"sst2": {"max_train_samples": "20000", "num_train_epochs": "1
 DYNABERTS = {"dynabert": [], "dynabert-unwired": ["--no_rewire"], "dynabert-nokd": ["--alpha", "0"]}
 # Of the text: all of WikiText-2's, then reviews.
 MLM = {"max_corpus_rows": "10000", "learning_rate": "5e-4", "num_train_epochs": "2"}
-GENERAL = {"max_corpus_rows": "30000", "learning_rate": "1e-3", "num_train_epochs": "1"}
+GENERAL = {
+    "max_corpus_rows": "12000",
+    "learning_rate": "1e-3",
+    "num_train_epochs": "1",
+    "per_device_train_batch_size": "32",
+}
 # One seed of TinyBERT: a student of half the width and depth. One copy and few epochs where the paper has 20 to 30 of
 # each, hence higher learning rates; of SST-2 the first 10,000 rows.
 TINYBERT_SHAPE = {"num_hidden_layers": "3", "hidden_size": "192", "intermediate_size": "768"}
