@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 __all__ = [
+    "attention_factor_loss",
     "attention_score_loss",
     "cosine_loss",
     "hidden_state_loss",
@@ -258,7 +259,38 @@ def attention_score_loss(
     return torch.stack([_attention_level(*level, attention_mask, reduction) for level in levels]).sum()
 
 
-def _check_levels(student: Sequence[Tensor], teacher: Sequence[Tensor], reduction: str, what: str) -> None:
+def attention_factor_loss(
+    student_factors: Sequence[tuple[Tensor, Tensor]],
+    teacher_factors: Sequence[tuple[Tensor, Tensor]],
+    attention_mask: Tensor | None = None,
+    reduction: str = "mean",
+) -> Tensor:
+    """`attention_score_loss` between scores that are given as their factors, without a (T, T) tensor where T is large.
+
+    A head's scores are a product `Q @ K.mT`, and so is the difference of student and teacher, `A @ B.mT` with both
+    queries side by side in A and both keys, the teacher's negated, in B. The sum of its squares is that of the
+    products of `A.mT @ A` and `B.mT @ B`, which are as small as the heads. Rounding differs, and no score counts as 0
+    because it is -100 or less: what is masked is left out by `attention_mask`.
+
+    Args:
+        student_factors: layers of (Q, K), each (B, heads, T, d), Q divided by sqrt(d), as the `factors` of
+            `bertkd.models.attention_scores`.
+        teacher_factors: as many layers; d may be another.
+        attention_mask: (B, T), 1 for real tokens; only pairs of real tokens are compared. Default: all are real.
+        reduction: as `attention_score_loss`.
+
+    Returns:
+        A scalar.
+
+    Raises:
+        ValueError: as `attention_score_loss`.
+    """
+    _check_levels(student_factors, teacher_factors, reduction, "attention_factor_loss")
+    levels = zip(student_factors, teacher_factors, strict=True)
+    return torch.stack([_factor_level(*ours, *theirs, attention_mask, reduction) for ours, theirs in levels]).sum()
+
+
+def _check_levels(student: Sequence[object], teacher: Sequence[object], reduction: str, what: str) -> None:
     if len(student) != len(teacher) or not student:
         raise ValueError(
             f"{what}: the student has {len(student)} levels and the teacher {len(teacher)}; give as many of both, at "
@@ -282,6 +314,21 @@ def _attention_level(student: Tensor, teacher: Tensor, mask: Tensor | None, redu
     per_pair = (student - teacher).square().mean(dim=1).flatten(1)
     pairs = None if mask is None else (mask[:, :, None] * mask[:, None, :]).flatten(1)
     return _masked_mean(per_pair, pairs, reduction)
+
+
+@_in_float32
+def _factor_level(
+    query: Tensor, key: Tensor, teacher_query: Tensor, teacher_key: Tensor, mask: Tensor | None, reduction: str
+) -> Tensor:
+    _check_same_shape(query[..., 0], teacher_query[..., 0], "attention_factor_loss")
+    queries, keys = torch.cat([query, teacher_query], dim=-1), torch.cat([key, -teacher_key], dim=-1)
+    real = query.new_ones(query.shape[0], query.shape[2]) if mask is None else mask.to(query.dtype)
+    queries, keys = (factor * real[:, None, :, None] for factor in (queries, keys))
+    tokens, size = queries.shape[-2:]
+    # Of these the smaller: (d, d) or (T, T).
+    squares = (queries.mT @ queries) * (keys.mT @ keys) if tokens > size else (queries @ keys.mT).square()
+    sums, counts = squares.sum(dim=(1, 2, 3)), query.shape[1] * real.sum(dim=-1).square()
+    return sums.sum() / counts.sum() if reduction == "mean" else (sums / counts).mean()
 
 
 def _masked_mean(values: Tensor, mask: Tensor | None, reduction: str) -> Tensor:

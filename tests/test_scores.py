@@ -178,7 +178,56 @@ def test_masked_scores_send_no_gradient() -> None:
     assert student.grad.flatten().tolist() == [1.0, 0.0]
 
 
+def test_attention_factor_loss_by_hand() -> None:
+    # One head: scores [[1, 2], [2, 4]] against [[3, 0], [0, 0]]; the second row's other token is padding.
+    query, key = torch.tensor([[[[1.0], [2.0]]]] * 2), torch.tensor([[[[1.0], [2.0]]]] * 2)
+    teacher = torch.tensor([[[[3.0], [0.0]]]] * 2), torch.tensor([[[[1.0], [0.0]]]] * 2)
+    mask = torch.tensor([[1, 1], [1, 0]])
+    loss = losses.attention_factor_loss
+    assert loss([(query, key)], [teacher]).item() == pytest.approx((4 + 4 + 4 + 16) / 4)
+    assert loss([(query, key)] * 3, [teacher] * 3).item() == pytest.approx(3 * 7)
+    assert loss([(query, key)], [teacher], mask).item() == pytest.approx((28 + 4) / 5)
+    assert loss([(query, key)], [teacher], mask, reduction="rows").item() == pytest.approx((28 / 4 + 4) / 2)
+
+
+@pytest.mark.parametrize("tokens", [5, 9])  # fewer than the heads are wide, and more
+@pytest.mark.parametrize("reduction", ["mean", "rows"])
+@pytest.mark.parametrize("is_masked", [False, True])
+def test_the_loss_on_factors_is_that_on_their_scores(tokens: int, reduction: str, is_masked: bool) -> None:
+    torch.manual_seed(0)
+    sizes = (2, 2, 4, 4)  # query and key of the student, of the teacher
+    factors = [torch.randn(3, 2, tokens, size, requires_grad=True) for size in sizes]
+    mask = torch.ones(3, tokens)
+    if is_masked:
+        mask[1, 2:], mask[2, 4:] = 0, 0
+    student, teacher = factors[0] @ factors[1].mT, factors[2] @ factors[3].mT
+    wanted = losses.attention_score_loss([student], [teacher], mask, reduction)
+    given = ([tuple(factors[:2])], [tuple(factors[2:])])
+    found = losses.attention_factor_loss(*given, mask if is_masked else None, reduction)
+    torch.testing.assert_close(found, wanted)
+    gradients = (torch.autograd.grad(loss, factors) for loss in (found, wanted))
+    for ours, theirs in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_the_factors_are_those_of_the_scores() -> None:
+    model = tiny_model()
+    ids = torch.arange(3, 9)[None]
+    with attention_scores(model, [1]) as captured:
+        with pytest.raises(RuntimeError, match="Layers 1 did not run"):
+            captured.factors  # noqa: B018
+        model(input_ids=ids, attention_mask=torch.ones_like(ids))
+    ((query, key),) = captured.factors
+    torch.testing.assert_close(query @ key.mT, captured.scores[0])
+    assert query.shape == key.shape == (1, 2, 6, 8)
+
+
 def test_attention_score_loss_refuses_what_does_not_fit() -> None:
+    factors = (torch.zeros(1, 2, 3, 5), torch.zeros(1, 2, 3, 5))
+    with pytest.raises(ValueError, match="attention_factor_loss: the student has 1 levels and the teacher 0"):
+        losses.attention_factor_loss([factors], [])
+    with pytest.raises(ValueError, match=r"\(1, 2, 3\) and the teacher's \(1, 4, 3\)"):
+        losses.attention_factor_loss([factors], [(torch.zeros(1, 4, 3, 2), torch.zeros(1, 4, 3, 2))])
     scores = torch.zeros(1, 2, 3, 3)
     with pytest.raises(ValueError, match="attention_score_loss: the student has 1 levels and the teacher 2"):
         losses.attention_score_loss([scores], [scores, scores])

@@ -36,20 +36,37 @@ class CapturedScores:
         Raises:
             RuntimeError: the model was not run inside the `with` block, or a layer was left out of the pass.
         """
+        self._check_that_all_ran()
+        return [self._scores(layer) for layer in self._layers]
+
+    @property
+    def factors(self) -> list[tuple[Tensor, Tensor]]:
+        """Pairs (Q / sqrt(d), K), each (B, heads, T, d): the scores without the mask are their product `Q @ K.mT`.
+
+        Raises:
+            RuntimeError: as `scores`.
+        """
+        self._check_that_all_ran()
+        pairs = [self._by_head(layer) for layer in self._layers]
+        return [(query * (1 / math.sqrt(query.shape[-1])), key) for query, key in pairs]
+
+    def _check_that_all_ran(self) -> None:
         missing = [layer for layer in self._layers if layer not in self._keys]
         if missing:
             raise RuntimeError(
                 f"Layers {', '.join(map(str, missing))} did not run: call the model inside the block of "
                 "`with attention_scores(...)`, in the same thread."
             )
-        return [self._scores(layer) for layer in self._layers]
+
+    def _by_head(self, layer: int) -> tuple[Tensor, Tensor]:
+        size = self._modules[layer].attention_head_size
+        query, key = (of[layer].unflatten(-1, (-1, size)).transpose(1, 2) for of in (self._queries, self._keys))
+        return query, key
 
     def _scores(self, layer: int) -> Tensor:
         # Not in a hook: what it computed inside a checkpointed layer would be missing when that is recomputed.
-        module, mask = self._modules[layer], self._masks[layer]
-        size = module.attention_head_size
-        query, key = (of[layer].unflatten(-1, (-1, size)).transpose(1, 2) for of in (self._queries, self._keys))
-        scores = query @ key.transpose(-1, -2) * (1 / math.sqrt(size))
+        (query, key), mask = self._by_head(layer), self._masks[layer]
+        scores = query @ key.transpose(-1, -2) * (1 / math.sqrt(query.shape[-1]))
         if mask is None:
             return scores
         if mask.dim() == 2:  # (B, T), as flash attention gets it

@@ -22,11 +22,11 @@ __all__ = ["TinyBertKDTrainer"]
 
 @dataclass
 class TinyBertTeacherOutput(ModelOutput):
-    """Of the teacher, at the map's levels: hidden states (B, T, H), scores (B, heads, T, T) before the softmax."""
+    """Of the teacher, at the map's levels: hidden states (B, T, H), and the attention scores that were captured."""
 
     logits: Tensor | None = None
     hidden_states: tuple[Tensor, ...] | None = None
-    scores: tuple[Tensor, ...] | None = None
+    captured: CapturedScores | None = None
 
 
 class TinyBertKDTrainer(DistillationTrainer):
@@ -154,7 +154,7 @@ class TinyBertKDTrainer(DistillationTrainer):
             return super().teacher_forward(inputs)
         with attention_scores(self.teacher_model, [teacher - 1 for _, teacher in self._pairs]) as captured:
             outputs = super().teacher_forward(inputs)
-        return TinyBertTeacherOutput(hidden_states=outputs.hidden_states, scores=tuple(captured.scores))
+        return TinyBertTeacherOutput(hidden_states=outputs.hidden_states, captured=captured)
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         """As the base, with the student's scores at hand."""
@@ -178,10 +178,7 @@ class TinyBertKDTrainer(DistillationTrainer):
         if args.mask_padding:
             counted = {"attention_mask": inputs.get("attention_mask"), "reduction": "rows"}
         if args.attention_weight > 0:
-            assert self._captured is not None
-            scores = self._captured.scores
-            loss = losses.attention_score_loss(scores, teacher_outputs.scores, **counted)
-            parts["attention_loss"] = args.attention_weight * loss
+            parts["attention_loss"] = args.attention_weight * self._attention_loss(teacher_outputs.captured, counted)
         layers = [pair for pair in self.layer_map.pairs if pair[0] > 0]
         embeddings = [pair for pair in self.layer_map.pairs if pair[0] == 0]
         for name, pairs, weight in (
@@ -193,6 +190,12 @@ class TinyBertKDTrainer(DistillationTrainer):
                 theirs = [teacher_outputs.hidden_states[level] for _, level in pairs]
                 parts[name] = weight * losses.hidden_state_loss(ours, theirs, **counted)
         return parts
+
+    def _attention_loss(self, teacher: CapturedScores, counted: dict[str, Any]) -> Tensor:
+        assert self._captured is not None
+        if not self.args.mask_padding:
+            return losses.attention_score_loss(self._captured.scores, teacher.scores)
+        return losses.attention_factor_loss(self._captured.factors, teacher.factors, **counted)
 
     # ---- evaluation ----
 
