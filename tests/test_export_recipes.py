@@ -112,6 +112,8 @@ def test_a_benchmark_measures_folders_and_compares(
     assert all(one["peak_memory_mb"] > 0 and one["p95_ms"] >= one["p50_ms"] > 0 for one in found["rows"])
     assert all(one["threads"] == 1 and one["padding"] == "none" for one in found["rows"])
     assert json.loads((tmp_path / "a" / "bench.json").read_text())["rows"] == found["rows"]
+    page = (tmp_path / "a" / "bench.md").read_text()
+    assert page.count("onnxruntime float32") == 1 and found["command"] in page and "Speed-ups are over" in page
     benchmark.main([*command, str(tmp_path / "b"), "--compare", str(tmp_path / "a" / "bench.json")])
     out = capsys.readouterr().out
     assert "p50 then" in out and "the same" in out
