@@ -84,6 +84,7 @@ DISTILBERTS = {
 }
 SECOND_STEP = "distilbert-kd"
 LAYER_DROPPED = ("finetuned", "kd", "pkd-skip", "pkd-last")
+EXPORTED = (*LAYER_DROPPED, "tinybert", "distilbert", SECOND_STEP)
 METHODS = (*LAYER_DROPPED, *DYNABERTS, *TINYBERTS, *DISTILBERTS, SECOND_STEP)
 # What leaves a part of its method out: one seed, in tables of their own.
 ABLATIONS = {*TINYBERTS, *DISTILBERTS} - {"tinybert", "distilbert", "distilbert-mlm"}
@@ -146,9 +147,8 @@ def steps(tasks: Sequence[str], methods: Sequence[str], glue_dir: str, precision
             if method in DYNABERTS:
                 yield from _dynabert_steps(task, method, data)
                 continue
-            seeds = ("42",) if method in {*TINYBERTS, *ABLATIONS} else SEEDS.get(task, ALL_SEEDS)
             results = RESULTS / "ablation" if method in ABLATIONS else RESULTS
-            yield _step(task, method, seeds, _student_command(task, method, data), results)
+            yield _step(task, method, _seeds(task, method), _student_command(task, method, data), results)
 
 
 def text_steps(methods: Sequence[str], glue_dir: str, precision: str) -> Iterator[Step]:
@@ -187,12 +187,11 @@ def grid_steps(task: str, glue_dir: str, precision: str) -> Iterator[Step]:
 
 def export_steps(task: str, methods: Sequence[str], glue_dir: str) -> Iterator[Step]:
     """Teacher and students, seed 42, as OpenVINO runs them in int8: the accuracy that is lost, the speed gained."""
-    teacher, several = _teacher(task), len(SEEDS.get(task, ALL_SEEDS)) > 1
-    for method in ("teacher", *(one for one in methods if one in LAYER_DROPPED)):
+    for method in ("teacher", *(one for one in methods if one in EXPORTED)):
         made = WORK / task / method
-        made = made / "seed-42" if several and method != "teacher" else made
+        made = made / "seed-42" if len(_seeds(task, method)) > 1 else made
         data = ["--task_name", task, "--glue_dir", glue_dir, "--use_cpu"]
-        command = ["recipes/export.py", *data, *teacher, "--model_name_or_path", str(made)]
+        command = ["recipes/export.py", *data, *_teacher(task), "--model_name_or_path", str(made)]
         step = _step(
             task, f"{method}-openvino-int8", ("42",), [*command, "--engine", "openvino", "--precision", "int8"]
         )
@@ -213,6 +212,11 @@ def _dynabert_steps(task: str, method: str, data: list[str]) -> Iterator[Step]:
             options = DYNABERT | {"num_train_epochs": epochs} | DYNABERT_LIMITS.get(task, {})
             step = _step(task, method, ("42",), [*config, *_options(options), *DYNABERTS[method], "--stages", *stages])
             yield dataclasses.replace(step, stages=stages)
+
+
+def _seeds(task: str, method: str) -> tuple[str, ...]:
+    """Several where a run is short enough."""
+    return ("42",) if method in {"teacher", *TINYBERTS, *ABLATIONS} else SEEDS.get(task, ALL_SEEDS)
 
 
 def _teacher(task: str) -> list[str]:
