@@ -269,8 +269,10 @@ def attention_factor_loss(
 
     A head's scores are a product `Q @ K.mT`, and so is the difference of student and teacher, `A @ B.mT` with both
     queries side by side in A and both keys, the teacher's negated, in B. The sum of its squares is that of the
-    products of `A.mT @ A` and `B.mT @ B`, which are as small as the heads. Rounding differs, and no score counts as 0
-    because it is -100 or less: what is masked is left out by `attention_mask`.
+    products of `A.mT @ A` and `B.mT @ B`, which are as small as the heads of both models together. Rounding differs:
+    the number is right to some 1e-7 of the scores' own mean square, so that models that agree better than that may
+    give a loss just below 0. No score counts as 0 because it is -100 or less: `attention_mask` leaves out what is
+    masked.
 
     Args:
         student_factors: layers of (Q, K), each (B, heads, T, d), Q divided by sqrt(d), as the `factors` of
@@ -283,7 +285,7 @@ def attention_factor_loss(
         A scalar.
 
     Raises:
-        ValueError: as `attention_score_loss`.
+        ValueError: as `attention_score_loss`; also a query and a key of different shapes.
     """
     _check_levels(student_factors, teacher_factors, reduction, "attention_factor_loss")
     levels = zip(student_factors, teacher_factors, strict=True)
@@ -320,13 +322,19 @@ def _attention_level(student: Tensor, teacher: Tensor, mask: Tensor | None, redu
 def _factor_level(
     query: Tensor, key: Tensor, teacher_query: Tensor, teacher_key: Tensor, mask: Tensor | None, reduction: str
 ) -> Tensor:
-    _check_same_shape(query[..., 0], teacher_query[..., 0], "attention_factor_loss")
+    for ours, other in ((query, key), (teacher_query, teacher_key)):
+        if ours.shape != other.shape:
+            raise ValueError(
+                f"attention_factor_loss: a query has shape {tuple(ours.shape)} and its key {tuple(other.shape)}; they "
+                "must be equal."
+            )
+    _check_same_shape(query[..., 0], teacher_query[..., 0], "attention_factor_loss, without the heads' size")
     queries, keys = torch.cat([query, teacher_query], dim=-1), torch.cat([key, -teacher_key], dim=-1)
     real = query.new_ones(query.shape[0], query.shape[2]) if mask is None else mask.to(query.dtype)
     queries, keys = (factor * real[:, None, :, None] for factor in (queries, keys))
     tokens, size = queries.shape[-2:]
-    # Of these the smaller: (d, d) or (T, T).
-    squares = (queries.mT @ queries) * (keys.mT @ keys) if tokens > size else (queries @ keys.mT).square()
+    # Of these the cheaper: 2 T d² multiplications and (d, d), or T² d and (T, T).
+    squares = (queries.mT @ queries) * (keys.mT @ keys) if tokens > 2 * size else (queries @ keys.mT).square()
     sums, counts = squares.sum(dim=(1, 2, 3)), query.shape[1] * real.sum(dim=-1).square()
     return sums.sum() / counts.sum() if reduction == "mean" else (sums / counts).mean()
 

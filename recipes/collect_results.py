@@ -92,9 +92,12 @@ class ResultSet:
 
     def add(self, result: RunResult, parents: Sequence[str]) -> None:
         """Puts a result where it belongs, by the folders that it lies in."""
-        own = self.supernets if result.subnetworks else self.runs
-        aside = next((part for part in parents if part in ASIDE), None)
-        (own if aside is None else getattr(self, aside)).append(result)
+        if "grid" in parents:
+            self.grid.append(result)
+        elif result.subnetworks:
+            self.supernets.append(result)
+        else:
+            (self.ablation if "ablation" in parents else self.runs).append(result)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -104,9 +107,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         sets = read_sets(Path(arguments.results_dir))
         output, readme = Path(arguments.output), Path(arguments.readme)
+        shown = next((one for one in sets if one.runs), sets[0])
         charts = chart_data(sets, output)
         pages = {output: render_page(sets, list(charts), arguments.results_dir)}
-        if readme.exists() and (filled := fill_readme(readme, sets[0], output)) is not None:
+        if readme.exists() and (filled := fill_readme(readme, shown, output)) is not None:
             pages[readme] = filled
     except (FileNotFoundError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -222,11 +226,34 @@ def _limits(results: Sequence[RunResult]) -> list[str]:
     """Which methods were trained on a part of the rows."""
     limits: dict[int, list[str]] = {}
     for one in results:
-        if (rows := _setting(one.settings, "max_train_samples")) is not None:
+        rows = _setting(one.settings, "max_train_samples")
+        if rows is not None and rows <= one.rows["train"]:
             limits.setdefault(rows, []).append(method_label(one.method))
     return [
         f"Trained on the task's first {rows:,} rows only: {'; '.join(_unique(names))}."
         for rows, names in limits.items()
+    ]
+
+
+def _limits_by_task(results: Sequence[RunResult]) -> list[str]:
+    return [
+        f"{task_label(task)}: {line}"
+        for task in _tasks(results)
+        for line in _limits([one for one in results if one.task == task])
+    ]
+
+
+def _other_teachers(results: Sequence[RunResult]) -> list[str]:
+    """Students whose teacher is not the one in the table, but another training of it."""
+    shown = {percent(Spread.of([one.value])) for one in results if one.method == "teacher"}
+    others: dict[str, list[str]] = {}
+    for one in results:
+        value = one.teacher_metrics.get(one.metric)
+        if shown and value is not None and (score := percent(Spread.of([value]))) not in shown:
+            others.setdefault(score, []).append(method_label(one.method))
+    return [
+        f"Taught by another training of the teacher, which reaches {score}: {', '.join(_unique(names))}."
+        for score, names in others.items()
     ]
 
 
@@ -261,8 +288,8 @@ def _render_task(task: str, summaries: Sequence[Summary], runs: Sequence[RunResu
     )
     best = {id(one) for one in best_students(summaries)}
     rows = [_task_row(one, id(one) in best) for one in chosen]
-    limits = _limits([one for one in runs if one.task == task])
-    lines = [f"- {line}" for line in [*_verdicts(chosen), *limits]]
+    own = [one for one in runs if one.task == task]
+    lines = [f"- {line}" for line in [*_verdicts(chosen), *_limits(own), *_other_teachers(own)]]
     return f"### {task_label(task)}\n\n{markdown_table(rows)}\n" + "\n".join(lines)
 
 
@@ -296,17 +323,24 @@ def _verdicts(summaries: Sequence[Summary]) -> list[str]:
 
 
 def _render_ablation(results: ResultSet) -> str:
-    """Each method beside itself with a part left out, on the tasks and with the seeds of the latter."""
-    seeds: dict[tuple[str, str], set[int]] = {}
-    for one in results.ablation:
-        seeds.setdefault((one.task, _whole(one.method)), set()).add(one.seed)
-    whole = [one for one in results.runs if one.seed in seeds.get((one.task, one.method), ())]
-    return f"### Ablation\n\n{markdown_table(result_rows(summarise([*whole, *results.ablation])))}"
+    """A table for each method: the whole one, then what lacks a part, on the tasks and seeds of the latter."""
+    tables: dict[str, list[RunResult]] = {}
+    for one in sorted(results.ablation, key=_run_order):
+        tables.setdefault(_whole(one.method, results.runs), []).append(one)
+    parts = ["### Ablation"]
+    for method, lacking in tables.items():
+        compared = {(one.task, one.layers, one.seed) for one in lacking}
+        runs = [one for one in results.runs if one.method == method]
+        runs = [one for one in runs if (one.task, one.layers, one.seed) in compared] + lacking
+        parts.append(markdown_table(result_rows(summarise(runs))))
+        parts += _limits_by_task(runs)
+    return "\n\n".join(part.strip() for part in parts)
 
 
-def _whole(method: str) -> str:
-    """The name of a method without what is left out of it."""
-    return method.split("-")[0]
+def _whole(method: str, runs: Sequence[RunResult]) -> str:
+    """The method that a part is left out of, by its name; the longest that there is a run of."""
+    known = {one.method for one in runs if method.startswith(f"{one.method}-")}
+    return max(known, key=len, default=method.split("-")[0])
 
 
 def _render_grid(results: Sequence[RunResult]) -> str:
@@ -422,9 +456,8 @@ def fill_readme(readme: Path, results: ResultSet, output: Path) -> str | None:
         raise ValueError(f"{readme} needs {MARKERS[0]} and, after it, {MARKERS[1]}")
     link = Path(os.path.relpath(output, readme.parent)).as_posix()
     table = markdown_table(result_rows(summarise(results.runs), mark_best=True)) if results.runs else ""
-    body = (
-        f"{table}\nMean ± standard deviation over seeds, in percent; [all results, settings and commands]({link}).\n"
-    )
+    lines = [f"Mean ± standard deviation over seeds, in percent; [all results, settings and commands]({link})."]
+    body = f"{table}\n" + "\n".join([*lines, *_limits_by_task(results.runs)]) + "\n"
     return f"{text[: start + len(MARKERS[0])]}\n{body}{text[end:]}"
 
 

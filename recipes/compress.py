@@ -30,11 +30,12 @@ import tinybert
 from arguments import RecipeArguments, Run, command_line, parse, with_changes
 from experiment import check_writable, quiet, run_script
 from export import ExportArguments
-from loading import load_model
-from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassification, PreTrainedModel
+from loading import load_language_model, load_model, resolve
+from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from bertkd import DistillationConfig, DynaBertKDConfig, PatientKDConfig, TinyBertKDConfig, drop_layers
 from bertkd.distilbert import distilbert_layers, distilbert_student
+from bertkd.distillation.checks import check_vocabularies
 from bertkd.export import (
     ENGINE_PACKAGES,
     ENGINES,
@@ -88,8 +89,11 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     options, rest = parse_arguments(argv)
     require_engine(options.engine, options.precision)
     ways_to_quantise(options.engine, options.precision)
-    if options.method == "distilbert" and not options.corpus_files:
-        raise ValueError("DistilBERT learns from plain text before the task: name it with --corpus_files.")
+    if options.method == "distilbert" and not (options.corpus_files and options.language_model):
+        raise ValueError(
+            "DistilBERT learns from plain text before the task: name it with --corpus_files, and the model that "
+            "teaches there, with a head for masked words, with --language_model."
+        )
     folder = Path(options.output_dir)
     check_writable(folder)
     recipe, config_class, recipe_class = RECIPES[options.method]
@@ -164,9 +168,7 @@ def parse_arguments(argv: Sequence[str] | None) -> tuple[argparse.Namespace, lis
         default=str(Path(__file__).parent / "configs/distilbert/small.yaml"),
         help="For DistilBERT: the settings of its pretraining.",
     )
-    parser.add_argument(
-        "--language_model", help="For DistilBERT: the teacher of the pretraining; default: the teacher."
-    )
+    parser.add_argument("--language_model", help="For DistilBERT: the teacher of the pretraining, for masked words.")
     parser.add_argument("--output_dir", required=True)
     for one in dataclasses.fields(ExportArguments):
         if one.name in SHARED[2:]:
@@ -184,9 +186,21 @@ def parse_arguments(argv: Sequence[str] | None) -> tuple[argparse.Namespace, lis
 def sizes_of(options: argparse.Namespace) -> list[Size]:
     """The students of the method, the largest first."""
     teacher = load_model(options.teacher_model_name_or_path)
-    depth = teacher.config.num_hidden_layers
+    if options.method == "distilbert":
+        language_model = load_language_model(resolve(options.language_model))
+        check_vocabularies(language_model.config, teacher.config)
+        depths = range(language_model.config.num_hidden_layers, 0, -1)
+        return [general_size(language_model, teacher.config.num_labels, count) for count in depths]
     if options.method != "tinybert":
-        return [layers_size(options.method, teacher, count) for count in range(depth, 0, -1)]
+        depth = teacher.config.num_hidden_layers
+        return [
+            Size(
+                _layers(count),
+                ("--num_student_layers", str(count)),
+                lambda count=count: drop_layers(teacher, layers_to_keep("first", depth, count)),
+            )
+            for count in range(depth, 0, -1)
+        ]
     return [
         Size(
             f"{shape.num_hidden_layers} layers x {shape.hidden_size}",
@@ -197,23 +211,23 @@ def sizes_of(options: argparse.Namespace) -> list[Size]:
     ]
 
 
-def layers_size(method: str, teacher: PreTrainedModel, count: int) -> Size:
-    """The student of so many of the teacher's layers."""
-    depth, name = teacher.config.num_hidden_layers, f"{count} layer{'s' if count > 1 else ''}"
-    options = ("--num_student_layers", str(count))
-    if method != "distilbert":
-        return Size(name, options, lambda: drop_layers(teacher, layers_to_keep("first", depth, count)))
+def general_size(language_model: PreTrainedModel, num_labels: int, count: int) -> Size:
+    """What DistilBERT's two steps make of so many layers of the masked language model; its weights are random."""
+    depth = language_model.config.num_hidden_layers
     papers = distilbert_layers(depth)
     keep = papers if len(papers) == count else layers_to_keep("every", depth, count)
+
+    def make() -> PreTrainedModel:
+        config = distilbert_student(language_model, keep).config
+        config.num_labels = num_labels
+        return AutoModelForSequenceClassification.from_config(config)
+
     named = ("--student_layers", ",".join(map(str, keep)))
-    return Size(name, (*options, *named), lambda: pretrained_shape(teacher, keep))
+    return Size(_layers(count), ("--num_student_layers", str(count), *named), make)
 
 
-def pretrained_shape(teacher: PreTrainedModel, keep: Sequence[int]) -> PreTrainedModel:
-    """A model, with random weights, of the class and size that DistilBERT's two steps give."""
-    config = distilbert_student(AutoModelForMaskedLM.from_config(teacher.config), keep).config
-    config.num_labels = teacher.config.num_labels
-    return AutoModelForSequenceClassification.from_config(config)
+def _layers(count: int) -> str:
+    return f"{count} layer{'s' if count > 1 else ''}"
 
 
 def shapes_of(teacher: PreTrainedModel) -> list[Shape]:
@@ -292,8 +306,8 @@ def train(options: argparse.Namespace, recipe: Any, size: Size, argv: list[str],
 def pretrain(options: argparse.Namespace, size: Size, folder: Path) -> Path:
     """DistilBERT's first step."""
     made = folder / "pretrained"
-    teacher = options.language_model or options.teacher_model_name_or_path
-    command = ["--config", options.pretrain_config, "--teacher_model_name_or_path", teacher, *size.options]
+    teacher = ["--teacher_model_name_or_path", options.language_model]
+    command = ["--config", options.pretrain_config, *teacher, *size.options]
     distilbert_pretrain.main([*command, "--corpus_files", *options.corpus_files, "--output_dir", str(made)])
     return made
 

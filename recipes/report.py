@@ -11,7 +11,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from collect_results import read_sets, set_name
+from collect_results import ASIDE, read_sets, set_name
 from experiment import run_script
 
 from bertkd.report.charts import frontier_chart, is_chart_of, method_styles
@@ -31,13 +31,13 @@ def read_report_sets(folder: Path) -> list[ReportSet]:
     exports: dict[str, list[ExportResult]] = {}
     for path in sorted(folder.rglob("*export_result.json")):
         parents = path.relative_to(folder).parts[:-1]
-        if "grid" in parents or path.name.startswith("."):
+        if set(ASIDE) & set(parents) or path.name.startswith("."):
             continue
         result = read_export(path)
         exports.setdefault(set_name(parents, result), []).append(result)
     names = sorted({*(name for name, own in runs.items() if own), *exports})
     if not names:
-        raise ValueError(f"{folder} has search runs only; a report needs runs outside of the folder grid.")
+        raise ValueError(f"{folder} has no main runs; a report needs some outside of {' and '.join(ASIDE)}.")
     return [ReportSet(name, tuple(runs.get(name, ())), tuple(exports.get(name, ()))) for name in names]
 
 

@@ -136,11 +136,12 @@ class Step:
 
 def steps(tasks: Sequence[str], methods: Sequence[str], glue_dir: str, precision: str) -> Iterator[Step]:
     """What is learned from text first; then each task's teacher and its students."""
-    yield from text_steps(methods, glue_dir, precision)
+    used = [method for method in methods if any((task, method) not in SKIPPED for task in tasks)]
+    yield from text_steps(used, glue_dir, precision)
     for task in tasks:
         data = ["--glue_dir", glue_dir, *shlex.split(precision)]
         teacher = ["recipes/finetune_teacher.py", "--task_name", task, *data, *MINILM, *_options(TEACHER[task])]
-        yield _step(task, "teacher", ("42",), teacher)
+        yield _step(task, "teacher", _seeds(task, "teacher"), teacher)
         for method in methods:
             if (task, method) in SKIPPED:
                 continue

@@ -161,19 +161,22 @@ def test_distilbert_learns_from_text_and_then_the_task_within_a_budget(
 ) -> None:
     language_model, corpus, settings = (tmp_path / name for name in ("mlm", "lines.txt", "settings.yaml"))
     model = AutoModelForSequenceClassification.from_pretrained(tuned)
-    AutoModelForMaskedLM.from_config(model.config).save_pretrained(language_model)
+    config = type(model.config)(**(model.config.to_dict() | {"num_hidden_layers": 5, "hidden_size": 20}))
+    AutoModelForMaskedLM.from_config(config).save_pretrained(language_model)  # of another shape than the teacher
     AutoTokenizer.from_pretrained(tuned).save_pretrained(language_model)
     lines = (glue_dir / "SST-2" / "train.tsv").read_text().splitlines()[1:100]
     corpus.write_text("\n".join(line.split("\t")[0] for line in lines))
     settings.write_text("max_steps: 2\neval_rows: 20\nmax_seq_length: 24\ncorpus_min_tokens: 3\nuse_cpu: true\n")
     text = ["--method", "distilbert", "--corpus_files", str(corpus), "--pretrain_config", str(settings)]
     text += ["--language_model", str(language_model)]
+    with pytest.raises(ValueError, match="no head for masked words"):
+        compress.sizes_of(compress.parse_arguments([*command(tuned, "1"), *text[:-1], str(tuned)])[0])
     sizes = compress.sizes_of(compress.parse_arguments([*command(tuned, "1"), *text])[0])
     counts = [count_parameters(one.make()).total for one in sizes]
     options = [*command(tuned, str(counts[1])), *text, *task, *QUICK, "--max_steps", "2", "--max_drop", "1"]
     answer = compress.main([*options, "--ignore_weak_teacher", "--output_dir", str(tmp_path / "out")])
     assert answer["predicted"] == answer["measured"] == counts[1] and answer["is_within_budget"]
-    assert answer["exported"]["method"] == "distilbert-kd" and answer["exported"]["layers"] == 3
+    assert answer["exported"]["method"] == "distilbert-kd" and answer["exported"]["layers"] == 4
     assert (tmp_path / "out" / "pretrained" / "model.safetensors").is_file()
     assert (tmp_path / "out" / "deployed").is_dir()
 

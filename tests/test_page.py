@@ -546,7 +546,8 @@ def write_many(folder: Path) -> Path:
     for one in exports:
         write_json(folder / "made-up" / one.task / f"{one.method}-{one.engine}-export_result.json", one)
     write_json(folder / "made-up" / "grid" / "a.json", make_run("kd", seed=1).to_json())
-    write_json(folder / "made-up" / "grid" / "a-export_result.json", make_export())
+    for aside in ("grid", "ablation"):
+        write_json(folder / "made-up" / aside / "a-export_result.json", make_export())
     return folder
 
 

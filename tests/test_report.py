@@ -711,13 +711,31 @@ def test_an_ablation_stands_beside_the_whole_method_with_its_tasks_and_seeds(doc
     assert collect.main([]) == 0
     page = Path("docs/results.md").read_text()
     section = page.split("### Ablation")[1].split("###")[0]
-    lines = [line.strip("|").split("|") for line in section.splitlines() if "Tiny" in line]
+    lines = [line.strip("|").split("|") for line in section.splitlines() if line.startswith("| Tiny")]
     rows = [[cell.strip() for cell in line][:4] for line in lines]
     assert rows == [["TinyBERT", "3", "91.3", "1"], ["TinyBERT w/o augmentation", "3", "90.7", "1"]]
     assert "72.2" not in section
     assert "augmentation" not in page.split("### Ablation")[0]
     assert "- Trained on the task's first 1,000 rows only: TinyBERT." in page.split("### SST-2")[1]
     assert "--seed 1" in page.split("Commands")[1]
+    assert "SST-2: Trained on the task's first 1,000 rows only: TinyBERT." in Path("README.md").read_text()
+    # Another method's ablation has a table of its own, also without a run of the whole method.
+    for method in ("distilbert-noce", "tinybert-nogd"):
+        write_json(docs / "ablation" / "sst2" / f"{method}-seed1.json", make_result(method, "sst2", 0.6, 1))
+    assert collect.main([]) == 0
+    section = Path("docs/results.md").read_text().split("### Ablation")[1].split("###")[0]
+    names = [line.split("|")[1].strip() for line in section.splitlines() if "BERT" in line and line.startswith("|")]
+    tinybert = ["TinyBERT", "TinyBERT w/o augmentation", "TinyBERT w/o general distillation"]
+    assert names == ["DistilBERT w/o soft targets", *tinybert]
+
+
+def test_a_student_of_another_teacher_than_the_tables_is_named(docs: Path, collect: ModuleType) -> None:
+    for seed, taught in ((1, 0.93), (2, 0.801)):
+        result = make_result("tinybert", "sst2", 0.9, seed, teacher_metrics={"accuracy": taught})
+        write_json(docs / "sst2" / f"tinybert-seed{seed}.json", result)
+    collect.main([])
+    line = "Taught by another training of the teacher, which reaches 80.1: TinyBERT."
+    assert f"- {line}" in Path("docs/results.md").read_text()
 
 
 def test_the_readme_table_is_filled_between_its_markers(docs: Path, collect: ModuleType) -> None:

@@ -190,12 +190,12 @@ def test_attention_factor_loss_by_hand() -> None:
     assert loss([(query, key)], [teacher], mask, reduction="rows").item() == pytest.approx((28 / 4 + 4) / 2)
 
 
-@pytest.mark.parametrize("tokens", [5, 9])  # fewer than the heads are wide, and more
+@pytest.mark.parametrize("tokens", [5, 13])  # each of the two ways is the cheaper one
 @pytest.mark.parametrize("reduction", ["mean", "rows"])
 @pytest.mark.parametrize("is_masked", [False, True])
 def test_the_loss_on_factors_is_that_on_their_scores(tokens: int, reduction: str, is_masked: bool) -> None:
     torch.manual_seed(0)
-    sizes = (2, 2, 4, 4)  # query and key of the student, of the teacher
+    sizes = (2, 2, 3, 3)  # query and key of the student, of the teacher
     factors = [torch.randn(3, 2, tokens, size, requires_grad=True) for size in sizes]
     mask = torch.ones(3, tokens)
     if is_masked:
@@ -208,6 +208,13 @@ def test_the_loss_on_factors_is_that_on_their_scores(tokens: int, reduction: str
     gradients = (torch.autograd.grad(loss, factors) for loss in (found, wanted))
     for ours, theirs in zip(*gradients, strict=True):
         torch.testing.assert_close(ours, theirs)
+
+
+def test_the_loss_of_equal_factors_is_nothing_beside_their_scores() -> None:
+    torch.manual_seed(0)
+    factors = [(10 * torch.randn(2, 2, 40, 4), torch.randn(2, 2, 40, 4))]
+    scores = factors[0][0] @ factors[0][1].mT
+    assert abs(losses.attention_factor_loss(factors, factors).item()) < 1e-5 * scores.square().mean().item()
 
 
 def test_the_factors_are_those_of_the_scores() -> None:
@@ -228,6 +235,8 @@ def test_attention_score_loss_refuses_what_does_not_fit() -> None:
         losses.attention_factor_loss([factors], [])
     with pytest.raises(ValueError, match=r"\(1, 2, 3\) and the teacher's \(1, 4, 3\)"):
         losses.attention_factor_loss([factors], [(torch.zeros(1, 4, 3, 2), torch.zeros(1, 4, 3, 2))])
+    with pytest.raises(ValueError, match=r"a query has shape \(1, 2, 3, 4\) and its key \(1, 2, 3, 6\)"):
+        losses.attention_factor_loss([(torch.zeros(1, 2, 3, 4), torch.zeros(1, 2, 3, 6))], [factors])
     scores = torch.zeros(1, 2, 3, 3)
     with pytest.raises(ValueError, match="attention_score_loss: the student has 1 levels and the teacher 2"):
         losses.attention_score_loss([scores], [scores, scores])

@@ -31,7 +31,7 @@ class TinyBertKDConfig(DistillationConfig):
     | | released code | here |
     |---|---|---|
     | SCE | divided by the classes as well | sum over classes, as the paper; `kd_reduction="mean"` as the code |
-    | padding in ATT, HID, EMB | counted | left out; `mask_padding=False` as the code |
+    | padding in ATT, HID, EMB | counted, a score <= -100 as 0 | left out; `mask_padding=False` as the code |
     | projection | one for all levels | the same; `projection="per_level"` as their later checkpoints |
     | weights | 1, as the paper | 1 |
 

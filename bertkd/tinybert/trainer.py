@@ -146,7 +146,7 @@ class TinyBertKDTrainer(DistillationTrainer):
     # ---- the loss ----
 
     def teacher_forward(self, inputs: dict[str, Tensor]) -> Any:
-        """In stage prediction the teacher's outputs, else its hidden states and scores at the map's levels."""
+        """In stage prediction the teacher's outputs, else at the map's levels its states and what gives its scores."""
         if not self.args.compares_states:
             return super().teacher_forward(inputs)
         assert self.teacher_model is not None
@@ -193,7 +193,7 @@ class TinyBertKDTrainer(DistillationTrainer):
 
     def _attention_loss(self, teacher: CapturedScores, counted: dict[str, Any]) -> Tensor:
         assert self._captured is not None
-        if not self.args.mask_padding:
+        if not counted:  # as the released code, which compares masked scores too
             return losses.attention_score_loss(self._captured.scores, teacher.scores)
         return losses.attention_factor_loss(self._captured.factors, teacher.factors, **counted)
 
