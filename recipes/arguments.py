@@ -112,6 +112,9 @@ class DataArguments:
     max_seq_length: int = field(default=128, metadata={"help": "Longer inputs are cut, in tokens."})
     max_train_samples: int | None = field(default=None, metadata={"help": "Use only the first rows."})
     max_eval_samples: int | None = field(default=None, metadata={"help": "Use only the first rows."})
+    sample_seed: int | None = field(
+        default=None, metadata={"help": "Draw these rows at random instead, as files sorted by label need."}
+    )
 
 
 @dataclass

@@ -67,9 +67,24 @@ def read_task(run: Run) -> tuple[DatasetDict, Task]:
     limits = {"train": arguments.max_train_samples}
     for name in datasets:
         limit = limits.get(name, arguments.max_eval_samples)
-        if limit is not None:
-            datasets[name] = datasets[name].select(range(min(limit, len(datasets[name]))))
+        if limit is not None and limit < len(datasets[name]):
+            datasets[name] = _some_rows(datasets[name], limit, arguments.sample_seed, str(name))
     return datasets, task
+
+
+def _some_rows(dataset: Dataset, limit: int, sample_seed: int | None, name: str) -> Dataset:
+    """The first rows, or with a seed some drawn at random.
+
+    Raises:
+        ValueError: they have one label where the whole set has several.
+    """
+    chosen = (dataset if sample_seed is None else dataset.shuffle(seed=sample_seed)).select(range(limit))
+    if "label" in dataset.column_names and len(set(chosen["label"])) == 1 < len(set(dataset["label"])):
+        raise ValueError(
+            f"The first {limit} rows of {name!r} all have one label, as in a file that is sorted by label: draw them "
+            "at random with --sample_seed 42, or take more of them."
+        )
+    return chosen
 
 
 def load_data(run: Run, more_rows: Callable[[Dataset, Task], Dataset] | None = None) -> Data:

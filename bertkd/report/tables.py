@@ -27,6 +27,7 @@ __all__ = [
 
 TASKS = {
     "cola": "CoLA",
+    "imdb": "IMDb",
     "mnli": "MNLI",
     "mrpc": "MRPC",
     "qnli": "QNLI",
