@@ -305,7 +305,7 @@ def _check_levels(student: Sequence[object], teacher: Sequence[object], reductio
 @_in_float32
 def _hidden_level(student: Tensor, teacher: Tensor, mask: Tensor | None, reduction: str) -> Tensor:
     _check_same_shape(student, teacher, "hidden_state_loss")
-    per_token = (student - teacher).square().mean(dim=-1)
+    per_token = F.mse_loss(student, teacher, reduction="none").mean(dim=-1)
     return _masked_mean(per_token, mask, reduction)
 
 
@@ -329,14 +329,31 @@ def _factor_level(
                 "must be equal."
             )
     _check_same_shape(query[..., 0], teacher_query[..., 0], "attention_factor_loss, without the heads' size")
-    queries, keys = torch.cat([query, teacher_query], dim=-1), torch.cat([key, -teacher_key], dim=-1)
-    real = query.new_ones(query.shape[0], query.shape[2]) if mask is None else mask.to(query.dtype)
-    queries, keys = (factor * real[:, None, :, None] for factor in (queries, keys))
-    tokens, size = queries.shape[-2:]
-    # Of these the cheaper: 2 T d² multiplications and (d, d), or T² d and (T, T).
-    squares = (queries.mT @ queries) * (keys.mT @ keys) if tokens > 2 * size else (queries @ keys.mT).square()
-    sums, counts = squares.sum(dim=(1, 2, 3)), query.shape[1] * real.sum(dim=-1).square()
+    heads, tokens = query.shape[1:3]
+    real = query.new_ones(query.shape[0], tokens) if mask is None else mask.to(query.dtype)
+    # The cheaper one: of T² d multiplications and (T, T), or 2 T d² and (d, d).
+    is_long = tokens > 2 * (query.shape[-1] + teacher_query.shape[-1])
+    sums = (_squares_of_long_rows if is_long else _squares_of_short_rows)(query, key, teacher_query, teacher_key, real)
+    counts = heads * real.sum(dim=-1).square()
     return sums.sum() / counts.sum() if reduction == "mean" else (sums / counts).mean()
+
+
+def _squares_of_short_rows(
+    query: Tensor, key: Tensor, teacher_query: Tensor, teacher_key: Tensor, real: Tensor
+) -> Tensor:
+    """Sums (B,) of squared differences of scores over heads and pairs of real tokens."""
+    squares = F.mse_loss(query @ key.mT, teacher_query @ teacher_key.mT, reduction="none").sum(dim=1)
+    # Padding is left out here, where heads are summed already, and not of each head's scores.
+    return (real[:, None, :] @ squares @ real[:, :, None]).flatten()
+
+
+def _squares_of_long_rows(
+    query: Tensor, key: Tensor, teacher_query: Tensor, teacher_key: Tensor, real: Tensor
+) -> Tensor:
+    """The same from the factors' products with themselves."""
+    queries, keys = torch.cat([query, teacher_query], dim=-1), torch.cat([key, -teacher_key], dim=-1)
+    queries, keys = (factor * real[:, None, :, None] for factor in (queries, keys))
+    return ((queries.mT @ queries) * (keys.mT @ keys)).sum(dim=(1, 2, 3))
 
 
 def _masked_mean(values: Tensor, mask: Tensor | None, reduction: str) -> Tensor:

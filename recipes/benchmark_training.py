@@ -48,7 +48,8 @@ from bertkd.data.demo import make_demo_task
 from bertkd.distilbert import distilbert_student
 from bertkd.dynabert import Subnetwork, extract_subnetwork
 from bertkd.report import count_flops, environment, markdown_table, write_json, write_text
-from bertkd.tinybert import Shape, WordVectors, small_student
+from bertkd.report.presets import PRESETS
+from bertkd.tinybert import SHAPES, Shape, WordVectors, small_student
 from bertkd.tinybert.augmentation import CandidateFinder, default_batch_size
 
 TASK = GLUE_TASKS["sst2"]
@@ -61,6 +62,7 @@ TARGETS = {
     "width_step": "at most 1.25",
     "depth_step": "at most 1.25",
     "intermediate_step": "at most 1.10",
+    "paper_intermediate_step": "at most 1.10",
     "intermediate_memory": "",
     "pretraining_step": "at most 1.15",
     "pretraining_memory": "",
@@ -74,7 +76,8 @@ TITLES = {
     "two_processes": "rows per second of 2 processes / 1 process (one thread each)",
     "width_step": "DynaBERT width step / (full forward and backward, times its sub-networks' FLOPs, + teacher)",
     "depth_step": "DynaBERT depth step / (full forward and backward, times its sub-networks' FLOPs, + teacher)",
-    "intermediate_step": "TinyBERT intermediate step / (teacher forward + plain student step, with eager attention)",
+    "intermediate_step": "TinyBERT intermediate step / (teacher forward + plain student step), with eager attention",
+    "paper_intermediate_step": "the same in the paper's shapes: BERT-base and TinyBERT4, random weights",
     "intermediate_memory": "TinyBERT intermediate step's memory, above the models' own / that of these parts",
     "pretraining_step": "DistilBERT step / (teacher forward + the student's step on masked words)",
     "pretraining_memory": "DistilBERT step's memory, above the models' own / that of these parts",
@@ -99,12 +102,6 @@ class Setting:
 
     def student(self) -> PreTrainedModel:
         return drop_layers(self.teacher, range(3)).train().requires_grad_(True)
-
-    def half(self) -> PreTrainedModel:
-        """A TinyBERT student: half of the teacher's depth and width."""
-        config = self.teacher.config
-        sizes = (config.num_hidden_layers, config.hidden_size, config.intermediate_size)
-        return small_student(self.teacher, Shape(*(size // 2 for size in sizes)))
 
     def config(self, **changes: Any) -> dict[str, Any]:
         return {
@@ -218,19 +215,33 @@ def _flops(supernet: PreTrainedModel, size: Subnetwork) -> int:
 
 
 def intermediate_step(setting: Setting) -> tuple[Callable[[], float], Callable[[], float]]:
-    """Timed runs of TinyBERT's intermediate step, and of its parts, where attention is computed as scores would be."""
+    """TinyBERT's intermediate step for a student of half of the teacher's depth and width."""
+    config = setting.teacher.config
+    sizes = (config.num_hidden_layers, config.hidden_size, config.intermediate_size)
+    return _intermediate_step(setting, setting.teacher, Shape(*(size // 2 for size in sizes)))
+
+
+def paper_intermediate_step(setting: Setting) -> tuple[Callable[[], float], Callable[[], float]]:
+    """The same in the paper's shapes."""
+    return _intermediate_step(setting, PRESETS["bert-base"].make(), SHAPES["TinyBERT4"])
+
+
+def _intermediate_step(
+    setting: Setting, original: PreTrainedModel, shape: Shape
+) -> tuple[Callable[[], float], Callable[[], float]]:
+    """Timed runs of the step, and of its parts; all attention is eager, so that only the method's own work differs."""
     batch = DataCollatorWithPadding(setting.tokenizer)([setting.rows[i] for i in range(32)])
     args = TinyBertKDConfig(**setting.config(stage="intermediate"))
-    models = {"model": setting.half(), "teacher_model": setting.teacher}
-    tinybert = TinyBertKDTrainer(**models, args=args, train_dataset=setting.rows)
-    plain = Trainer(model=setting.half(), args=TrainingArguments(**setting.config()), train_dataset=setting.rows)
-    teacher = drop_layers(setting.teacher, range(setting.teacher.config.num_hidden_layers)).eval()
-    for eager in (plain.model, teacher):
-        eager.set_attn_implementation("eager")
-    teacher.to(args.device)
+    teacher = drop_layers(original, range(original.config.num_hidden_layers)).eval()
+    students = [small_student(original, shape) for _ in range(2)]
+    for model in (teacher, *students):
+        model.set_attn_implementation("eager")
+    tinybert = TinyBertKDTrainer(model=students[0], teacher_model=teacher, args=args, train_dataset=setting.rows)
+    plain = Trainer(model=students[1], args=TrainingArguments(**setting.config()), train_dataset=setting.rows)
     inputs = {name: value.to(args.device) for name, value in batch.items()}
     for trainer in (tinybert, plain):
         trainer.current_gradient_accumulation_steps = 1
+        trainer.create_optimizer()
     # Outside train() the projection is not part of the student yet.
     tinybert.extra_modules.to(args.device)
 
@@ -243,8 +254,6 @@ def intermediate_step(setting: Setting) -> tuple[Callable[[], float], Callable[[
             teacher(**{name: value for name, value in inputs.items() if name != "labels"})
         step(plain)
 
-    for trainer in (tinybert, plain):
-        trainer.create_optimizer()
     return lambda: timed(lambda: step(tinybert)), lambda: timed(parts)
 
 
@@ -282,7 +291,11 @@ def pretraining_step(setting: Setting) -> tuple[Callable[[], float], Callable[[]
     return lambda: timed(lambda: step(distilbert, tokens)), lambda: timed(parts)
 
 
-STEPS = {"intermediate": intermediate_step, "pretraining": pretraining_step}
+STEPS = {
+    "intermediate": intermediate_step,
+    "paper_intermediate": paper_intermediate_step,
+    "pretraining": pretraining_step,
+}
 
 
 def memory(arguments: argparse.Namespace, which: str) -> dict[str, list[float]]:
@@ -492,7 +505,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         slow = {"one at a time": seconds["one at a time"]}
         measurements["augmentation"] = ratio(slow | {"batches": seconds["batches"]})
         measurements["augmentation_bf16"] = ratio(slow | {"bf16": seconds["batches in bf16"]})
-    for which in STEPS:
+    for which in ("intermediate", "pretraining"):
         measurements[f"{which}_memory"] = ratio(memory(arguments, which))
     seconds = two_processes(arguments, arguments.repeats)
     measurements["two_processes"] = ratio(seconds)
