@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from arguments import ModelArguments, RecipeArguments, Run
 from experiment import run_script
-from loading import load_language_model, resolve
+from loading import load_language_model, number_of_layers, resolve
 from stages import run_stage, train_on_text
 from transformers import AutoTokenizer, PreTrainedModel, set_seed
 
@@ -76,7 +76,7 @@ def layers_of(arguments: ModelArguments, depth: int) -> list[int]:
                 "e.g. --student_layers 0,3, or first, every, last."
             )
         return layers
-    return layers_to_keep(named, depth, len(named.split(",")) if count is None else count)
+    return layers_to_keep(named, depth, number_of_layers(arguments) or len(distilbert_layers(depth)))
 
 
 def main(argv: Sequence[str] | None = None) -> list[StageResult]:

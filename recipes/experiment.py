@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from arguments import TASK_METRIC, Config, RecipeArguments, Run, parse, with_changes
-from loading import Data, load_model, load_teacher
+from loading import Data, load_model, load_teacher, number_of_layers
 from transformers import (
     PreTrainedModel,
     PrinterCallback,
@@ -276,7 +276,7 @@ def _measured_speedup(run: Run, task: Task) -> float | None:
     """
     if run.model.teacher_model_name_or_path is not None:
         whole = load_teacher(run, task)
-    elif run.model.num_student_layers is not None and run.model.model_name_or_path is not None:
+    elif number_of_layers(run.model) is not None and run.model.model_name_or_path is not None:
         whole = load_model(run.model.model_name_or_path, task)
     else:
         return None

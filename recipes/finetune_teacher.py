@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from arguments import Run
 from experiment import run_script, run_seeds, train_and_report
-from loading import load_data, make_student
+from loading import load_data, make_student, number_of_layers
 
 from bertkd import DistillationConfig, DistillationTrainer
 from bertkd.report import RunResult
@@ -16,7 +16,7 @@ from bertkd.report import RunResult
 def finetune(run: Run[DistillationConfig]) -> RunResult:
     """Train one model on labels alone."""
     data = load_data(run)
-    method = "teacher" if run.model.num_student_layers is None else "finetuned"
+    method = "teacher" if number_of_layers(run.model) is None else "finetuned"
     return train_and_report(run, data, method, DistillationTrainer, make_student(run, data.task))
 
 

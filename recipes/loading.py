@@ -1,13 +1,14 @@
 """A run's data, teacher and student."""
 
 import dataclasses
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from arguments import CorpusArguments, DataArguments, Run, StudentArguments
+from arguments import CorpusArguments, DataArguments, ModelArguments, Run, StudentArguments
 from datasets import Dataset, DatasetDict
 from transformers import (
     AutoConfig,
@@ -20,10 +21,13 @@ from transformers import (
 
 from bertkd import drop_layers
 from bertkd.data import GLUE_TASKS, Task, hold_out, load_corpus, load_files, load_glue, tokenize, tokenize_corpus
-from bertkd.models import family_of, label_names, label_permutation, layer_sizes, layers_to_keep
+from bertkd.distillation.trainer import EXTRA_FILE
+from bertkd.models import LAYER_STRATEGIES, family_of, label_names, label_permutation, layer_sizes, layers_to_keep
 from bertkd.models.families import PRUNED_PREFIX
 from bertkd.models.minilm import minilm_path
-from bertkd.tinybert import SHAPES, Shape, small_student
+from bertkd.tinybert import SHAPES, Shape, load_released, small_student
+
+SHUFFLED = 10_000  # rows of a stream that are in memory, to be drawn from
 
 
 @dataclass
@@ -95,6 +99,7 @@ def load_data(run: Run, more_rows: Callable[[Dataset, Task], Dataset] | None = N
     """
     if run.data.train_file is not None and run.data.validation_file is None:
         raise ValueError("Give a labelled file to choose the best epoch by, and to evaluate on: --validation_file.")
+    check_tokenizers(run)
     datasets, task = read_task(run)
     tokenizer = AutoTokenizer.from_pretrained(resolve(_tokenizer_name(run)))
     if more_rows is not None:
@@ -108,6 +113,29 @@ def _tokenizer_name(run: Run) -> str:
     if name is None:
         raise ValueError("Name the model with --model_name_or_path.")
     return name
+
+
+def check_tokenizers(run: Run) -> None:
+    """Raises ValueError where teacher and student, which read the same token ids, were made for different ones."""
+    names = (run.model.teacher_model_name_or_path, run.model.model_name_or_path)
+    theirs, ours = (None if name is None else _vocabulary(name) for name in names)
+    if theirs is None or ours is None or theirs == ours:
+        return
+    token, number = min(theirs.items() - ours.items() or ours.items() - theirs.items(), key=lambda item: item[1])
+    raise ValueError(
+        f"The teacher {names[0]} and the student's checkpoint {names[1]} have different vocabularies: one knows "
+        f"{token!r} as the token {number}, the other does not. Both read the same token ids: take two that share a "
+        "tokenizer."
+    )
+
+
+def _vocabulary(name: str) -> dict[str, int] | None:
+    """A checkpoint's tokens; None for a folder without a tokenizer."""
+    folder, files = Path(name), ("tokenizer.json", "vocab.txt", "vocab.json")
+    if folder.is_dir() and (is_released(name) or not any((folder / file).is_file() for file in files)):
+        return None
+    vocabulary: dict[str, int] = AutoTokenizer.from_pretrained(resolve(name)).get_vocab()
+    return vocabulary
 
 
 def resolve(name: str) -> str:
@@ -130,6 +158,17 @@ def resolve(name: str) -> str:
     return name
 
 
+def is_released(name: str) -> bool:
+    """Whether a folder is a checkpoint as TinyBERT's authors released it, without a model type."""
+    path = Path(name) / "config.json"
+    return path.is_file() and "model_type" not in json.loads(path.read_text(encoding="utf-8"))
+
+
+def projection_beside(name: str | None) -> str | None:
+    """The folder itself where it also holds a projection that was trained with its model."""
+    return name if name is not None and (Path(name) / EXTRA_FILE).is_file() else None
+
+
 def load_model(name: str, task: Task | None = None) -> PreTrainedModel:
     """A classification model in float32; with a task, its head has the task's labels and is new where it had others.
 
@@ -137,6 +176,8 @@ def load_model(name: str, task: Task | None = None) -> PreTrainedModel:
         ValueError: weights other than the head's do not fit the checkpoint's own config.
     """
     labels = {} if task is None else label_config(task)
+    if is_released(name):
+        return load_released(name, **labels)[0]
     config = AutoConfig.from_pretrained(resolve(name))
     given = label_names(config)
     # A pruned model refuses mismatched sizes to be ignored, for which only another number of labels is a reason.
@@ -177,15 +218,23 @@ def label_config(task: Task) -> dict[str, Any]:
     }
 
 
+def require_teacher(run: Run) -> str:
+    """Raises ValueError unless the run names its teacher, whose name is returned."""
+    name = run.model.teacher_model_name_or_path
+    if name is None:
+        raise ValueError(
+            "Name the fine-tuned teacher with --teacher_model_name_or_path; recipes/finetune_teacher.py makes one."
+        )
+    return name
+
+
 def load_teacher(run: Run, task: Task) -> PreTrainedModel:
     """The fine-tuned teacher.
 
     Raises:
         ValueError: none is named, or it has another number of labels than the task.
     """
-    name = run.model.teacher_model_name_or_path
-    if name is None:
-        raise ValueError("Name the fine-tuned teacher with --teacher_model_name_or_path.")
+    name = require_teacher(run)
     config = AutoConfig.from_pretrained(resolve(name))
     if config.num_labels != task.num_labels:
         raise ValueError(
@@ -214,11 +263,17 @@ def make_student(run: Run, task: Task, teacher: PreTrainedModel | None = None) -
             "Name the checkpoint that the student starts from with --model_name_or_path, or start from the teacher's "
             "layers with --init_from teacher."
         )
-    depth = start.config.num_hidden_layers
-    count = arguments.num_student_layers
+    count = number_of_layers(arguments)
     if count is None:
         return start
-    return drop_layers(start, layers_to_keep(arguments.student_layers, depth, count))
+    return drop_layers(start, layers_to_keep(arguments.student_layers, start.config.num_hidden_layers, count))
+
+
+def number_of_layers(arguments: ModelArguments) -> int | None:
+    """How many layers the student keeps: the number that is given, or of a list as many as it names; None for all."""
+    if arguments.num_student_layers is not None or arguments.student_layers in LAYER_STRATEGIES:
+        return arguments.num_student_layers
+    return len(arguments.student_layers.split(","))
 
 
 def shape_of(arguments: StudentArguments, teacher: PreTrainedModel) -> Shape:
@@ -278,26 +333,32 @@ def load_corpus_rows(run: Run, tokenizer: Any) -> tuple[Any, Any]:
     arguments: CorpusArguments = run.data
     if arguments.corpus_files is None and arguments.corpus_name is None:
         raise ValueError("Give a corpus with --corpus_files (text or parquet), or --corpus_name for one of the hub.")
+    check_tokenizers(run)
     if arguments.corpus_streaming and run.training.max_steps <= 0:
         raise ValueError("A streamed corpus has no known length: say how long to train with --max_steps.")
-    corpus = load_corpus(
-        arguments.corpus_files,
-        hub_name=arguments.corpus_name,
-        hub_config=arguments.corpus_config,
-        split=arguments.corpus_split,
-        text_key=arguments.corpus_text_column,
-        max_rows=arguments.max_corpus_rows,
-        streaming=arguments.corpus_streaming,
-    )
-    rows = tokenize_corpus(
-        corpus,
-        tokenizer,
-        arguments.max_seq_length,
-        arguments.corpus_mode,
-        arguments.corpus_min_tokens,
-        arguments.corpus_max_unknown,
-    )
-    return hold_out(rows, arguments.eval_rows, run.training.seed)
+    # One process reads and tokenises, the others find what it has cached.
+    with run.training.main_process_first(local=True, desc="corpus"):
+        corpus = load_corpus(
+            arguments.corpus_files,
+            hub_name=arguments.corpus_name,
+            hub_config=arguments.corpus_config,
+            split=arguments.corpus_split,
+            text_key=arguments.corpus_text_column,
+            max_rows=arguments.max_corpus_rows,
+            streaming=arguments.corpus_streaming,
+        )
+        rows = tokenize_corpus(
+            corpus,
+            tokenizer,
+            arguments.max_seq_length,
+            arguments.corpus_mode,
+            arguments.corpus_min_tokens,
+            arguments.corpus_max_unknown,
+        )
+    train, held_out = hold_out(rows, arguments.eval_rows, run.training.seed)
+    if arguments.corpus_streaming:
+        train = train.shuffle(seed=run.training.seed, buffer_size=SHUFFLED)
+    return train, held_out
 
 
 def _with_labels(teacher: PreTrainedModel, task: Task) -> PreTrainedModel:

@@ -54,14 +54,15 @@ def train_on_text(
     student: PreTrainedModel,
     teacher: PreTrainedModel | None,
     tokenizer: Any,
+    args: Config | None = None,
     **card: str,
 ) -> StageResult:
-    """`train_stage` on the run's corpus."""
+    """`train_stage` on the run's corpus; `args` where the trainer's are not the run's own."""
     train_rows, eval_rows = load_corpus_rows(run, tokenizer)
     trainer = trainer_class(
         model=student,
         teacher_model=teacher,
-        args=run.training,
+        args=args or run.training,
         train_dataset=train_rows,
         eval_dataset=eval_rows,
         processing_class=tokenizer,

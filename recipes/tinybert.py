@@ -10,7 +10,6 @@ do. What is done is not done again: a killed run goes on when it is started once
 """
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,7 +18,18 @@ from pathlib import Path
 from arguments import AugmentationArguments, Run, StudentArguments, check_stages, with_changes
 from augment import augmented
 from experiment import check_teacher, evaluate, run_script, run_seeds, train_and_report
-from loading import Data, label_config, load_data, load_model, load_teacher, make_small_student, make_student
+from loading import (
+    Data,
+    is_released,
+    label_config,
+    load_data,
+    load_model,
+    load_teacher,
+    make_small_student,
+    make_student,
+    projection_beside,
+    require_teacher,
+)
 from safetensors.torch import save_file
 from stages import check_stage, finished_stage, train_stage
 from transformers import PreTrainedModel, set_seed
@@ -58,6 +68,7 @@ class TinyBertArguments(AugmentationArguments, StudentArguments):
 def tinybert(run: Run[TinyBertKDConfig]) -> RunResult | None:
     """Run the stages that are not done yet; None where stage prediction is left out."""
     check_stage(run, "prediction")
+    require_teacher(run)
     original = load_data(run)
     teacher = load_teacher(run, original.task)
     metrics = evaluate(teacher, run, original)
@@ -118,7 +129,7 @@ def start_of_student(run: Run, task: Task, teacher: PreTrainedModel) -> tuple[Pr
     name = run.model.model_name_or_path
     if name is None and run.model.init_from != "teacher":
         return make_small_student(run, teacher, task), None
-    if name is not None and is_released(Path(name)):
+    if name is not None and is_released(name):
         set_seed(run.training.seed)  # the new head's weights
         student, projection = load_released(name, **label_config(task))
         folder = Path(run.training.output_dir)
@@ -127,14 +138,7 @@ def start_of_student(run: Run, task: Task, teacher: PreTrainedModel) -> tuple[Pr
                 folder.mkdir(parents=True, exist_ok=True)
                 save_file(projection, folder / EXTRA_FILE)
         return student, str(folder) if projection else None
-    has_projection = name is not None and (Path(name) / EXTRA_FILE).is_file()
-    return make_student(run, task, teacher), name if has_projection else None
-
-
-def is_released(folder: Path) -> bool:
-    """Whether a folder is a checkpoint as TinyBERT's authors released it, without a model type."""
-    path = folder / "config.json"
-    return path.is_file() and "model_type" not in json.loads(path.read_text(encoding="utf-8"))
+    return make_student(run, task, teacher), projection_beside(name)
 
 
 def method_of(run: Run[TinyBertKDConfig]) -> str:

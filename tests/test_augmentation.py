@@ -100,8 +100,9 @@ def test_titled_words_get_titled_candidates(model: PreTrainedModel, tokenizer: A
 
 
 def test_numbers_and_unknown_words_stay(model: PreTrainedModel, tokenizer: Any, vectors: WordVectors) -> None:
-    slots = candidates("2 zyx was film2 and film", model, tokenizer, vectors)
-    assert [(slot.start, slot.end) for slot in slots] == [(20, 24)]
+    for known in (vectors, WordVectors.of_model(model, tokenizer)):
+        slots = candidates("2 zyx was film2 and film", model, tokenizer, known)
+        assert [(slot.start, slot.end) for slot in slots] == [(20, 24)]
 
 
 def test_without_a_file_the_models_own_embeddings_give_neighbours(model: PreTrainedModel, tokenizer: Any) -> None:
@@ -164,8 +165,9 @@ def test_another_vocabularys_mark_as_a_word_changes_nothing() -> None:
 def test_words_beyond_the_models_length_stay(tokenizer: Any, vectors: WordVectors) -> None:
     torch.manual_seed(0)
     model = BertForMaskedLM(BertConfig(vocab_size=len(tokenizer), max_position_embeddings=13, **SIZES)).eval()
-    slots = candidates(" ".join(["film"] * 20), model, tokenizer, vectors)
-    assert [slot.start for slot in slots] == [5 * i for i in range(11)]  # [CLS] 11 words [SEP], no second reading
+    for known in (vectors, WordVectors.of_model(model, tokenizer)):
+        slots = candidates(" ".join(["film"] * 20), model, tokenizer, known)
+        assert [slot.start for slot in slots] == [5 * i for i in range(11)]  # [CLS] 11 words [SEP], no second reading
     slots = candidates(" ".join(["film"] * 9), model, tokenizer, vectors)
     assert len(slots) == 9  # [CLS] 9 words [SEP] 1 word [SEP]
 
@@ -308,6 +310,8 @@ def test_bad_input_is_named(model: PreTrainedModel, tokenizer: Any) -> None:
         (["film 1 2 3", "plot 1 2"], r"line 2: expected a word and 3 numbers, found 3 fields"),
         (["film 1 2 3", "plot 1 x 3"], r"line 2: expected 3 numbers after the word 'plot'"),
         (["film 1 2 3", "plot 1 nan 3"], r"line 2: expected 3 numbers after the word 'plot'"),
+        (["film 1 2 3", "plot 1 2 3 4"], r"line 2: expected 3 numbers, as many as in the first row, found 4"),
+        (["the 1", "film 1 2 3"], r"line 2: expected 1 numbers, as many as in the first row, found 3"),
         (["film"], r"line 1: expected a word and 1 numbers, found 1 fields"),
         (["2 3", ", 1 2 3"], r"has no vector of a word"),
     ],
@@ -322,6 +326,8 @@ def test_word_vectors_are_read(tmp_path: Path, shared_data: Path) -> None:
     (tmp_path / "w2v.txt").write_text("4 2\nfilm 1 0\nmovie 0.9 0.1\n. 0 1\nplot 0 1\nlate 1 1\n")
     read = WordVectors.read(tmp_path / "w2v.txt", limit=5)
     assert read.words == ["film", "movie", "plot"]
+    (tmp_path / "840B.txt").write_text("film 1 0\n. . . 0 1\nat name@domain.com 1 1\n")
+    assert WordVectors.read(tmp_path / "840B.txt").words == ["film"]
     assert read.neighbours(["film", "nowhere"], 1) == {"film": ["movie"], "nowhere": []}
     with pytest.raises(FileNotFoundError, match="no file of word vectors"):
         WordVectors.read(tmp_path / "none.txt")

@@ -122,6 +122,15 @@ def test_unreadable_files_are_named_with_their_line(tmp_path: Path) -> None:
     for streaming in (False, True):
         with pytest.raises(ValueError, match=r"latin.txt, line 2: not UTF-8"):
             load_corpus(tmp_path / "latin.txt", streaming=streaming)
+    wrong = {"latin.csv": "text\ncaf\xe9\n", "latin.jsonl": '{"text": "a"}\n{"text": "caf\xe9"}\n'}
+    for name, content in wrong.items():
+        (tmp_path / name).write_bytes(content.encode("latin-1"))
+    with gzip.open(tmp_path / "latin.txt.gz", "wb") as file:
+        file.write("fine\ncaf\xe9\n".encode("latin-1"))
+    for name in (*wrong, "latin.txt.gz"):
+        for streaming in (False, True):
+            with pytest.raises(ValueError, match=rf"{name}, line 2: not UTF-8"):
+                load_corpus(tmp_path / name, streaming=streaming)
     (tmp_path / "empty.txt").write_text("")
     with pytest.raises(ValueError, match=r"empty.txt is empty"):
         load_corpus(tmp_path / "empty.txt")

@@ -339,6 +339,24 @@ def test_chunks_are_the_whole_forward_and_backward() -> None:
             torch.testing.assert_close(chunked(parts_of, states, [weight], size), whole)
 
 
+def test_a_gradient_that_overflows_half_precision_is_scaled_down() -> None:
+    torch.manual_seed(0)
+    states, target = 3 * torch.randn(120, 8), torch.zeros(120, dtype=torch.long)
+    weight = torch.randn(V, 8, requires_grad=True)
+
+    def gradient(dtype: torch.dtype, enabled: bool) -> torch.Tensor:
+        def parts_of(piece: torch.Tensor, rows: slice) -> torch.Tensor:
+            logits = F.linear(piece, weight).float()
+            return torch.stack([2 * F.cross_entropy(logits, target[rows], reduction="sum") / 10])
+
+        with torch.autocast("cpu", dtype, enabled):
+            return torch.autograd.grad(chunked(parts_of, states, [weight], 40).sum(), weight)[0]
+
+    wanted = gradient(torch.float16, enabled=False)
+    assert wanted.abs().max() * 2**16 > torch.finfo(torch.float16).max  # as it is scaled at first
+    torch.testing.assert_close(gradient(torch.float16, enabled=True), wanted, rtol=0.02, atol=0.02)
+
+
 def test_chunks_train_the_head_of_a_frozen_encoder_and_keep_half_precision_gradients() -> None:
     torch.manual_seed(0)
     head, states = torch.nn.Linear(6, 3000), torch.randn(40, 6)
@@ -451,8 +469,11 @@ def test_bad_input_is_named(tokenizer: BertTokenizer, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="vocabulary has 40 entries and the teacher's 41"):
         make_trainer(tmp_path, tokenizer, model=distilbert_student(language_model()), teacher_model=other)
     stream = corpus().to_iterable_dataset()
-    with pytest.raises(ValueError, match="give token_counts, or set mlm_smoothing=0"):
-        make_trainer(tmp_path, tokenizer, train_dataset=stream, max_steps=3)
+    with pytest.raises(ValueError, match="tokens of a list cannot be counted beforehand"):
+        make_trainer(tmp_path, tokenizer, train_dataset=list(corpus()))
+    small = language_model(vocab_size=V - 1)
+    with pytest.raises(ValueError, match=f"tokens up to {V - 1}, the model {V - 1} of them"):
+        make_trainer(tmp_path, tokenizer, model=distilbert_student(small), teacher_model=small)
     make_trainer(tmp_path, tokenizer, train_dataset=stream, max_steps=3, mlm_smoothing=0.0).train()
     make_trainer(tmp_path, tokenizer, train_dataset=stream, max_steps=3, token_counts=torch.ones(V)).train()
     for wrong, message in (

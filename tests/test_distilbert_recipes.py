@@ -102,6 +102,8 @@ def test_layers_are_named_by_the_paper_or_by_the_user() -> None:
     assert layers() == layers("--num_student_layers", "6") == [0, 2, 4, 7, 9, 11]
     assert layers("--student_layers", "0,5") == [0, 5]
     assert layers("--student_layers", "first", "--num_student_layers", "3") == [0, 1, 2]
+    assert layers("--student_layers", "every") == [1, 3, 5, 7, 9, 11]  # as many as the paper's
+    assert layers("--student_layers", "last") == [6, 7, 8, 9, 10, 11]
     with pytest.raises(ValueError, match="for another number name them too"):
         layers("--num_student_layers", "4")
 
@@ -121,6 +123,7 @@ def test_the_released_settings() -> None:
     config = run.training
     assert (config.alpha_ce, config.alpha_mlm, config.alpha_cos, config.alpha_mse) == (5.0, 2.0, 1.0, 0.0)
     assert (config.temperature, config.mlm_probability, config.mlm_smoothing) == (2.0, 0.15, 0.7)
+    assert config.mlm_unit == "batch"
     assert (config.adam_beta1, config.adam_beta2, config.adam_epsilon, config.max_grad_norm) == (0.9, 0.98, 1e-6, 5.0)
     assert (config.learning_rate, config.warmup_steps, config.weight_decay, config.seed) == (5e-4, 0.05, 0.0, 56)
     assert config.per_device_train_batch_size * config.gradient_accumulation_steps == 250

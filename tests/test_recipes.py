@@ -33,7 +33,7 @@ from conftest import ROOT
 from datasets import Dataset, DatasetDict
 from experiment import check_teacher, evaluate
 from helpers import tiny_model
-from loading import Data, load_data, load_teacher
+from loading import Data, load_data, load_teacher, make_student
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -423,6 +423,17 @@ def test_every_command_behind_the_results_parses() -> None:
         runs = parse(config_class, step.command[1:], defaults, recipe_class)
         assert {run.data.task_name or run.data.files_name for run in runs} == {step.task}
         assert len(runs) == len(step.seeds)
+
+
+def test_a_list_of_layers_says_how_many_there_are(pretrained: Path) -> None:
+    def depth(*options: str) -> int:
+        (run,) = parse(DistillationConfig, ["--model_name_or_path", str(pretrained), "--use_cpu", *options])
+        return make_student(run, GLUE_TASKS["sst2"]).config.num_hidden_layers
+
+    assert depth() == depth("--student_layers", "last") == 4
+    assert depth("--student_layers", "0,2,3") == 3
+    with pytest.raises(ValueError, match="names 2 layers, but the student is to have 3"):
+        depth("--student_layers", "0,2", "--num_student_layers", "3")
 
 
 def test_rows_of_a_file_that_is_sorted_by_label_are_drawn_at_random(tmp_path: Path, pretrained: Path) -> None:

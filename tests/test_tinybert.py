@@ -287,6 +287,17 @@ def test_a_uniform_map_needs_a_multiple(tmp_path: Path) -> None:
         make_trainer(tmp_path, strategy="0:0,1:2,2:5")
 
 
+def test_a_part_of_the_loss_without_levels_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"no pair 0:0 of the embeddings, so that embedding_weight would count"):
+        make_trainer(tmp_path, strategy="1:2,2:4")
+    with pytest.raises(ValueError, match=r"no pair of layers, so that attention_weight would count for nothing"):
+        make_trainer(tmp_path, strategy="0:0")
+    with pytest.raises(ValueError, match=r"no layer of the student, so that hidden_weight would count for nothing"):
+        make_trainer(tmp_path, strategy="0:0", attention_weight=0.0)
+    make_trainer(tmp_path, strategy="1:2,2:4", embedding_weight=0.0)
+    make_trainer(tmp_path, strategy="0:0", attention_weight=0.0, hidden_weight=0.0)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -350,8 +361,11 @@ def test_a_released_checkpoint_is_loaded_with_its_projection(file: str, version:
         save_file(state, tmp_path / file)
     config = {name: value for name, value in tiny.config.to_dict().items() if name in PLAIN}
     (tmp_path / "config.json").write_text(json.dumps({**config, "pre_trained": "", "training": ""}))
+    if version == 2:  # fine-tuned on a task with other labels, whose head is of no use
+        tuned = {**state, "classifier.weight": torch.zeros(2, 8), "classifier.bias": torch.zeros(2)}
+        (torch.save if file.endswith(".bin") else save_file)(tuned, tmp_path / file)
     model, projection = load_released(tmp_path, num_labels=3)
-    assert model.config.num_labels == 3
+    assert model.config.num_labels == 3 and model.classifier.weight.shape == (3, 8)
     for name, tensor in model.bert.state_dict().items():
         assert torch.equal(tensor, state[f"bert.{name}"])
     save_file(projection, tmp_path / "projection.safetensors")

@@ -1,6 +1,7 @@
 """TinyBERT's recipes end to end on tiny models and files, as a user starts them."""
 
 import json
+import shutil
 from pathlib import Path
 
 import augment as augment_recipe
@@ -133,6 +134,15 @@ def test_general_distillation_leaves_a_student_and_its_projection(
         tinybert_general.main([*arguments, "--hidden_weight", "2.0", "--output_dir", str(tmp_path)])
 
 
+def test_general_distillation_goes_on_with_its_projection(text: list[str], pretrained: Path, tmp_path: Path) -> None:
+    arguments = [*text, "--teacher_model_name_or_path", str(pretrained)]
+    tinybert_general.main([*arguments, *SMALL, "--learning_rate", "1e-2", "--output_dir", str(tmp_path / "a")])
+    start = ["--model_name_or_path", str(tmp_path / "a"), "--learning_rate", "0"]
+    tinybert_general.main([*arguments, *start, "--output_dir", str(tmp_path / "b")])
+    before, after = (load_file(tmp_path / name / EXTRA_FILE) for name in ("a", "b"))
+    assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
+
+
 def test_a_streamed_corpus_needs_a_number_of_steps(text: list[str], pretrained: Path, tmp_path: Path) -> None:
     arguments = [*text, "--teacher_model_name_or_path", str(pretrained), *SMALL, "--corpus_streaming"]
     with pytest.raises(ValueError, match="say how long to train with --max_steps"):
@@ -140,6 +150,19 @@ def test_a_streamed_corpus_needs_a_number_of_steps(text: list[str], pretrained: 
     steps = ["--max_steps", "6", "--eval_strategy", "steps", "--save_strategy", "no", "--eval_steps", "3"]
     (result,) = tinybert_general.main([*arguments, *steps, "--output_dir", str(tmp_path)])
     assert result.rows == {"train": None, "validation": None} and result.loss < result.loss_before
+
+
+def test_a_teacher_of_another_tokenizer_is_refused(text: list[str], pretrained: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(pretrained, other)
+    content = json.loads((other / "tokenizer.json").read_text())
+    vocabulary = content["model"]["vocab"]
+    first, second = sorted(vocabulary, key=vocabulary.get)[-2:]
+    vocabulary[first], vocabulary[second] = vocabulary[second], vocabulary[first]
+    (other / "tokenizer.json").write_text(json.dumps(content))
+    arguments = [*text, "--teacher_model_name_or_path", str(other), "--model_name_or_path", str(pretrained)]
+    with pytest.raises(ValueError, match=rf"have different vocabularies: one knows '{second}' as the token"):
+        tinybert_general.main([*arguments, "--output_dir", str(tmp_path / "run")])
 
 
 def test_a_corpus_and_a_teacher_must_be_named(text: list[str], pretrained: Path, tmp_path: Path) -> None:

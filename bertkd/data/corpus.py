@@ -1,8 +1,11 @@
 """Plain text to train on without any task: local files or the hub, tokenised once or as it streams."""
 
+import bz2
 import csv
 import glob
+import gzip
 import itertools
+import lzma
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,7 +23,8 @@ Corpus = TypeVar("Corpus", Dataset, IterableDataset)
 MODES = ("sentence", "block")
 # What is not among these is read as text, one line after the other.
 _READERS = {".parquet": "parquet", ".json": "json", ".jsonl": "json", ".csv": "csv", ".tsv": "csv"}
-_COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
+# Extensions of compressed files, and what reads them; None is left to `datasets`.
+_OPENERS: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open, ".zst": None}
 
 
 def load_corpus(
@@ -84,14 +88,14 @@ def _is_visible(file: Path) -> bool:
 
 def _suffix(path: Path) -> str:
     """The file's extension, without that of a compression."""
-    return Path(path.stem if path.suffix.lower() in _COMPRESSED else path.name).suffix.lower()
+    return Path(path.stem if path.suffix.lower() in _OPENERS else path.name).suffix.lower()
 
 
 def _load_files(paths: Sequence[Path], text_key: str, streaming: bool) -> Any:
     loaded = []
     for suffix, grouped in itertools.groupby(paths, key=_suffix):
         reader, group = _READERS.get(suffix, "text"), list(grouped)
-        if reader == "text":
+        if reader != "parquet":
             _check_utf8(group)
         options: dict[str, Any] = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if suffix == ".tsv" else {}
         names = [glob.escape(str(path.resolve())) for path in group]
@@ -107,9 +111,10 @@ def _load_files(paths: Sequence[Path], text_key: str, streaming: bool) -> Any:
 
 def _check_utf8(paths: Sequence[Path]) -> None:
     for path in paths:
-        if path.suffix.lower() in _COMPRESSED:
+        open_file = _OPENERS.get(path.suffix.lower(), open)
+        if open_file is None:
             continue
-        with path.open("rb") as file:
+        with open_file(path, "rb") as file:
             for number, line in enumerate(file, start=1):
                 try:
                     line.decode("utf-8")

@@ -28,11 +28,16 @@ class _Chunked(torch.autograd.Function):
         trained = [parameter for parameter in parameters if parameter.requires_grad]
         of_trained = [torch.zeros_like(parameter, dtype=torch.float32) for parameter in trained]
         for rows in _pieces(len(states), size):
-            piece = states[rows].detach().requires_grad_(True)
-            # Autocast would keep one cast copy of the weights for all chunks, whose graph the first one frees.
-            with torch.enable_grad(), torch.autocast(kind, dtype, is_autocast, cache_enabled=False):
-                parts = parts_of(piece, rows)
-                found = torch.autograd.grad(parts.sum() * scale, [piece, *trained], allow_unused=True)
+            while True:
+                piece = states[rows].detach().requires_grad_(True)
+                # Autocast would keep one cast copy of the weights for all chunks, whose graph the first one frees.
+                with torch.enable_grad(), torch.autocast(kind, dtype, is_autocast, cache_enabled=False):
+                    parts = parts_of(piece, rows)
+                    found = torch.autograd.grad(parts.sum() * scale, [piece, *trained], allow_unused=True)
+                # Nor can it take back what has overflowed here.
+                if scale == 1.0 or all(one.isfinite().all() for one in found if one is not None):
+                    break
+                scale /= 16
             sums.append(parts.detach())
             for total, own in zip([of_states[rows], *of_trained], found, strict=True):
                 if own is not None:

@@ -5,13 +5,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from datasets import Dataset
+from datasets import Dataset, IterableDataset
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 __all__ = ["Masking", "count_tokens", "masking_weights"]
 
 IGNORED = -100
+COUNTED = 10_000  # rows of a stream whose tokens are counted
 # What becomes of a token that is to be predicted: masked, or one at random; otherwise it stays.
 MASKED, RANDOM = 0.8, 0.1
 _DRAW, _KIND, _TOKEN, _ROUND = 1, 2, 3, 4
@@ -90,8 +91,10 @@ def _uniform(keys: Tensor) -> Tensor:
     return (_shifted(_mixed(keys), 12).double() + 0.5) * 2.0**-52
 
 
-def count_tokens(dataset: Dataset, vocab_size: int) -> Tensor:
-    """How often each token stands in the rows' `input_ids`, (V,)."""
+def count_tokens(dataset: Dataset | IterableDataset, vocab_size: int) -> Tensor:
+    """How often each token stands in the rows' `input_ids`, (V,); of a stream, in its first `COUNTED` rows."""
+    if isinstance(dataset, IterableDataset):
+        dataset = Dataset.from_list([{"input_ids": row["input_ids"]} for row in dataset.take(COUNTED)])
     counts = np.zeros(vocab_size, dtype=np.int64)
     for table in dataset.select_columns(["input_ids"]).with_format("arrow").iter(batch_size=10_000):
         for chunk in table["input_ids"].chunks:

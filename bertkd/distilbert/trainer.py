@@ -15,6 +15,7 @@ from bertkd import losses
 from bertkd.distilbert.chunks import chunked
 from bertkd.distilbert.config import DistilBertKDConfig
 from bertkd.distilbert.masking import IGNORED, Masking, count_tokens, masking_weights
+from bertkd.distillation.checks import check_tokenizer
 from bertkd.distillation.projection import linear_projection
 from bertkd.distillation.trainer import DistillationTrainer
 from bertkd.models.language_head import language_head
@@ -41,12 +42,14 @@ class DistilBertKDTrainer(DistillationTrainer):
         model: the student, a masked language model (`bertkd.distilbert.distilbert_student`).
         teacher_model: a masked language model with the same vocabulary.
         args: a `DistilBertKDConfig`.
-        token_counts: (V,), how often each token stands in the corpus; default: counted in `train_dataset`.
+        token_counts: (V,), how often each token stands in the corpus; default: counted in `train_dataset`, of a
+            stream in its first 10,000 rows.
         processing_class: the tokenizer; it is needed for its mask and special tokens.
 
     Raises:
         ValueError: as `DistillationTrainer`; also a model without a head for masked words, different hidden sizes
-            without `project_hidden`, no tokenizer with a mask token, or no counts where the rows are streamed.
+            without `project_hidden`, no tokenizer with a mask token or one with more tokens than the model, or rows
+            whose tokens cannot be counted.
     """
 
     args: DistilBertKDConfig
@@ -86,11 +89,12 @@ class DistilBertKDTrainer(DistillationTrainer):
 
     def _masking_weights(self, counts: Tensor | None) -> Tensor:
         size, smoothing = self.model.config.vocab_size, self.args.mlm_smoothing
+        check_tokenizer(self._tokenizer, size)
         if counts is None and smoothing > 0 and self.train_dataset is not None:
-            if not isinstance(self.train_dataset, datasets.Dataset):
+            if not isinstance(self.train_dataset, datasets.Dataset | datasets.IterableDataset):
                 raise ValueError(
-                    "Only the tokens of a datasets.Dataset can be counted beforehand, not those of a stream: give "
-                    "token_counts, or set mlm_smoothing=0 to mask all tokens alike."
+                    f"The tokens of a {type(self.train_dataset).__name__} cannot be counted beforehand: give a "
+                    "datasets.Dataset, token_counts, or mlm_smoothing=0 to mask all tokens alike."
                 )
             counts = count_tokens(self.train_dataset, size)
         return masking_weights(self._tokenizer, torch.ones(size) if counts is None else counts, smoothing)

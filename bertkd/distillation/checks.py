@@ -52,6 +52,14 @@ def check_vocabularies(student: PretrainedConfig, teacher: PretrainedConfig) -> 
         )
 
 
+def check_tokenizer(tokenizer: Any, vocab_size: int) -> None:
+    """Raises ValueError when a tokenizer has tokens that a model does not know."""
+    if (last := max(tokenizer.get_vocab().values())) >= vocab_size:
+        raise ValueError(
+            f"The tokenizer has tokens up to {last}, the model {vocab_size} of them: they do not belong together."
+        )
+
+
 def _label_feature(dataset: Any) -> Any:
     """The feature of a `datasets` label column; None when there is none."""
     if not isinstance(dataset, datasets.Dataset):

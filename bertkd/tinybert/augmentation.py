@@ -23,6 +23,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from bertkd.distillation.checks import check_tokenizer
 from bertkd.distillation.teacher_cache import fingerprint
 from bertkd.models import encoder_layers, family_of
 from bertkd.tinybert.stop_words import STOP_WORDS
@@ -177,10 +178,7 @@ def _check(
     for key in text_keys:
         if None in (texts := dataset[key]):
             raise ValueError(f"Row {list(texts).index(None)} has no text in column {key!r}: fill it in.")
-    if (last := max(tokenizer.get_vocab().values())) >= size:
-        raise ValueError(
-            f"The tokenizer has tokens up to {last}, the model {size} of them: they do not belong together."
-        )
+    check_tokenizer(tokenizer, size)
     if tokenizer.mask_token_id is None or not tokenizer.is_fast:
         raise ValueError("The tokenizer has no mask token, or is not a fast one: give a masked language model's.")
 
@@ -243,11 +241,13 @@ class CandidateFinder:
         for text in texts:
             spans[text] = [span for word, span in self._split(text) if _is_replaced(word)]
             ids, positions = self._encode(text)
+            end = max((stop for _, stop in positions), default=0)
             for span in spans[text]:
+                word = text[slice(*span)].lower()
                 if span in positions:
                     masked.append((text, span, ids, positions[span]))
-                else:
-                    unpredicted.add(text[slice(*span)].lower())
+                elif span[0] < end or not self._is_one_token(word):  # not behind what the model reads
+                    unpredicted.add(word)
         predicted = self._predicted(masked)
         nearest = self._vectors.neighbours(sorted(unpredicted), self._count)
         slots: dict[str, list[_Slot]] = {text: [] for text in texts}
@@ -280,6 +280,9 @@ class CandidateFinder:
             if part == 0 and ids[position] != unknown
         }
         return ids, positions
+
+    def _is_one_token(self, word: str) -> bool:
+        return len(self._tokenizer(f" {word}", add_special_tokens=False)["input_ids"]) == 1
 
     def _predicted(
         self, masked: Sequence[tuple[str, tuple[int, int], list[int], int]]

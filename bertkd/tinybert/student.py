@@ -71,7 +71,7 @@ def load_released(
 
     Args:
         folder: with config.json and model.safetensors or pytorch_model.bin.
-        model_class: a BERT class; its head is new where the checkpoint has none.
+        model_class: a BERT class; its head is new where the checkpoint has none, or one of another shape.
         **settings: of the config, e.g. `num_labels=2`.
 
     Returns:
@@ -87,12 +87,15 @@ def load_released(
     weights = next((file for file in files if file.is_file()), None)
     if weights is None or not (path / "config.json").is_file():
         raise ValueError(f"{path} is no TinyBERT checkpoint: it needs config.json and pytorch_model.bin.")
-    state = load_file(weights) if weights.suffix == ".safetensors" else torch.load(weights, weights_only=True)
+    is_safe = weights.suffix == ".safetensors"
+    state = load_file(weights) if is_safe else torch.load(weights, map_location="cpu", weights_only=True)
     config = _config(json.loads((path / "config.json").read_text(encoding="utf-8")), settings)
     model = model_class(config)
     projection = {name: state.pop(name) for name in list(state) if name.startswith("fit_dense")}
-    report = model.load_state_dict(state, strict=False)
-    head = tuple(f"{part}." for part in family_of(config).head)
+    own = model.state_dict()
+    fitting = {name: tensor for name, tensor in state.items() if name in own and own[name].shape == tensor.shape}
+    report = model.load_state_dict(fitting, strict=False)
+    head = tuple(f"{part}." for part in family_of(config).head)  # of another task: a new one
     if missing := [name for name in report.missing_keys if not name.startswith(head)]:
         raise ValueError(f"{weights} lacks {', '.join(missing[:5])}: it is no BERT of the shape in its config.json.")
     return model.eval(), {_projection_name(name): tensor for name, tensor in projection.items()}

@@ -70,6 +70,7 @@ class TinyBertKDTrainer(DistillationTrainer):
         student, teacher = self.model.config, self.teacher_model.config
         self.layer_map = _layer_map(self.args.strategy, teacher.num_hidden_layers, student.num_hidden_layers)
         self._pairs = [pair for pair in self.layer_map.pairs if pair[0] > 0 and pair[1] > 0]
+        self._check_map()
         self.student_forward_kwargs = {"output_hidden_states": self.layer_map.student_layers}
         self.teacher_forward_kwargs = {"output_hidden_states": self.layer_map.teacher_layers}
         self._captured: CapturedScores | None = None
@@ -80,6 +81,21 @@ class TinyBertKDTrainer(DistillationTrainer):
     @property
     def compares_predictions(self) -> bool:
         return not self.args.compares_states
+
+    def _check_map(self) -> None:
+        """Each part of the loss that has a weight needs levels to compare."""
+        has_embeddings = any(level == 0 for level, _ in self.layer_map.pairs)
+        has_layers = any(level > 0 for level, _ in self.layer_map.pairs)
+        for name, levels, there_are in (
+            ("attention_weight", "pair of layers", bool(self._pairs)),
+            ("hidden_weight", "layer of the student", has_layers),
+            ("embedding_weight", "pair 0:0 of the embeddings", has_embeddings),
+        ):
+            if getattr(self.args, name) > 0 and not there_are:
+                raise ValueError(
+                    f"The map {self.layer_map} has no {levels}, so that {name} would count for nothing: add it, or "
+                    f"set {name}=0."
+                )
 
     def _check_heads(self) -> None:
         assert self.teacher_model is not None

@@ -43,7 +43,8 @@ class WordVectors:
             limit: only the first lines, the most frequent words; 100,000 as TinyBERT's authors.
 
         Raises:
-            ValueError: a line is malformed or shorter than the first, or there is none; file and line are named.
+            ValueError: a line is malformed, or shorter or longer than the first, or there is none; file and line are
+                named.
             FileNotFoundError: there is no such file.
         """
         path = Path(path)
@@ -68,7 +69,7 @@ class WordVectors:
 
     @classmethod
     def of_model(cls, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> "WordVectors":
-        """The input embeddings of a model's whole-word tokens; any other word is the mean of its pieces."""
+        """The input embeddings of a model's whole-word tokens; any other word is the mean of its pieces, if known."""
         embeddings = _embeddings(model).detach().float().cpu()
         ids = whole_words(tokenizer)
         by_word: dict[str, int] = {}
@@ -77,7 +78,7 @@ class WordVectors:
 
         def vector_of(word: str) -> Tensor | None:
             pieces = tokenizer(word, add_special_tokens=False)["input_ids"]
-            return embeddings[pieces].mean(0) if pieces else None
+            return embeddings[pieces].mean(0) if pieces and tokenizer.unk_token_id not in pieces else None
 
         return cls(list(by_word), embeddings[list(by_word.values())], vector_of)
 
@@ -118,6 +119,9 @@ def _embeddings(model: PreTrainedModel) -> Tensor:
 def _numbers(fields: Sequence[str], size: int, where: str) -> np.ndarray:
     if size < 1 or len(fields) <= size:
         raise ValueError(f"{where}: expected a word and {max(size, 1)} numbers, found {len(fields)} fields.")
+    # A word may hold blanks, as some of the published files' do, but no numbers.
+    if extra := sum(map(_is_number, fields[1:-size])):
+        raise ValueError(f"{where}: expected {size} numbers, as many as in the first row, found {size + extra}.")
     try:
         numbers = np.array(fields[-size:], dtype=np.float32)
     except ValueError:
@@ -125,6 +129,14 @@ def _numbers(fields: Sequence[str], size: int, where: str) -> np.ndarray:
     if not np.isfinite(numbers).all():
         raise ValueError(f"{where}: expected {size} numbers after the word {fields[0]!r}, found something else.")
     return numbers
+
+
+def _is_number(field: str) -> bool:
+    try:
+        float(field)
+    except ValueError:
+        return False
+    return True
 
 
 def whole_words(tokenizer: PreTrainedTokenizerBase) -> dict[int, str]:
