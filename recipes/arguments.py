@@ -241,6 +241,7 @@ def parse(
     defaults: dict[str, Any] | None = None,
     recipe_class: type[RecipeArguments] = RecipeArguments,
     data_class: type = DataArguments,
+    script: str | None = None,
 ) -> list[Run[Config]]:
     """The runs that a command line asks for: one per seed.
 
@@ -250,6 +251,7 @@ def parse(
         defaults: a recipe's own defaults, on top of `RECIPE_DEFAULTS`.
         recipe_class: with a recipe's own options.
         data_class: what it reads: `DataArguments`, a task, or `CorpusArguments`.
+        script: the recipe's file, which another one may run; default: the one that was started.
 
     Raises:
         SystemExit: an option or a key of the file is unknown, or a value has the wrong type.
@@ -268,7 +270,7 @@ def parse(
         from_file, file_seeds = _read_yaml(parser, config_path)
         seeds, rest = seeds or file_seeds, [*from_file, *rest]
     seeds = seeds or ["42"]
-    command = command_line(argv)
+    command = command_line(argv, script)
     # Made before the real ones: a config that is made resets the state of accelerate.
     plain = config_class(output_dir="unused", use_cpu="--use_cpu" in rest).to_dict()
     return [_run(parser, rest, seed, len(seeds) > 1, command, plain) for seed in seeds]
@@ -336,9 +338,9 @@ def _as_list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
-def command_line(argv: Sequence[str] | None) -> str:
-    """What was typed, with the script's path inside the repository."""
-    path = Path(sys.argv[0])
+def command_line(argv: Sequence[str] | None, script: str | None = None) -> str:
+    """What was typed, or stands for it where one recipe runs another, with the script's path inside the repository."""
+    path = Path(script or sys.argv[0])
     script = f"recipes/{path.name}" if path.parent.name == "recipes" else path.name
     return shlex.join(["python", script, *(sys.argv[1:] if argv is None else argv)])
 

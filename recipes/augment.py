@@ -72,7 +72,7 @@ def _folder(run: Run) -> Path:
 
 def main(argv: Sequence[str] | None = None) -> Path:
     quiet()
-    (run,) = parse(DistillationConfig, argv, recipe_class=AugmentRecipeArguments)
+    (run,) = parse(DistillationConfig, argv, recipe_class=AugmentRecipeArguments, script=__file__)
     datasets, task = read_task(run)
     rows = augmented(run, datasets["train"], task)
     path = Path(run.training.output_dir) / "train.parquet"

@@ -35,6 +35,7 @@ from bertkd.export import (
     open_exported,
     random_batches,
     require_engine,
+    runs_in,
     ways_to_quantise,
     write_export,
 )
@@ -99,6 +100,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--compare", help="An earlier bench.json.")
     parser.add_argument("--output_dir", default="outputs/bench")
     parser.add_argument("--memory_of", help=argparse.SUPPRESS)
+    parser.add_argument("--eager", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args(argv)
     if not arguments.models and not arguments.memory_of:
         parser.error(f"name the models to measure: folders, or some of {', '.join(PRESETS)}.")
@@ -122,16 +124,22 @@ def read_benchmark(path: str) -> list[dict[str, Any]]:
 
 
 def write_models(arguments: argparse.Namespace, work: Path) -> list[dict[str, Any]]:
-    """Every model in every engine and precision, as folders, with what does not depend on the engine."""
+    """Every model in every engine and precision, as folders, with what does not depend on the engine.
+
+    The first model comes first, in eager PyTorch: the baseline, unless it is an export.
+    """
     found: list[dict[str, Any]] = []
+    names = [Path(name).name for name in arguments.models]
     for name in arguments.models:
+        # Folders of one name are told apart by their paths.
+        title = name if name in PRESETS or names.count(Path(name).name) > 1 else Path(name).name
         if (Path(name) / MANIFEST).is_file():
-            found.append({"model": Path(name).name, "way": "as exported", "folder": Path(name)})
+            found.append({"model": title, "way": "as exported", "folder": Path(name)})
             continue
         model, tokenizer = load(name)
         size = count_parameters(model)
         facts = {
-            "model": name if name in PRESETS else Path(name).name,
+            "model": title,
             "parameters": size.total,
             "embedding_parameters": size.embeddings,
             "gflops": count_flops(model, arguments.batch_size, arguments.sequence_length) / 1e9,
@@ -139,10 +147,13 @@ def write_models(arguments: argparse.Namespace, work: Path) -> list[dict[str, An
             "paper": PRESETS[name].source if name in PRESETS else "",
         }
         batches = random_batches(model)
+        if not found:
+            folder = write_export(model, work / "eager", "pytorch", "float32", tokenizer)
+            found.append(facts | {"way": EAGER, "folder": folder})
         for engine in arguments.engines:
             for precision in arguments.precisions:
-                if (engine, precision) in (("onnxruntime", "bfloat16"), ("pytorch", "int8")):
-                    continue  # not there; too slow on a CPU to be worth a row
+                if not runs_in(engine, precision, arguments.device):
+                    continue
                 print(f"exporting {facts['model']}: {engine} {precision}", flush=True)
                 folder = work / f"{len(found)}"
                 write_export(model, folder, engine, ways_to_quantise(engine, precision)[0], tokenizer, batches)
@@ -164,15 +175,20 @@ def measure(folders: list[dict[str, Any]], arguments: argparse.Namespace) -> lis
     runners: dict[str, Runner] = {}
     described: dict[str, dict[str, Any]] = {}
     for facts in folders:
-        one = open_exported(facts["folder"], arguments.threads, arguments.device)
         name = f"{facts['model']}, {facts['way']}"
-        if not runners and one.engine == "pytorch" and one.precision == "float32":
-            model = load_model(str(facts["folder"])).to(arguments.device)
-            runners[EAGER], described[EAGER] = eager(model), facts | {"way": EAGER}
-        runners[name], described[name] = one, facts
+        if name in runners:
+            raise ValueError(f"{name} is there twice: name each model once.")
+        runners[name], described[name] = open_runner(facts["folder"], facts["way"] == EAGER, arguments), facts
     settings = (arguments.batch_size, arguments.sequence_length, arguments.repeats, arguments.warmup)
     latency = measure_latency(runners, *settings, threads=arguments.threads)
     return [row(described[name], one, arguments) for name, one in latency.items()]
+
+
+def open_runner(folder: Path, is_eager: bool, arguments: argparse.Namespace) -> Runner:
+    """What runs the model in a folder."""
+    if is_eager:
+        return eager(load_model(str(folder)).to(arguments.device))
+    return open_exported(folder, arguments.threads, arguments.device)
 
 
 def row(facts: dict[str, Any], latency: Latency, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -180,14 +196,16 @@ def row(facts: dict[str, Any], latency: Latency, arguments: argparse.Namespace) 
     return {
         **{name: value for name, value in facts.items() if name != "folder"},
         "size_mb": exported_size_mb(facts["folder"]),
-        "peak_memory_mb": peak_memory(facts["folder"], arguments),
+        "peak_memory_mb": peak_memory(facts["folder"], facts["way"] == EAGER, arguments),
+        "warmup": arguments.warmup,
         **asdict(latency),
     }
 
 
-def peak_memory(folder: Path, arguments: argparse.Namespace) -> float:
+def peak_memory(folder: Path, is_eager: bool, arguments: argparse.Namespace) -> float:
     """MB by which a process of its own grows at most while it opens the model and runs it."""
-    script = [sys.executable, __file__, "--memory_of", str(folder), "--threads", str(arguments.threads)]
+    script = [sys.executable, __file__, "--memory_of", str(folder), *(["--eager"] if is_eager else [])]
+    script += ["--threads", str(arguments.threads)]
     script += ["--batch_size", str(arguments.batch_size), "--sequence_length", str(arguments.sequence_length)]
     ran = subprocess.run([*script, "--device", arguments.device], capture_output=True, text=True, check=False)
     if ran.returncode != 0:
@@ -203,7 +221,7 @@ def memory_worker(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]
             __import__(package)
     process, on_gpu = psutil.Process(), arguments.device.startswith("cuda")
     before = process.memory_info().rss
-    runner = open_exported(folder, arguments.threads, arguments.device)
+    runner = open_runner(folder, arguments.eager, arguments)
     measure_latency({"model": runner}, arguments.batch_size, arguments.sequence_length, 2, 1, arguments.threads)
     grown = torch.cuda.max_memory_allocated() if on_gpu else _peak_rss(process) - before
     found = {"peak_memory_mb": grown / 1e6}
@@ -212,12 +230,16 @@ def memory_worker(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]
 
 
 def _peak_rss(process: psutil.Process) -> int:
-    try:
-        import resource
-    except ImportError:  # not on Windows, where psutil knows
+    """Bytes. Not `ru_maxrss` on Linux: a process inherits it from the one that started it, here a large one."""
+    status = Path("/proc/self/status")
+    if status.is_file():
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) * 1024
+    if sys.platform == "win32":
         return int(process.memory_info().peak_wset)
-    scale = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def shown(one: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, str]:
@@ -248,8 +270,8 @@ def conditions(rows: list[dict[str, Any]]) -> str:
     sources = dict.fromkeys(row["paper"] for row in rows if row.get("paper"))
     text = (
         f"Batch {one['batch_size']}, {one['sequence_length']} tokens, no padding, {one['threads']} threads, "
-        f"{one['repeats']} repeats in turn. Speed-ups are over the first row, and over {one['model']} in its fastest "
-        "engine."
+        f"{one['repeats']} repeats in turn after {one['warmup']} that do not count. Speed-ups are over the first row, "
+        f"and over {one['model']} in its fastest engine. Memory is what a process of its own grows by."
     )
     return "\n\n".join([text, *(["Papers: " + "; ".join(sources) + "."] if sources else [])])
 

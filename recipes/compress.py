@@ -11,6 +11,7 @@ done is not done again, so a killed command goes on when it is started once more
 
 import argparse
 import dataclasses
+import json
 import math
 import tempfile
 from collections.abc import Callable, Sequence
@@ -27,6 +28,7 @@ import kd
 import patient_kd
 import search
 import tinybert
+import torch
 from arguments import RecipeArguments, Run, command_line, parse, with_changes
 from experiment import check_writable, quiet, run_script
 from export import ExportArguments
@@ -98,11 +100,13 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     check_writable(folder)
     recipe, config_class, recipe_class = RECIPES[options.method]
     teacher = ["--teacher_model_name_or_path", options.teacher_model_name_or_path]
-    (run,) = parse(config_class, [*teacher, *rest], {}, recipe_class)
+    run, *more = parse(config_class, [*teacher, *rest], {}, recipe_class)
+    if more:
+        raise ValueError("What is to be deployed is one model: give one --seed.")
     if options.method == "dynabert":
         student, predicted = train_and_search(options, [*teacher, *rest], run, folder)
     else:
-        size, predicted = largest_within(sizes_of(options), options)
+        size, predicted = chosen_size(sizes_of(options), options, folder)
         print(f"\nThe largest student within {options.budget:g} {options.unit}: {size.name} ({predicted:.4g}).")
         student = train(options, recipe, size, [*teacher, *rest], folder)
     deployed = dataclasses.replace(
@@ -193,13 +197,14 @@ def sizes_of(options: argparse.Namespace) -> list[Size]:
         return [general_size(language_model, teacher.config.num_labels, count) for count in depths]
     if options.method != "tinybert":
         depth = teacher.config.num_hidden_layers
+        least = 2 if options.method.startswith("pkd-") else 1  # the last layer has no level to be patient with
         return [
             Size(
                 _layers(count),
                 ("--num_student_layers", str(count)),
                 lambda count=count: drop_layers(teacher, layers_to_keep("first", depth, count)),
             )
-            for count in range(depth, 0, -1)
+            for count in range(depth, least - 1, -1)
         ]
     return [
         Size(
@@ -207,7 +212,7 @@ def sizes_of(options: argparse.Namespace) -> list[Size]:
             tuple(word for name, value in asdict(shape).items() if value for word in (f"--{name}", str(value))),
             lambda shape=shape: small_student(teacher, shape),
         )
-        for shape in shapes_of(teacher)
+        for shape in shapes_of(teacher, options.unit)
     ]
 
 
@@ -230,8 +235,9 @@ def _layers(count: int) -> str:
     return f"{count} layer{'s' if count > 1 else ''}"
 
 
-def shapes_of(teacher: PreTrainedModel) -> list[Shape]:
-    """Shapes of shares of the teacher's depth and hidden size, the largest (by the weights of their layers) first."""
+def shapes_of(teacher: PreTrainedModel, unit: str) -> list[Shape]:
+    """Shapes of shares of the teacher's depth and hidden size, the largest first: for a budget in milliseconds by the
+    weights of their layers, else by all parameters, most of which may lie in the embeddings."""
     config, neurons = teacher.config, max(layer_sizes(teacher).neurons)
     heads, found = max(layer_sizes(teacher).heads), set()
     for depth in SHARES:
@@ -239,9 +245,23 @@ def shapes_of(teacher: PreTrainedModel) -> list[Shape]:
             hidden = max(1, round(width * config.hidden_size / heads)) * heads
             inner = max(1, round(neurons * hidden / config.hidden_size))
             found.add(Shape(max(1, math.floor(depth * config.num_hidden_layers)), hidden, inner))
-    return sorted(
-        found, key=lambda one: -one.num_hidden_layers * one.hidden_size * (one.hidden_size + one.intermediate_size)
-    )
+
+    def weights(one: Shape) -> int:
+        with torch.device("meta"):  # nothing is allocated
+            count = count_parameters(small_student(teacher, one))
+        return count.total - (count.embeddings if unit == "ms" else 0)
+
+    return sorted(found, key=weights, reverse=True)
+
+
+def chosen_size(sizes: Sequence[Size], options: argparse.Namespace, folder: Path) -> tuple[Size, float]:
+    """`largest_within`, or what an earlier start of the same command chose: another measurement may end otherwise."""
+    path, asked = folder / "size.json", {name: value for name, value in vars(options).items() if name != "output_dir"}
+    if path.is_file() and (known := json.loads(path.read_text(encoding="utf-8")))["asked"] == asked:
+        return next(size for size in sizes if size.name == known["size"]), float(known["predicted"])
+    size, predicted = largest_within(sizes, options)
+    write_json(path, {"asked": asked, "size": size.name, "predicted": predicted})
+    return size, predicted
 
 
 def largest_within(sizes: Sequence[Size], options: argparse.Namespace) -> tuple[Size, float]:
@@ -315,20 +335,22 @@ def pretrain(options: argparse.Namespace, size: Size, folder: Path) -> Path:
 def train_and_search(options: argparse.Namespace, argv: list[str], run: Run, folder: Path) -> tuple[Path, float]:
     """DynaBERT: train the network of many sizes, then take the best one within the budget out of it."""
     dynabert.main([*argv, "--output_dir", str(folder / "supernet")])
-    budget, unit = options.budget, options.unit
-    if unit == "mb":  # the file's bytes per parameter
-        bytes_each = 1 if options.precision == "int8" else 4
-        budget, unit = budget * 1e6 / bytes_each, "parameters"
     student = folder / "student"
     data = dataclasses.asdict(run.data)
     words = [word for name, value in data.items() if value is not None for word in (f"--{name}", *_words(value))]
     words += ["--model_name_or_path", str(folder / "supernet" / "finetune"), "--output_dir", str(student)]
-    words += ["--budget", str(budget), "--unit", unit, *(["--use_cpu"] if run.training.use_cpu else [])]
+    words += [
+        "--budget",
+        str(options.budget),
+        "--unit",
+        options.unit,
+        *(["--use_cpu"] if run.training.use_cpu else []),
+    ]
     for name in ("engine", "precision", "batch_size", "sequence_length", "threads", "repeats"):
         if getattr(options, name) is not None:
             words += [f"--{name}", str(getattr(options, name))]
     found = search.main(words)
-    return student, float(found["predicted"]) * options.budget / budget
+    return student, float(found["predicted"])
 
 
 def _words(value: Any) -> list[str]:

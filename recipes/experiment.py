@@ -2,6 +2,7 @@
 
 import dataclasses
 import gc
+import inspect
 import json
 import math
 import os
@@ -382,7 +383,7 @@ def run_seeds(
     `train_one` may end without a result, where only a part of a training was asked for.
     """
     quiet()
-    runs = parse(config_class, argv, defaults, recipe_class)
+    runs = parse(config_class, argv, defaults, recipe_class, script=inspect.getfile(train_one))
     results = []
     for run in runs:
         result = finished_result(run) or train_one(run)

@@ -7,6 +7,7 @@ The metric is measured before and after, on the validation split through the eng
 --max_drop, gentler ways to quantise are tried; if none keeps the metric, nothing is written and the figures are told.
 """
 
+import dataclasses
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -30,7 +31,9 @@ from bertkd.export import (
     export_model,
     open_exported,
     predict,
+    random_batches,
     require_engine,
+    runs_in,
     ways_to_quantise,
     write_export,
 )
@@ -40,6 +43,7 @@ from bertkd.report import (
     ExportResult,
     Latency,
     Runner,
+    RunResult,
     TorchRunner,
     count_parameters,
     environment,
@@ -76,7 +80,8 @@ def export(run: Run[DistillationConfig]) -> ExportResult:
     if run.model.model_name_or_path is None:
         raise ValueError("Name the model to export with --model_name_or_path.")
     check_writable(folder)
-    data = load_data(run)
+    # Of the model alone: the teacher, which is only timed, may read another tokenizer's ids.
+    data = load_data(dataclasses.replace(run, model=dataclasses.replace(run.model, teacher_model_name_or_path=None)))
     model = load_model(run.model.model_name_or_path)
     if model.config.num_labels != data.task.num_labels:
         raise ValueError(
@@ -85,9 +90,11 @@ def export(run: Run[DistillationConfig]) -> ExportResult:
         )
     made = export_checked(model, folder, run, data)
     latency = measure(model, made, run, data)
-    result = describe(model, made, latency, run, data)
+    source = Path(run.model.model_name_or_path) / "results.json"
+    trained = read_result(source) if source.is_file() else None
+    result = describe(model, made, latency, run, data, trained)
     write_json(folder / RESULT, asdict(result))
-    write_export_card(folder, result)
+    write_export_card(folder, result, trained)
     show(result, latency)
     print(f"\nModel, tokenizer, card and {RESULT}: {folder}")
     return result
@@ -149,15 +156,15 @@ def measure(model: PreTrainedModel, made: Exported, run: Run, data: Data) -> dic
     with tempfile.TemporaryDirectory() as work:
         if run.model.teacher_model_name_or_path is not None:
             teacher = load_teacher(run, data.task)
-            runners[EAGER] = eager(teacher)
-            batches = calibration_batches(data, options.calibration_rows, run.training.seed)
+            in_engines: dict[str, Runner] = {}
             for engine in available_engines():
-                if engine == "pytorch" or options.precision not in ("float32", "int8"):
+                if engine == "pytorch" or not runs_in(engine, options.precision):
                     continue
-                folder = Path(work) / engine
                 way = ways_to_quantise(engine, options.precision)[0]
-                write_export(teacher, folder, engine, way, data.tokenizer, batches)
-                runners[f"teacher, {engine} {options.precision}"] = open_exported(folder, options.threads)
+                written = write_export(teacher, Path(work) / engine, engine, way, calibration=random_batches(teacher))
+                in_engines[f"teacher, {engine} {options.precision}"] = open_exported(written, options.threads)
+            # The last of all: a model that was exported with its attention written out is slower in its engine.
+            runners = {EAGER: eager(teacher), **in_engines}
         runners["this model, eager float32"] = eager(model)
         runners[OURS] = made.runner
         return measure_latency(
@@ -172,17 +179,20 @@ def eager(model: PreTrainedModel) -> TorchRunner:
 
 
 def describe(
-    model: PreTrainedModel, made: Exported, latency: dict[str, Latency], run: Run, data: Data
+    model: PreTrainedModel,
+    made: Exported,
+    latency: dict[str, Latency],
+    run: Run,
+    data: Data,
+    trained: RunResult | None,
 ) -> ExportResult:
-    """The record of one export."""
+    """The record of one export; `trained` is that of the model, where it is known."""
     ours, eager_teacher = latency[OURS], latency.get(EAGER)
     in_engines = [one.p50_ms for name, one in latency.items() if name.startswith("teacher, ")]
     parameters, kept = count_parameters(model), made.attempts[-1]
-    source = Path(str(run.model.model_name_or_path)) / "results.json"
-    known = read_result(source) if source.is_file() else None
     conditions = ("batch_size", "sequence_length", "repeats", "threads", "padding")
     return ExportResult(
-        method=run.recipe.result_name or (known.method if known else "model"),
+        method=run.recipe.result_name or (trained.method if trained else "model"),
         task=data.task.name,
         metric=data.task.metric,
         value=main_value(made.metrics, data.task),
@@ -205,7 +215,7 @@ def describe(
         speedup_best=min(in_engines) / ours.p50_ms if in_engines else None,
         conditions={name: getattr(ours, name) for name in conditions},
         layers=model.config.num_hidden_layers,
-        seed=known.seed if known else run.training.seed,
+        seed=trained.seed if trained else run.training.seed,
         settings=run.settings(),
         command=run.command,
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -243,7 +253,7 @@ def show(result: ExportResult, latency: dict[str, Latency]) -> None:
 
 def main(argv: Sequence[str] | None = None) -> ExportResult:
     quiet()
-    runs = parse(DistillationConfig, argv, {"alpha": 0.0}, ExportArguments)
+    runs = parse(DistillationConfig, argv, {"alpha": 0.0}, ExportArguments, script=__file__)
     if len(runs) > 1:
         raise ValueError("An export has one --seed: it only draws the rows for the calibration.")
     return export(runs[0])

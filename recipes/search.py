@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from arguments import ImportanceArguments, Run, parse
 from dynabert import importance_batches
 from experiment import describe_subnetwork, evaluate, main_value, quiet, run_script
@@ -37,6 +38,7 @@ from bertkd.dynabert import (
 from bertkd.export import (
     ENGINES,
     PRECISIONS,
+    exported_size_mb,
     open_exported,
     random_batches,
     require_engine,
@@ -55,9 +57,11 @@ from bertkd.report import (
     write_json,
 )
 
-UNITS = ("ms", "parameters", "gflops")
+UNITS = ("ms", "mb", "parameters", "gflops")
 # Models measured side by side: a large network's sizes do not all fit into memory.
 TOGETHER = 6
+# Where the cost that is searched for gives the speed-up of a results file.
+SPEEDS = ("ms", "pytorch", "float32")
 # Searches with a smaller budget, when the clock finds none of the candidates within the one that was asked for.
 ATTEMPTS = 4
 
@@ -69,7 +73,9 @@ class SearchArguments(ImportanceArguments):
     """What to look for, and under which conditions a size is measured."""
 
     budget: float = field(default=0.0, metadata={"help": "The most that the sub-network may cost, in --unit."})
-    unit: str = field(default="ms", metadata={"choices": UNITS, "help": "ms (measured here), parameters or gflops."})
+    unit: str = field(
+        default="ms", metadata={"choices": UNITS, "help": "ms (measured here), mb (of the file), parameters, gflops."}
+    )
     candidates: int = field(default=6, metadata={"help": "How many are evaluated on the validation split."})
     batch_size: int = field(default=1, metadata={"help": "Rows of a measured forward pass."})
     sequence_length: int = field(default=128, metadata={"help": "Tokens of a measured forward pass."})
@@ -125,7 +131,8 @@ def find(run: Run[DistillationConfig]) -> dict[str, Any]:
         run.command,
         value=main_value(values[best], data.task),
         metrics=values[best],
-        speedup=round(full / real, 2) if options.unit == "ms" else None,
+        # That of the model itself; what another engine gains is measured when it is exported.
+        speedup=round(full / real, 2) if (options.unit, options.engine, options.precision) == SPEEDS else None,
     )
     print(
         f"Budget {options.budget:g} {options.unit}: predicted {found[best].cost:.4g}, measured once more {real:.4g}.\n"
@@ -220,7 +227,30 @@ def measure_of(model: PreTrainedModel, options: SearchArguments) -> Measure:
     def parameters(sizes: Sequence[Subnetwork]) -> list[float]:
         return [float(count_parameters(extract(size)).total) for size in sizes]
 
-    return {"ms": milliseconds, "gflops": gflops, "parameters": parameters}[options.unit]
+    def megabytes(sizes: Sequence[Subnetwork]) -> list[float]:
+        # A file grows with layers (their operators) and parameters alone: three of them tell the size of all.
+        whole, narrow = Subnetwork.of(model), Subnetwork.of(model, width=0.5)
+        known = [whole, narrow, Subnetwork(whole.layers[:1], whole.heads[:1], whole.neurons[:1])]
+        with tempfile.TemporaryDirectory() as work:
+            files = [
+                exported_size_mb(write(extract(size), Path(work) / str(index), options))
+                for index, size in enumerate(known)
+            ]
+
+        def facts(some: Sequence[Subnetwork]) -> np.ndarray:
+            return np.array([[1, len(one.layers), count] for one, count in zip(some, parameters(some), strict=True)])
+
+        factors = np.linalg.lstsq(facts(known), np.array(files), rcond=None)[0]
+        found: list[float] = (facts(sizes) @ factors).tolist()
+        return found
+
+    return {"ms": milliseconds, "mb": megabytes, "gflops": gflops, "parameters": parameters}[options.unit]
+
+
+def write(model: PreTrainedModel, folder: Path, options: SearchArguments) -> Path:
+    """The model as the engine that is asked for reads it."""
+    way = ways_to_quantise(options.engine, options.precision)[0]
+    return write_export(model, folder, options.engine, way, calibration=random_batches(model))
 
 
 @contextlib.contextmanager
@@ -229,18 +259,14 @@ def opened(models: Sequence[PreTrainedModel], options: SearchArguments) -> Itera
     if (options.engine, options.precision) == ("pytorch", "float32"):
         yield [TorchRunner(model) for model in models]
         return
-    way = ways_to_quantise(options.engine, options.precision)[0]
     with tempfile.TemporaryDirectory() as work:
-        folders = [
-            write_export(model, Path(work) / str(index), options.engine, way, calibration=random_batches(model))
-            for index, model in enumerate(models)
-        ]
+        folders = [write(model, Path(work) / str(index), options) for index, model in enumerate(models)]
         yield [open_exported(folder, options.threads) for folder in folders]
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     quiet()
-    runs = parse(DistillationConfig, argv, {"alpha": 0.0}, SearchArguments)
+    runs = parse(DistillationConfig, argv, {"alpha": 0.0}, SearchArguments, script=__file__)
     if len(runs) > 1:
         raise ValueError("A search has one --seed: it only draws the rows for the importance.")
     return find(runs[0])

@@ -347,7 +347,7 @@ def _conditions(entry: dict[str, Any]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     quiet()
-    runs = parse(DistillationConfig, argv, {"alpha": 0.0}, ShrinkArguments)
+    runs = parse(DistillationConfig, argv, {"alpha": 0.0}, ShrinkArguments, script=__file__)
     if len(runs) > 1:
         raise ValueError("Nothing is drawn here: give one --seed.")
     return shrink(runs[0])

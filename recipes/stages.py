@@ -1,5 +1,6 @@
 """Trainings that no task measures yet: language models, and TinyBERT's first stages. Their own loss is reported."""
 
+import inspect
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -28,7 +29,8 @@ def run_stage(
 ) -> list[StageResult]:
     """The main of a recipe on a corpus: one training per seed, or what an earlier start left of it."""
     quiet()
-    runs = parse(config_class, argv, {**DEFAULTS, **defaults}, recipe_class, CorpusArguments)
+    script = inspect.getfile(train_one)
+    runs = parse(config_class, argv, {**DEFAULTS, **defaults}, recipe_class, CorpusArguments, script=script)
     return [finished_stage(run) or train_one(run) for run in runs]
 
 

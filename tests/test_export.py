@@ -74,7 +74,8 @@ def test_int8_computes_in_int8_and_is_smaller(engine: str, tmp_path: Path) -> No
     small = export_model(model, tmp_path / "int8", engine, "int8", calibration=calibration(), threads=1)
     assert small.runner.precision == "int8" and full.runner.precision == "float32"
     assert small.attempts[0].size_mb < 0.6 * full.attempts[0].size_mb
-    assert 0 < small.attempts[0].logit_difference < 1 and small.attempts[0].agreement > 0.5
+    # By how much logits differ depends on the CPU: where it has bfloat16, OpenVINO computes the rest in that.
+    assert small.attempts[0].logit_difference > 0 and small.attempts[0].agreement > 0.85
     latency = measure_latency({"full": full.runner, "int8": small.runner}, sequence_length=16, repeats=3)
     assert latency["int8"].engine == engine and latency["int8"].precision == "int8" and latency["int8"].threads == 1
 

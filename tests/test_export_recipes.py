@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,12 +12,15 @@ import compress
 import export
 import pytest
 import search
+import torch
 from arguments import parse
 from helpers import tiny_model
 from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassification, AutoTokenizer
 
-from bertkd.export import engines, open_exported
-from bertkd.report import ExportResult, TorchRunner, count_flops, count_parameters
+from bertkd.dynabert import Subnetwork, extract_subnetwork, make_adaptive
+from bertkd.export import engines, exported_size_mb, open_exported, write_export
+from bertkd.models import prune_vocabulary
+from bertkd.report import ExportResult, TorchRunner, count_flops, count_parameters, read_result
 from bertkd.report.presets import PRESETS
 
 QUICK = ["--repeats", "2", "--sequence_length", "16"]
@@ -60,6 +64,36 @@ def test_an_export_is_measured_and_described(exported: tuple[ExportResult, Path]
     assert "ExportedModel.from_pretrained(path" in card and f"{100 * result.value:.1f}" in card
     assert AutoTokenizer.from_pretrained(folder).get_vocab() == AutoTokenizer.from_pretrained(tuned).get_vocab()
     assert open_exported(folder).engine == "onnxruntime"
+
+
+def test_the_teacher_is_exported_before_its_attention_is_written_out(
+    tuned: Path, task: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attention: list[str] = []
+
+    def seen(model: Any, *rest: Any, **options: Any) -> Path:
+        attention.append(model.config._attn_implementation)
+        return write_export(model, *rest, **options)
+
+    monkeypatch.setattr(export, "write_export", seen)  # of the teacher
+    names = ["--model_name_or_path", str(tuned), "--teacher_model_name_or_path", str(tuned)]
+    options = ["--engine", "onnxruntime", "--precision", "float32", *QUICK]
+    result = export.main([*names, *task, *options, "--output_dir", str(tmp_path / "made")])
+    assert attention and set(attention) == {"sdpa"} and result.conditions["repeats"] == 2
+
+
+def test_an_export_reads_the_models_own_tokens_and_not_the_teachers(
+    tuned: Path, task: list[str], tmp_path: Path
+) -> None:
+    model, tokenizer = AutoModelForSequenceClassification.from_pretrained(tuned), AutoTokenizer.from_pretrained(tuned)
+    small, own = prune_vocabulary(model, tokenizer, ["a film", "the plot"])
+    for one in (small, own):
+        one.save_pretrained(tmp_path / "small")
+    names = ["--model_name_or_path", str(tmp_path / "small"), "--teacher_model_name_or_path", str(tuned)]
+    options = ["--engine", "onnxruntime", "--precision", "float32", *QUICK]
+    result = export.main([*names, *task, *options, "--output_dir", str(tmp_path / "made")])
+    assert result.value == result.value_before
+    assert AutoTokenizer.from_pretrained(tmp_path / "made").get_vocab() == own.get_vocab() != tokenizer.get_vocab()
 
 
 def test_users_mistakes_are_one_sentence(
@@ -112,11 +146,20 @@ def test_a_benchmark_measures_folders_and_compares(
     assert all(one["peak_memory_mb"] > 0 and one["p95_ms"] >= one["p50_ms"] > 0 for one in found["rows"])
     assert all(one["threads"] == 1 and one["padding"] == "none" for one in found["rows"])
     assert json.loads((tmp_path / "a" / "bench.json").read_text())["rows"] == found["rows"]
+    assert all(one["warmup"] == 3 for one in found["rows"])
     page = (tmp_path / "a" / "bench.md").read_text()
     assert page.count("onnxruntime float32") == 1 and found["command"] in page and "Speed-ups are over" in page
     benchmark.main([*command, str(tmp_path / "b"), "--compare", str(tmp_path / "a" / "bench.json")])
     out = capsys.readouterr().out
     assert "p50 then" in out and "the same" in out
+    # Whatever the engines are, the first model is also measured as the papers do.
+    other = shutil.copytree(tuned, tmp_path / "other" / tuned.name)
+    engines = ["--engines", "onnxruntime", *QUICK, "--precisions", "float32", "--output_dir", str(tmp_path / "d")]
+    rows = benchmark.main([str(tuned), str(other), *engines])["rows"]
+    assert [one["way"] for one in rows] == ["pytorch float32 (eager)", *["onnxruntime float32"] * 2]
+    assert [one["model"] for one in rows] == [str(tuned), str(tuned), str(other)]
+    with pytest.raises(ValueError, match="onnxruntime float32 is there twice"):
+        benchmark.main([str(tuned), str(tuned), *engines])
     (tmp_path / "wrong.json").write_text("{}")
     with pytest.raises(ValueError, match=r"wrong\.json is no bench\.json of this recipe"):
         benchmark.main([*command, str(tmp_path / "c"), "--compare", str(tmp_path / "wrong.json")])
@@ -124,12 +167,19 @@ def test_a_benchmark_measures_folders_and_compares(
         benchmark.main([str(tmp_path), *QUICK])
 
 
+def test_the_memory_of_a_model_is_not_that_of_the_process_that_asks(tuned: Path) -> None:
+    arguments = benchmark.parse_arguments([str(tuned), "--sequence_length", "16", "--threads", "1"])
+    ballast = torch.ones(300_000_000)  # 1.2 GB
+    found = benchmark.peak_memory(tuned, False, arguments)
+    assert len(ballast) and 0 < found < 600
+
+
 def test_the_largest_student_within_a_budget_is_trained_and_exported(
-    tuned: Path, task: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
+    tuned: Path, task: list[str], tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes = [tiny.make() for tiny in compress.sizes_of(compress.parse_arguments(command(tuned, "1e9"))[0])]
     counts = [count_parameters(one).total for one in sizes]
-    assert counts == sorted(counts, reverse=True) and len(counts) == 4
+    assert counts == sorted(counts, reverse=True) and len(counts) == 3  # Patient-KD needs two layers
     budget = str((counts[1] + counts[2]) // 2)
     options = [
         *command(tuned, budget),
@@ -147,8 +197,19 @@ def test_the_largest_student_within_a_budget_is_trained_and_exported(
     assert {"student", "deployed", "compress.json", "report.html"} <= {p.name for p in (tmp_path / "out").iterdir()}
     assert open_exported(tmp_path / "out" / "deployed").engine == "onnxruntime"
     assert "within the budget" in capsys.readouterr().out
-    count = re.escape(f"{counts[3]:.4g}")
-    with pytest.raises(ValueError, match=rf"is within 10 parameters .*the smallest, 1 layer, takes {count}"):
+    trained = read_result(tmp_path / "out" / "student" / "results.json")
+    assert trained.command.startswith("python recipes/patient_kd.py")  # what made it, on its own
+    card = (tmp_path / "out" / "deployed" / "README.md").read_text()
+    assert "## Training" in card and trained.command in card and f"distilled from `{tuned.name}`" in card
+    # Started again, it goes on with the size that it has chosen, whatever a new measurement would say.
+    monkeypatch.setattr(compress, "largest_within", lambda *_: 1 / 0)
+    again = compress.main([*options, "--output_dir", str(tmp_path / "out")])
+    assert again["predicted"] == answer["predicted"] and again["student"] == answer["student"]
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match="give one --seed"):
+        compress.main([*options, "--seed", "1", "2", "--output_dir", str(tmp_path / "out")])
+    count = re.escape(f"{counts[2]:.4g}")
+    with pytest.raises(ValueError, match=rf"is within 10 parameters .*the smallest, 2 layers, takes {count}"):
         compress.main([*command(tuned, "10"), *task, "--output_dir", str(tmp_path / "none")])
     with pytest.raises(ValueError, match="Give a positive --budget"):
         compress.main([*command(tuned, "0"), "--output_dir", str(tmp_path / "none")])
@@ -217,7 +278,21 @@ def test_every_method_gets_a_command_that_its_recipe_knows(tuned: Path, task: li
 def test_a_small_students_shapes_go_from_large_to_small(tuned: Path) -> None:
     options = compress.parse_arguments([*command(tuned, "1"), "--method", "tinybert"])[0]
     counts = [count_parameters(size.make()).total for size in compress.sizes_of(options)]
-    assert len(counts) > 5 and counts[0] > 2 * counts[-1]
+    # The first that is within a budget is then the largest.
+    assert len(counts) > 5 and counts[0] > 2 * counts[-1] and counts == sorted(counts, reverse=True)
+    options.unit = "ms"
+    flops = [count_flops(size.make(), 1, 16) for size in compress.sizes_of(options)]
+    assert flops[0] > 2 * flops[-1]
+
+
+@pytest.mark.parametrize(("engine", "precision"), [("pytorch", "float32"), ("onnxruntime", "int8")])
+def test_a_size_in_megabytes_is_that_of_the_file(engine: str, precision: str, tmp_path: Path) -> None:
+    model = make_adaptive(tiny_model(hidden=32, num_attention_heads=4, intermediate_size=64))
+    options = search.SearchArguments(engine=engine, precision=precision, unit="mb")
+    half = Subnetwork.of(model, width=0.5, depth=0.5)
+    (told,) = search.measure_of(model, options)([half])
+    made = extract_subnetwork(model, subnetwork=half)
+    assert told == pytest.approx(exported_size_mb(search.write(made, tmp_path / "made", options)), rel=0.02)
 
 
 def test_a_search_measures_in_the_engine_that_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:

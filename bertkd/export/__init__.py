@@ -8,6 +8,7 @@ from bertkd.export.engines import (
     available_engines,
     open_exported,
     require_engine,
+    runs_in,
 )
 from bertkd.export.exporting import random_batches, ways_to_quantise, write_export
 from bertkd.export.gate import (
@@ -36,6 +37,7 @@ __all__ = [
     "predict",
     "random_batches",
     "require_engine",
+    "runs_in",
     "ways_to_quantise",
     "write_export",
 ]

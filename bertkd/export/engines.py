@@ -22,6 +22,7 @@ __all__ = [
     "available_engines",
     "open_exported",
     "require_engine",
+    "runs_in",
 ]
 
 ENGINES = ("pytorch", "onnxruntime", "openvino")
@@ -46,6 +47,14 @@ _INTEGER_OPS = {"MatMulInteger", "MatMulIntegerToFloat", "DynamicQuantizeMatMul"
 def available_engines() -> list[str]:
     """The engines whose packages are installed; "pytorch" always is one."""
     return [engine for engine in ENGINES if not _missing(engine, "float32")]
+
+
+def runs_in(engine: str, precision: str, device: str = "cpu") -> bool:
+    """Whether an engine has a precision worth measuring: PyTorch's int8 takes a GPU and torchao, ONNX Runtime has no
+    bfloat16 on a CPU."""
+    if (engine, precision) == ("pytorch", "int8"):
+        return device != "cpu" and not _missing(engine, precision)
+    return (engine, precision) != ("onnxruntime", "bfloat16")
 
 
 def require_engine(engine: str, precision: str = "float32") -> None:
@@ -79,10 +88,11 @@ def open_exported(folder: str | Path, threads: int | None = None, device: str = 
     """
     folder = Path(folder)
     described = _manifest(folder)
-    precision = described.get(OWN_KEY, {}).get("precision", "float32")
+    own = described.get(OWN_KEY, {})
+    precision = own.get("precision", "float32")
     kind = described.get("export_format", "pytorch")
     if kind == "pytorch":
-        return _open_torch(folder, precision, device)
+        return _open_torch(folder, precision, device, own.get("way"))
     if kind not in _FORMATS:
         raise ValueError(f"{folder} holds an export of format {kind!r}, which bertkd does not run.")
     require_engine(_FORMATS[kind])
@@ -98,10 +108,11 @@ def _manifest(folder: Path) -> dict[str, Any]:
     raise FileNotFoundError(f"{folder} holds no model: neither {MANIFEST} nor config.json is there.")
 
 
-def _open_torch(folder: Path, precision: str, device: str) -> TorchRunner:
+def _open_torch(folder: Path, precision: str, device: str, way: str | None) -> TorchRunner:
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
     runner = TorchRunner(AutoModelForSequenceClassification.from_pretrained(folder, dtype=dtype).to(device).eval())
-    if any(type(weight).__module__.startswith("torchao.") for weight in runner.model.parameters()):
+    is_quantised = any(type(weight).__module__.startswith("torchao.") for weight in runner.model.parameters())
+    if is_quantised and way != "int8 weights":  # where weights alone are int8, products are not
         runner.precision = "int8"
     return runner
 

@@ -73,7 +73,7 @@ def write_export(
     refuse_supernet(model, "write_export")
     folder = Path(folder)
     if calibration is not None:
-        _check_calibration(model, calibration)
+        check_calibration(model, calibration)
     if engine == "pytorch":
         _write_torch(model, folder, way)
     else:
@@ -83,7 +83,8 @@ def write_export(
     return folder
 
 
-def _check_calibration(model: PreTrainedModel, calibration: Batches) -> None:
+def check_calibration(model: PreTrainedModel, calibration: Batches) -> None:
+    """Raises ValueError where the calibration data are empty, or of another tokenizer."""
     size = model.config.vocab_size
     largest = max((int(batch["input_ids"].max()) for batch in calibration), default=-1)
     if largest < 0:

@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from bertkd.export.engines import open_exported
-from bertkd.export.exporting import Batches, random_batches, ways_to_quantise, write_export
+from bertkd.export.exporting import Batches, check_calibration, random_batches, ways_to_quantise, write_export
 from bertkd.report import Runner, TorchRunner
 
 __all__ = [
@@ -103,6 +103,8 @@ def export_model(
     """
     folder = Path(folder)
     ways = ways_to_quantise(engine, precision)
+    if calibration is not None:
+        check_calibration(model, calibration)
     with _eval_mode(model):
         before = {} if evaluate is None else evaluate(TorchRunner(model))
     partial = folder.with_name(f".{folder.name}.partial")

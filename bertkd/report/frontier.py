@@ -45,7 +45,7 @@ class Point:
         value: the main metric in percent, a mean over seeds; for a paper's point the percentage of its reference.
         error: sample standard deviation over seeds, in the same unit; None for one seed.
         seeds: those that `value` is the mean of.
-        speedup: the teacher's latency in eager float32 PyTorch over this model's; None where it is not known.
+        speedup: the teacher's latency in float32 PyTorch over this model's; None where it is not known.
         size_mb: of the weights or of the engine's files, in MB (1e6 bytes); None where it is not known.
         parameters: their number; None where it is not known.
         metrics: every metric to show, as text in percent.
@@ -84,7 +84,7 @@ class Axis:
         return math.nan if value is None else value
 
 
-SPEED = Axis("speedup", "Speed-up over the teacher in eager float32 PyTorch (×)", smaller_is_better=False)
+SPEED = Axis("speedup", "Speed-up over the teacher in float32 PyTorch (×)", smaller_is_better=False)
 SIZE = Axis("size_mb", "Size (MB)", smaller_is_better=True)
 
 

@@ -123,7 +123,7 @@ EXPORT_CARD = """---
 
 # {title}
 
-A {layers}-layer classifier for {task} as {engine} runs it, in {precision}; method: {method}. Made with bertkd.
+{summary} This is how {engine} runs it, in {precision}.
 
 | Measured on the validation split | {metric}, percent |
 | -------------------------------- | ----: |
@@ -157,7 +157,7 @@ model = ExportedModel.from_pretrained(path, device="cpu"{options})
 logits = model(**tokenizer(["a sentence"], padding=True, return_tensors="pt")).logits
 ```"""
 TORCH_USE = """```python
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+{imports}from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 tokenizer = AutoTokenizer.from_pretrained(path)
 model = AutoModelForSequenceClassification.from_pretrained(path).eval()
@@ -167,6 +167,7 @@ logits = model(**tokenizer(["a sentence"], padding=True, return_tensors="pt")).l
 OPENVINO_FLOAT32 = ', config={"INFERENCE_PRECISION_HINT": "f32"}'
 
 
+PRUNED_IMPORT = "import bertkd  # makes the class known\n"
 STOCK_LOADING = "An ordinary `transformers` checkpoint that needs no other package."
 PRUNED_LOADING = (
     "An encoder that no stock class describes: it opens with `import bertkd`, or without bertkd by "
@@ -189,7 +190,7 @@ def write_model_card(folder: str | Path, result: RunResult, teacher: str, reposi
     is_pruned = _is_pruned(Path(folder))
     write_text(
         path,
-        (CARD + TRAINING).format(
+        CARD.format(
             front_matter=_front_matter(result, name, teacher),
             title=name,
             summary=_summary(result, teacher, repository_url),
@@ -205,10 +206,9 @@ def write_model_card(folder: str | Path, result: RunResult, teacher: str, reposi
             speedup="not measured" if result.speedup is None else f"{result.speedup:.1f}x",
             sizes=_sizes(result),
             loading=PRUNED_LOADING if is_pruned else STOCK_LOADING,
-            imports="import bertkd  # makes the class known\n" if is_pruned else "",
-            reference=f"Method: {result.paper}\n\n" if result.paper else "",
-            **_circumstances(result),
-        ),
+            imports=PRUNED_IMPORT if is_pruned else "",
+        )
+        + _training(result),
     )
     return path
 
@@ -231,7 +231,7 @@ def write_stage_card(folder: str | Path, result: StageResult, teacher: str, auto
     shown = teacher if _on_hub(teacher) else Path(teacher).name
     write_text(
         path,
-        (STAGE_CARD + TRAINING).format(
+        STAGE_CARD.format(
             front_matter=data.to_yaml().strip(),
             title=name,
             layers=result.layers,
@@ -243,36 +243,43 @@ def write_stage_card(folder: str | Path, result: StageResult, teacher: str, auto
             after=result.loss,
             rows=", ".join(f"{split} {count or 'streamed'}" for split, count in result.rows.items()),
             auto_class=auto_class,
-            reference="",
-            **_circumstances(result),
-        ),
+        )
+        + _training(result),
     )
     return path
 
 
-def write_export_card(folder: str | Path, result: ExportResult) -> Path:
-    """As `write_model_card`, of an exported model; `result` is what was measured of it."""
+def write_export_card(folder: str | Path, result: ExportResult, trained: RunResult | None = None) -> Path:
+    """As `write_model_card`, of an exported model.
+
+    Args:
+        folder: as there.
+        result: what was measured of the export.
+        trained: the run that made the model, where it is known.
+    """
     path, name = Path(folder) / "README.md", Path(folder).resolve().name
     tags = ["bertkd", "model-compression", result.method, result.engine]
     data = ModelCardData(library_name="transformers", pipeline_tag="text-classification", tags=tags, model_name=name)
     conditions = result.conditions
+    if trained is None:
+        summary = f"A {result.layers}-layer classifier for {task_label(result.task)}, made with bertkd."
+    else:
+        summary = _summary(trained, str(trained.settings.get("teacher_model_name_or_path") or ""), "")
     speed = "" if result.speedup is None else f", {result.speedup:.1f} times as fast as the teacher in eager PyTorch"
     write_text(
         path,
         EXPORT_CARD.format(
             front_matter=data.to_yaml().strip(),
             title=name,
-            layers=result.layers,
-            task=task_label(result.task),
+            summary=summary,
             engine=result.engine,
             precision=result.precision,
-            method=method_label(result.method),
             metric=metric_label(result.metric),
             before=100 * result.value_before,
             after=100 * result.value,
             latency=f"{result.size_mb:.1f} MB. Median latency {result.latency_ms:.1f} ms{speed} (batch "
             f"{conditions['batch_size']}, {conditions['sequence_length']} tokens, {conditions['threads']} threads).",
-            use=TORCH_USE
+            use=TORCH_USE.format(imports=PRUNED_IMPORT if _is_pruned(Path(folder)) else "")
             if result.engine == "pytorch"
             else GRAPH_USE.format(
                 options=OPENVINO_FLOAT32 if (result.engine, result.precision) == ("openvino", "float32") else ""
@@ -284,25 +291,27 @@ def write_export_card(folder: str | Path, result: ExportResult) -> Path:
             command=result.command,
             versions=", ".join(f"{package} {version}" for package, version in result.versions.items()),
             commit=result.commit,
-        ),
+        )
+        + ("" if trained is None else "\n" + _training(trained)),
     )
     return path
 
 
-def _circumstances(result: RunResult | StageResult) -> dict[str, Any]:
-    """How the model was made."""
-    hardware = result.hardware
+def _training(result: RunResult | StageResult) -> str:
+    """The section on how the model was made."""
+    hardware, paper = result.hardware, getattr(result, "paper", "")
     machine = ", ".join(hardware.get("gpu") or []) or f"{hardware.get('cpu')} ({hardware.get('threads')} threads)"
-    return {
-        "trained": f"Training took {result.seconds / 60:.1f} minutes with seed {result.seed} on {machine}."
+    return TRAINING.format(
+        reference=f"Method: {paper}\n\n" if paper else "",
+        trained=f"Training took {result.seconds / 60:.1f} minutes with seed {result.seed} on {machine}."
         if result.seconds
         else f"Nothing was trained; measured on {machine}.",
-        "finished": result.finished,
-        "settings": _settings(result.settings),
-        "command": result.command,
-        "versions": ", ".join(f"{package} {version}" for package, version in result.versions.items()),
-        "commit": result.commit,
-    }
+        finished=result.finished,
+        settings=_settings(result.settings),
+        command=result.command,
+        versions=", ".join(f"{package} {version}" for package, version in result.versions.items()),
+        commit=result.commit,
+    )
 
 
 def _is_pruned(folder: Path) -> bool:

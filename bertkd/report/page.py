@@ -45,9 +45,10 @@ PAPER_AXIS = Axis("speedup", "Speed-up over BERT-base, as published (×)", small
 NOTES = (
     "Metrics are in percent, on the validation split. ± and error bars are the sample standard deviation over seeds; "
     "a point without one has a single seed, and nothing tells how far it would scatter.",
-    "Speed-up is the teacher's latency in eager float32 PyTorch over the model's, for one row of 128 tokens unless "
-    "“How this was made” says otherwise. Both were measured in the same run: such ratios can be compared between "
-    "runs, milliseconds cannot.",
+    "Speed-up is the teacher's latency in float32 PyTorch over the model's, for one row of 128 tokens unless “How "
+    "this was made” says otherwise. Both were measured in the same run: such ratios can be compared between runs, "
+    "milliseconds cannot. Students run in PyTorch too, with the same attention as the teacher; exported models are "
+    "compared with the teacher's attention written out (eager).",
     "The Pareto front joins the models that no other one beats: none is at least as good in both quality and cost and "
     "better in one. It rests on means; where error bars overlap, seeds may decide who is on it. Dominated models are "
     "pale.",

@@ -155,7 +155,7 @@ def _grid(x: _Scale, y: _Scale, x_label: str, y_label: str) -> str:
         at = x.at(tick)
         parts.append(_line((at, y.start), (at, y.end), class_="grid"))
         parts.append(_text(f"{tick:g}", at, y.start + 18, "middle"))
-    short = x_label if wide else x_label.replace(" in eager float32 PyTorch", "")
+    short = x_label if wide else x_label.replace(" in float32 PyTorch", "")
     parts.append(_text(short, (x.start + x.end) / 2, y.start + 38, "middle"))
     turned = f"rotate(-90 12 {_number((y.start + y.end) / 2)})"
     parts.append(_text(y_label, 12, (y.start + y.end) / 2, "middle", transform=turned))
