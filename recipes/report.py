@@ -11,13 +11,13 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from collect_results import ASIDE, read_sets, set_name
+from collect_results import ASIDE, read_sets
 from experiment import run_script
 
 from bertkd.report.charts import frontier_chart, is_chart_of, method_styles
 from bertkd.report.frontier import SIZE, SPEED, Axis, Point, is_drawn
 from bertkd.report.page import ReportSet, frontier_label, render_markdown, render_page
-from bertkd.report.results import ExportResult, write_text
+from bertkd.report.results import write_text
 from bertkd.report.tables import task_label
 
 
@@ -27,30 +27,14 @@ def read_report_sets(folder: Path) -> list[ReportSet]:
     Raises:
         FileNotFoundError: there is no results file. ValueError: a file is broken; the message names it.
     """
-    runs = {one.name: (*one.runs, *one.supernets) for one in read_sets(folder)}
-    exports: dict[str, list[ExportResult]] = {}
-    for path in sorted(folder.rglob("*export_result.json")):
-        parents = path.relative_to(folder).parts[:-1]
-        if set(ASIDE) & set(parents) or path.name.startswith("."):
-            continue
-        result = read_export(path)
-        exports.setdefault(set_name(parents, result), []).append(result)
-    names = sorted({*(name for name, own in runs.items() if own), *exports})
-    if not names:
+    sets = [
+        ReportSet(one.name, (*one.runs, *one.supernets), tuple(one.exports))
+        for one in read_sets(folder)
+        if one.runs or one.supernets or one.exports
+    ]
+    if not sets:
         raise ValueError(f"{folder} has no main runs; a report needs some outside of {' and '.join(ASIDE)}.")
-    return [ReportSet(name, tuple(runs.get(name, ())), tuple(exports.get(name, ()))) for name in names]
-
-
-def read_export(path: Path) -> ExportResult:
-    """The result of an export.
-
-    Raises:
-        ValueError: the file holds none; the message names it.
-    """
-    try:
-        return ExportResult.read(path)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{path} is no result of an export: {error}") from error
+    return sets
 
 
 def draw_charts(one: ReportSet, folder: Path) -> dict[tuple[str, str, str], str]:

@@ -8,8 +8,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import benchmark
 import benchmark_training
 import collect_results
+import compress
 import distilbert_pretrain
 import dynabert
 import export
@@ -19,6 +21,7 @@ import make_submission
 import patient_kd
 import pytest
 import search
+import shrink
 import tinybert
 import tinybert_general
 import train_mlm
@@ -57,6 +60,7 @@ OPTIONS: dict[str, tuple[Any, Any, Any]] = {
     "tinybert_general.py": (TinyBertKDConfig, StudentArguments, CorpusArguments),
     "distilbert_pretrain.py": (DistilBertKDConfig, distilbert_pretrain.DistilBertArguments, CorpusArguments),
     "train_mlm.py": (DistilBertKDConfig, train_mlm.MaskedLMArguments, CorpusArguments),
+    "shrink.py": (DistillationConfig, shrink.ShrinkArguments, DataArguments),
 }
 # What opens an exported folder runs after the command that makes it.
 OF_AN_EXPORT = "outputs/pkd-int8"
@@ -173,6 +177,12 @@ def test_commands_name_recipes_options_and_files_that_exist(page: Path, monkeypa
         if name in OPTIONS and "--help" not in words:
             config_class, recipe_class, data_class = OPTIONS[name]
             parse(config_class, [*words[found[0] + 1 :], "--use_cpu"], {}, recipe_class, data_class)
+        elif name == "benchmark.py":
+            benchmark.parse_arguments(words[found[0] + 1 :])
+        elif name == "compress.py":
+            options, rest = compress.parse_arguments(words[found[0] + 1 :])
+            _, config_class, recipe_class = compress.RECIPES[options.method]
+            parse(config_class, [*rest, "--use_cpu"], {}, recipe_class)
 
 
 def test_readme_names_targets_that_make_knows() -> None:

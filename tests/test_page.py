@@ -578,6 +578,14 @@ def test_exports_join_the_set_of_their_folder(tmp_path: Path, recipe: ModuleType
     ]  # fmt: skip
 
 
+def test_what_recipes_left_in_folders_of_their_own_is_one_set(tmp_path: Path, recipe: ModuleType) -> None:
+    for name, method in (("teacher", "teacher"), ("mine", "kd"), ("pkd/seed-1", "pkd-skip")):
+        write_json(tmp_path / name / "results.json", make_run(method).to_json())
+    write_json(tmp_path / "mine-int8" / "export_result.json", make_export())
+    (one,) = recipe.read_report_sets(tmp_path)
+    assert one.name == "" and len(one.runs) == 3 and len(one.exports) == 1
+
+
 @pytest.mark.parametrize("content", ["{", "3", "[]", '{"method": "kd"}'])
 def test_a_broken_export_is_named(tmp_path: Path, recipe: ModuleType, content: str) -> None:
     write_json(tmp_path / "kd.json", make_run("kd").to_json())
