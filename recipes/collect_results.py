@@ -260,8 +260,8 @@ def _render_exports(task: str, exports: Sequence[ExportResult]) -> str:
     machines = "; ".join(_unique(machine_label(one.hardware) for one in chosen))
     return (
         f"### {task_label(task)}, exported ({metric_label(chosen[0].metric)})\n\n{markdown_table(rows)}\n"
-        "- Speed-ups are over the teacher in eager float32 PyTorch, and over it in its fastest engine (the best) where "
-        f"that was measured, for one row of 128 tokens. {machines}."
+        "- Speed-ups are over the teacher in eager float32 PyTorch, and over it in its fastest engine (the best) "
+        f"where that was measured, for one row of 128 tokens. {machines}."
     )
 
 

@@ -40,10 +40,15 @@ def make_trainer(
     num_labels: int = 3,
     **changes: Any,
 ) -> TinyBertKDTrainer:
+    models = {
+        "model": tiny_model(family, layers=layers, hidden=hidden, seed=1, num_labels=num_labels),
+        "teacher_model": tiny_model(family, layers=4, seed=2, dropout=0.5, num_labels=num_labels),
+    }
+    if stage == "general":  # before any task there are no heads
+        models = {name: model.base_model for name, model in models.items()}
     torch.manual_seed(7)  # the projection's weights
     return TinyBertKDTrainer(
-        model=tiny_model(family, layers=layers, hidden=hidden, seed=1, num_labels=num_labels),
-        teacher_model=tiny_model(family, layers=4, seed=2, dropout=0.5, num_labels=num_labels),
+        **models,
         args=TinyBertKDConfig(output_dir=str(output_dir), stage=stage, **{**SETTINGS, **changes}),
         train_dataset=dataset(44, labels=num_labels),
         eval_dataset=dataset(21, seed=4, labels=num_labels),
@@ -211,7 +216,7 @@ def test_accumulation_changes_nothing(family: str, stage: str, tmp_path: Path) -
     assert_same_run(whole, parts)
 
 
-@pytest.mark.parametrize("stage", ["intermediate", "prediction"])
+@pytest.mark.parametrize("stage", ["general", "intermediate", "prediction"])
 def test_an_interrupted_and_resumed_stage_changes_nothing(stage: str, tmp_path: Path) -> None:
     whole = make_trainer(tmp_path / "a", stage)
     whole.train()
