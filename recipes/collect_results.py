@@ -383,8 +383,23 @@ def _render_ablation(results: ResultSet) -> str:
         runs = [one for one in results.runs if one.method == method]
         runs = [one for one in runs if (one.task, one.layers, one.seed) in compared] + lacking
         parts.append(markdown_table(result_rows(summarise(runs))))
-        parts += _limits_by_task(runs)
+        parts += [*_limits_by_task(runs), *_different_teachers(runs)]
     return "\n\n".join(part.strip() for part in parts)
+
+
+def _different_teachers(results: Sequence[RunResult]) -> list[str]:
+    """Tasks on which the compared runs learned from different trainings of the teacher."""
+    lines = []
+    for task in _tasks(results):
+        taught: dict[str, list[str]] = {}
+        for one in results:
+            value = one.teacher_metrics.get(one.metric)
+            if one.task == task and value is not None:
+                taught.setdefault(percent(Spread.of([value])), []).append(method_label(one.method))
+        if len(taught) > 1:
+            told = "; ".join(f"{', '.join(_unique(names))} from one of {score}" for score, names in taught.items())
+            lines.append(f"{task_label(task)}, different trainings of the teacher: {told}.")
+    return lines
 
 
 def _whole(method: str, runs: Sequence[RunResult]) -> str:

@@ -23,6 +23,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 from bertkd.report import (
     Bar,
     ChartPoint,
+    ExportResult,
     RunResult,
     SubnetworkResult,
     Summary,
@@ -729,6 +730,15 @@ def test_an_ablation_stands_beside_the_whole_method_with_its_tasks_and_seeds(doc
     assert names == ["DistilBERT w/o soft targets", *tinybert]
 
 
+def test_an_ablation_says_where_teachers_differ(docs: Path, collect: ModuleType) -> None:
+    for folder, method, taught in (("", "tinybert", 0.93), ("ablation", "tinybert-noda", 0.901)):
+        result = make_result(method, "sst2", 0.9, 1, teacher_metrics={"accuracy": taught})
+        write_json(docs / folder / "sst2" / f"{method}-seed1.json", result)
+    assert collect.main([]) == 0
+    told = "trainings of the teacher: TinyBERT from one of 93.0; TinyBERT w/o augmentation from one of 90.1."
+    assert f"SST-2, different {told}" in Path("docs/results.md").read_text()
+
+
 def test_a_student_of_another_teacher_than_the_tables_is_named(docs: Path, collect: ModuleType) -> None:
     for seed, taught in ((1, 0.93), (2, 0.801)):
         result = make_result("tinybert", "sst2", 0.9, seed, teacher_metrics={"accuracy": taught})
@@ -810,3 +820,22 @@ def test_a_broken_results_file_stops_the_page_and_is_named(
     assert collect.main([]) == 1
     assert "bad.json is no results file: schema is 9" in capsys.readouterr().err
     assert not Path("docs/results.md").exists()
+
+
+def test_exports_have_a_table_in_the_order_of_the_methods(docs: Path, collect: ModuleType) -> None:
+    common = {"conditions": {}, "attempts": [], "settings": {}, "versions": {}, "metrics": {}, "metrics_before": {}}
+    for method, value in (("kd", 0.851), ("teacher", 0.9)):
+        export = ExportResult(
+            method=method, task="sst2", metric="accuracy", value=value, value_before=0.86, engine="openvino",
+            precision="int8", runtime_precision="int8", attempt="int8", logit_difference=0.1, agreement=0.985,
+            parameters=1, embedding_parameters=1, size_mb=17.86, latency_ms=1.0, p95_ms=2.0, speedup=9.05,
+            speedup_best=None, layers=3, seed=1, command="x", commit="y", finished="z", hardware={}, **common,
+        )  # fmt: skip
+        write_json(docs / "sst2" / f"{method}-seed1.export_result.json", export)
+    assert collect.main([]) == 0
+    section = Path("docs/results.md").read_text().split("### SST-2, exported (accuracy)")[1].split("###")[0]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in section.splitlines() if "int8" in line]
+    assert rows == [
+        ["Teacher", "3", "openvino, int8", "86.0", "90.0", "98.5%", "17.9 MB", "9.05x"],
+        ["KD", "3", "openvino, int8", "86.0", "85.1", "98.5%", "17.9 MB", "9.05x"],
+    ]
