@@ -9,6 +9,7 @@ validation split; the best of them is written and measured once more. Nothing is
 """
 
 import contextlib
+import functools
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -227,21 +228,21 @@ def measure_of(model: PreTrainedModel, options: SearchArguments) -> Measure:
     def parameters(sizes: Sequence[Subnetwork]) -> list[float]:
         return [float(count_parameters(extract(size)).total) for size in sizes]
 
-    def megabytes(sizes: Sequence[Subnetwork]) -> list[float]:
+    def facts(sizes: Sequence[Subnetwork]) -> np.ndarray:
+        return np.array([[1, len(one.layers), count] for one, count in zip(sizes, parameters(sizes), strict=True)])
+
+    @functools.cache
+    def factors() -> np.ndarray:
         # A file grows with layers (their operators) and parameters alone: three of them tell the size of all.
         whole, narrow = Subnetwork.of(model), Subnetwork.of(model, width=0.5)
         known = [whole, narrow, Subnetwork(whole.layers[:1], whole.heads[:1], whole.neurons[:1])]
         with tempfile.TemporaryDirectory() as work:
-            files = [
-                exported_size_mb(write(extract(size), Path(work) / str(index), options))
-                for index, size in enumerate(known)
-            ]
+            files = [write(extract(size), Path(work) / str(index), options) for index, size in enumerate(known)]
+            found = np.linalg.lstsq(facts(known), np.array(list(map(exported_size_mb, files))), rcond=None)[0]
+        return found
 
-        def facts(some: Sequence[Subnetwork]) -> np.ndarray:
-            return np.array([[1, len(one.layers), count] for one, count in zip(some, parameters(some), strict=True)])
-
-        factors = np.linalg.lstsq(facts(known), np.array(files), rcond=None)[0]
-        found: list[float] = (facts(sizes) @ factors).tolist()
+    def megabytes(sizes: Sequence[Subnetwork]) -> list[float]:
+        found: list[float] = (facts(sizes) @ factors()).tolist()
         return found
 
     return {"ms": milliseconds, "mb": megabytes, "gflops": gflops, "parameters": parameters}[options.unit]
