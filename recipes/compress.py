@@ -257,8 +257,10 @@ def shapes_of(teacher: PreTrainedModel, unit: str) -> list[Shape]:
 def chosen_size(sizes: Sequence[Size], options: argparse.Namespace, folder: Path) -> tuple[Size, float]:
     """`largest_within`, or what an earlier start of the same command chose: another measurement may end otherwise."""
     path, asked = folder / "size.json", {name: value for name, value in vars(options).items() if name != "output_dir"}
-    if path.is_file() and (known := json.loads(path.read_text(encoding="utf-8")))["asked"] == asked:
-        return next(size for size in sizes if size.name == known["size"]), float(known["predicted"])
+    known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    by_name = {size.name: size for size in sizes}  # of another teacher in the same folder, there may be others
+    if known.get("asked") == asked and known["size"] in by_name:
+        return by_name[known["size"]], float(known["predicted"])
     size, predicted = largest_within(sizes, options)
     write_json(path, {"asked": asked, "size": size.name, "predicted": predicted})
     return size, predicted
