@@ -10,10 +10,12 @@ turns in one process; `bench.json` keeps the figures with everything they depend
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -181,7 +183,12 @@ def measure(folders: list[dict[str, Any]], arguments: argparse.Namespace) -> lis
         runners[name], described[name] = open_runner(facts["folder"], facts["way"] == EAGER, arguments), facts
     settings = (arguments.batch_size, arguments.sequence_length, arguments.repeats, arguments.warmup)
     latency = measure_latency(runners, *settings, threads=arguments.threads)
-    return [row(described[name], one, arguments) for name, one in latency.items()]
+    with ThreadPoolExecutor(max(1, (os.cpu_count() or 1) // 2)) as pool:  # time is measured by now
+        memory = pool.map(lambda facts: peak_memory(facts["folder"], facts["way"] == EAGER, arguments), folders)
+        return [
+            row(described[name], one, peak, arguments)
+            for (name, one), peak in zip(latency.items(), memory, strict=True)
+        ]
 
 
 def open_runner(folder: Path, is_eager: bool, arguments: argparse.Namespace) -> Runner:
@@ -191,12 +198,12 @@ def open_runner(folder: Path, is_eager: bool, arguments: argparse.Namespace) -> 
     return open_exported(folder, arguments.threads, arguments.device)
 
 
-def row(facts: dict[str, Any], latency: Latency, arguments: argparse.Namespace) -> dict[str, Any]:
+def row(facts: dict[str, Any], latency: Latency, peak: float, arguments: argparse.Namespace) -> dict[str, Any]:
     """One model in one engine, for bench.json."""
     return {
         **{name: value for name, value in facts.items() if name != "folder"},
         "size_mb": exported_size_mb(facts["folder"]),
-        "peak_memory_mb": peak_memory(facts["folder"], facts["way"] == EAGER, arguments),
+        "peak_memory_mb": peak,
         "warmup": arguments.warmup,
         **asdict(latency),
     }

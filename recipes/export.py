@@ -71,12 +71,17 @@ class ExportArguments(RecipeArguments):
     sequence_length: int = field(default=128, metadata={"help": "Tokens of a measured forward pass."})
     threads: int | None = field(default=None, metadata={"help": "CPU threads of a measured forward pass."})
     repeats: int = field(default=20, metadata={"help": "Measured passes of each model."})
+    device: str = field(
+        default="cpu", metadata={"help": "Where --engine pytorch runs, and eager PyTorch beside it, e.g. cuda."}
+    )
 
 
 def export(run: Run[DistillationConfig]) -> ExportResult:
     """Export, measure, and leave the folder with card and export_result.json."""
     options, folder = run.recipe, Path(run.training.output_dir)
     require_engine(options.engine, options.precision)
+    if options.device != "cpu" and options.engine != "pytorch":
+        raise ValueError(f"{options.engine} runs on the CPU here: leave --device out, or take --engine pytorch.")
     if run.model.model_name_or_path is None:
         raise ValueError("Name the model to export with --model_name_or_path.")
     check_writable(folder)
@@ -113,6 +118,7 @@ def export_checked(model: PreTrainedModel, folder: Path, run: Run, data: Data) -
         metrics_of(model, data),
         options.max_drop,
         options.threads,
+        options.device,
     )
 
 
@@ -150,22 +156,28 @@ def metrics_of(model: PreTrainedModel, data: Data) -> Callable[[Runner], dict[st
 
 
 def measure(model: PreTrainedModel, made: Exported, run: Run, data: Data) -> dict[str, Latency]:
-    """Latencies of the exported model, of the model in eager PyTorch, and of the teacher there and in every engine."""
+    """Latencies of the exported model, of the model in eager PyTorch, and of the teacher there and in every engine.
+
+    On a GPU, PyTorch is the only engine.
+    """
     options = run.recipe
+    on_gpu = options.device != "cpu"
     runners: dict[str, Runner] = {}
     with tempfile.TemporaryDirectory() as work:
         if run.model.teacher_model_name_or_path is not None:
             teacher = load_teacher(run, data.task)
             in_engines: dict[str, Runner] = {}
             for engine in available_engines():
-                if engine == "pytorch" or not runs_in(engine, options.precision):
+                if (engine == "pytorch") != on_gpu or not runs_in(engine, options.precision, options.device):
                     continue
                 way = ways_to_quantise(engine, options.precision)[0]
                 written = write_export(teacher, Path(work) / engine, engine, way, calibration=random_batches(teacher))
-                in_engines[f"teacher, {engine} {options.precision}"] = open_exported(written, options.threads)
+                in_engines[f"teacher, {engine} {options.precision}"] = open_exported(
+                    written, options.threads, options.device
+                )
             # The last of all: a model that was exported with its attention written out is slower in its engine.
-            runners = {EAGER: eager(teacher), **in_engines}
-        runners["this model, eager float32"] = eager(model)
+            runners = {EAGER: eager(teacher.to(options.device)), **in_engines}
+        runners["this model, eager float32"] = eager(model.to(options.device))
         runners[OURS] = made.runner
         return measure_latency(
             runners, options.batch_size, options.sequence_length, options.repeats, threads=options.threads
@@ -190,7 +202,7 @@ def describe(
     ours, eager_teacher = latency[OURS], latency.get(EAGER)
     in_engines = [one.p50_ms for name, one in latency.items() if name.startswith("teacher, ")]
     parameters, kept = count_parameters(model), made.attempts[-1]
-    conditions = ("batch_size", "sequence_length", "repeats", "threads", "padding")
+    conditions = ("device", "batch_size", "sequence_length", "repeats", "threads", "padding")
     return ExportResult(
         method=run.recipe.result_name or (trained.method if trained else "model"),
         task=data.task.name,

@@ -3,7 +3,8 @@
     python recipes/reproduce.py --glue_dir ../shared/data/glue [--tasks stsb rte] [--methods kd pkd-skip] [--grid stsb]
 
 Each step is a command that stands alone, and is printed before it runs. What is done is not done again, so a killed
-run goes on when it is started once more; results are copied to docs/results/ as they come.
+run goes on when it is started once more; results are copied to docs/results/ as they come. A GPU has room for several
+steps at a time: --precision=--bf16 --jobs 8.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,8 +26,7 @@ RESULTS = Path("docs/results/minilm")
 TEXT = "text"  # in the place of a task
 MINILM = ["--model_name_or_path", "minilm"]
 IMDB = "imdb"  # from files beside the GLUE folder, which are sorted by label
-SEEDS = {"sst2": ("42",)}
-ALL_SEEDS = ("42", "43", "44")
+SEEDS = ("42", "43", "44")
 # MiniLM wants a higher learning rate than BERT-base. The students' rate was chosen on the fine-tuned one (STS-B, one
 # seed, against 1e-4), so that the baseline is strong; every student has the same budget.
 TEACHER = {
@@ -34,12 +35,12 @@ TEACHER = {
     "mrpc": {"learning_rate": "1e-4", "num_train_epochs": "5"},
     "cola": {"learning_rate": "1e-4", "num_train_epochs": "5"},
     "rte": {"learning_rate": "1e-4", "num_train_epochs": "5", "per_device_train_batch_size": "16"},
-    IMDB: {"learning_rate": "1e-4", "num_train_epochs": "2"},
+    IMDB: {"learning_rate": "1e-4", "num_train_epochs": "2", "max_seq_length": "256"},
 }
 STUDENT = {
     "sst2": {"learning_rate": "2e-4", "num_train_epochs": "2"},
     "rte": {"learning_rate": "2e-4", "num_train_epochs": "5", "per_device_train_batch_size": "16"},
-    IMDB: {"learning_rate": "2e-4", "num_train_epochs": "2"},
+    IMDB: {"learning_rate": "2e-4", "num_train_epochs": "2", "max_seq_length": "256"},
 }
 STUDENT_DEFAULT = {"learning_rate": "2e-4", "num_train_epochs": "5"}
 # One seed of DynaBERT, which runs four to twelve networks on each batch: short stages, and of SST-2 the first 20,000
@@ -48,8 +49,8 @@ DYNABERT = {"learning_rate": "1e-4"}
 DYNABERT_EPOCHS = {("width",): "2", ("depth", "finetune"): "1"}
 DYNABERT_LIMITS = {"sst2": {"max_train_samples": "20000", "num_train_epochs": "1"}}
 DYNABERTS = {"dynabert": [], "dynabert-unwired": ["--no_rewire"], "dynabert-nokd": ["--alpha", "0"]}
-# Of the text: all of WikiText-2's, then reviews.
-MLM = {"max_corpus_rows": "10000", "learning_rate": "5e-4", "num_train_epochs": "2"}
+# The text: all of WikiText-2's here, then reviews.
+MLM = {"max_seq_length": "256", "learning_rate": "5e-4", "num_train_epochs": "3"}
 GENERAL = {
     "max_corpus_rows": "12000",
     "learning_rate": "1e-3",
@@ -77,11 +78,9 @@ TINYBERTS = {
 }
 # What the Patient-KD paper searches.
 GRID = {"alpha": ("0.2", "0.5", "0.7"), "temperature": ("5", "10", "20"), "beta": ("10", "100", "500", "1000")}
-# DistilBERT: three layers pretrained on text, then fine-tuned; with the second step; and what the loss is made of.
-# One seed, as pretraining has one; of SST-2 the first 10,000 rows, of IMDb 4,000 and 2,000 to evaluate on.
-DISTILBERT = {"max_corpus_rows": "9000", "max_seq_length": "128", "num_train_epochs": "1", "learning_rate": "5e-4"}
-DISTILBERT_LIMITS = {"sst2": {"max_train_samples": "10000", "num_train_epochs": "3"}}
-IMDB_ROWS = {"max_train_samples": "4000", "max_eval_samples": "2000", "sample_seed": "42"}
+# DistilBERT: three layers pretrained on all of the text, one seed; then fine-tuned, alone or with the second step. The
+# ablations leave out parts of pretraining's loss.
+DISTILBERT = {"max_seq_length": "256", "num_train_epochs": "2", "learning_rate": "5e-4"}
 DISTILBERTS = {
     "distilbert": [],
     "distilbert-mlm": ["--alpha_ce", "0", "--alpha_cos", "0"],
@@ -138,6 +137,10 @@ class Step:
             for stage in self.stages:
                 target = f"{self.method.replace('dynabert', f'dynabert-{stage}')}-seed{seed}.json"
                 yield source / stage / "results.json", self.results / self.task / target
+
+    def builds_on(self, other: "Step") -> bool:
+        """Whether the command reads the other's folder, or goes on in it."""
+        return any(Path(word).is_relative_to(other.folder) for word in self.command if "/" in word)
 
     @property
     def is_done(self) -> bool:
@@ -229,7 +232,7 @@ def _dynabert_steps(task: str, method: str, data: list[str]) -> Iterator[Step]:
 
 def _seeds(task: str, method: str) -> tuple[str, ...]:
     """Several where a run is short enough."""
-    return ("42",) if method in {"teacher", *TINYBERTS, *DISTILBERTS, SECOND_STEP} else SEEDS.get(task, ALL_SEEDS)
+    return ("42",) if method in {"teacher", *TINYBERTS} else SEEDS
 
 
 def _data(task: str, glue_dir: str) -> list[str]:
@@ -238,7 +241,7 @@ def _data(task: str, glue_dir: str) -> list[str]:
         return ["--task_name", task, "--glue_dir", glue_dir]
     folder = Path(glue_dir).parent / IMDB
     files = ["--train_file", str(folder / "train.parquet"), "--validation_file", str(folder / "test.parquet")]
-    return [*files, "--files_name", IMDB, *_options(IMDB_ROWS)]
+    return [*files, "--files_name", IMDB]
 
 
 def _teacher(task: str) -> list[str]:
@@ -255,8 +258,7 @@ def _student_command(task: str, method: str, data: list[str]) -> list[str]:
     budget = STUDENT.get(task, STUDENT_DEFAULT)
     if method in DISTILBERTS or method == SECOND_STEP:
         name = "distilbert" if method == SECOND_STEP else method
-        options = _options(budget | DISTILBERT_LIMITS.get(task, {}))
-        start = ["--model_name_or_path", str(WORK / TEXT / name), "--result_name", method, *data, *options]
+        start = ["--model_name_or_path", str(WORK / TEXT / name), "--result_name", method, *data, *_options(budget)]
         if method in DISTILBERTS:
             return ["recipes/finetune_teacher.py", *start]
         return ["recipes/kd.py", *teacher, *start, *_options(SECOND_STEP_LOSS)]
@@ -287,6 +289,48 @@ def _step(task: str, method: str, seeds: tuple[str, ...], command: list[str], re
     return step
 
 
+def run_all(wanted: Sequence[Step], jobs: int) -> None:
+    """Run the steps that are not done, up to `jobs` at a time, each after the earlier ones that it builds on.
+
+    Where a step fails nothing new begins; what runs is waited for.
+
+    Raises:
+        subprocess.CalledProcessError: a step failed.
+    """
+    waiting, running = list(wanted), dict[Future[None], Step]()
+    with ThreadPoolExecutor(jobs) as pool:
+        while waiting or running:
+            for step in next_steps(waiting, [*running.values()], jobs):
+                waiting.remove(step)
+                running[pool.submit(run_step, step)] = step
+            done, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in done:
+                del running[future]
+                future.result()
+
+
+def next_steps(waiting: Sequence[Step], running: Sequence[Step], jobs: int) -> list[Step]:
+    """The first waiting steps that build on nothing that runs or waits before them, as many as there is room for."""
+    found: list[Step] = []
+    for place, step in enumerate(waiting):
+        if len(running) + len(found) < jobs and not any(
+            step.builds_on(earlier) for earlier in (*running, *waiting[:place])
+        ):
+            found.append(step)
+    return found
+
+
+def run_step(step: Step) -> None:
+    """Run a step that is not done, and keep its results."""
+    print(f"\n$ python {shlex.join(step.command)}{'  # done' if step.is_done else ''}", flush=True)
+    if step.is_done:
+        return
+    subprocess.run([sys.executable, *step.command], cwd=ROOT, check=True)
+    for source, target in step.files():
+        (ROOT / target).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / source, ROOT / target)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--glue_dir", required=True)
@@ -295,6 +339,7 @@ def main() -> None:
     parser.add_argument("--grid", nargs="*", default=[], choices=list(TEACHER), help="Also search settings on these.")
     parser.add_argument("--exports", nargs="*", default=[], choices=list(TEACHER), help="Also export these to int8.")
     parser.add_argument("--precision", default="--bf16 --use_cpu", help="Options of the Trainer, '' for float32.")
+    parser.add_argument("--jobs", type=int, default=1, help="Steps at a time, on one device.")
     parser.add_argument("--dry_run", action="store_true", help="Only print the commands.")
     arguments = parser.parse_args()
     wanted = [*steps(arguments.tasks, arguments.methods, arguments.glue_dir, arguments.precision)]
@@ -302,13 +347,11 @@ def main() -> None:
         wanted += grid_steps(task, arguments.glue_dir, arguments.precision)
     for task in arguments.exports:
         wanted += export_steps(task, arguments.methods, arguments.glue_dir)
+    if not arguments.dry_run:
+        run_all(wanted, arguments.jobs)
+        return
     for step in wanted:
-        print(f"\n$ python {shlex.join(step.command)}{'  # done' if step.is_done else ''}", flush=True)
-        if not step.is_done and not arguments.dry_run:
-            subprocess.run([sys.executable, *step.command], cwd=ROOT, check=True)
-            for source, target in step.files():
-                (ROOT / target).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(ROOT / source, ROOT / target)
+        print(f"\n$ python {shlex.join(step.command)}{'  # done' if step.is_done else ''}")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 import copy
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,7 @@ from bertkd import (
 )
 from bertkd.distillation.checkpoints import last_checkpoint
 from bertkd.distillation.sampler import StepSampler, TokenStepSampler
-from bertkd.distillation.teacher_cache import method_sources
+from bertkd.distillation.teacher_cache import TeacherCache, method_sources
 
 SETTINGS = helpers.SETTINGS | {"learning_rate": 0.05, "warmup_steps": 1}
 
@@ -406,7 +408,7 @@ def test_a_cache_is_used_again_and_rebuilt_when_anything_changed(tmp_path: Path)
 
     def folders(**settings: Any) -> set[str]:
         make_trainer(tmp_path, teacher_cache_dir=str(cache), **settings).train()
-        return {folder.name for folder in cache.iterdir()}
+        return {folder.name for folder in cache.iterdir() if folder.is_dir()}
 
     first = folders()
     assert len(first) == 1
@@ -420,7 +422,24 @@ def test_a_cache_is_used_again_and_rebuilt_when_anything_changed(tmp_path: Path)
     with torch.no_grad():
         other.teacher_model.classifier.bias += 1
     other.train()
-    assert len(list(cache.iterdir())) == 5  # other weights
+    assert len(list(cache.glob("*/meta.json"))) == 5  # other weights
+
+
+def test_runs_that_share_a_cache_wait_for_the_one_that_makes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache, built, build = tmp_path / "cache", list[Path](), TeacherCache.build
+
+    def slow(folder: Path, *rest: Any) -> TeacherCache:
+        built.append(folder)
+        time.sleep(0.5)  # the other run looks for it meanwhile
+        return build(folder, *rest)
+
+    monkeypatch.setattr(TeacherCache, "build", slow)
+    runs = [make_trainer(tmp_path / name, teacher_cache_dir=str(cache)) for name in "ab"]
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda run: run._open_teacher_cache(cache), runs))
+    assert len(built) == 1 and found[0].folder == found[1].folder == built[0]
 
 
 def test_a_damaged_cache_is_rebuilt(tmp_path: Path) -> None:
@@ -459,7 +478,7 @@ def test_a_cache_of_rows_made_by_a_transform_depends_on_what_it_makes(tmp_path: 
     for shift in (0, 1):
         trainer = make_trainer(tmp_path, data=tokenised(shift), **settings)
         trainer.train()
-    assert len(list((tmp_path / "cache").iterdir())) == 2
+    assert len(list((tmp_path / "cache").glob("*/meta.json"))) == 2
 
 
 def test_a_cache_depends_on_the_code_of_teacher_forward() -> None:
@@ -492,7 +511,7 @@ def test_outputs_that_are_not_one_per_row_cannot_be_cached(tmp_path: Path) -> No
     )
     with pytest.raises(ValueError, match="'tokens'.*fixed shape per row can be cached"):
         trainer.train()
-    assert not list((tmp_path / "c").glob("*[!l]")), "a cache that is not whole has its name"
+    assert not list((tmp_path / "c").glob("*[!l]/")), "a cache that is not whole has its name"
 
 
 # ---- the projection between hidden sizes ----

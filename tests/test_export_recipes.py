@@ -112,6 +112,8 @@ def test_users_mistakes_are_one_sentence(
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match=r"Cannot write to .*choose another --output_dir"):
         export.main([*task, *model, "--output_dir", str(tmp_path / "file" / "out")])
+    with pytest.raises(ValueError, match="openvino runs on the CPU here: leave --device out"):
+        export.main([*task, *model, *out, "--device", "cuda"])
     monkeypatch.setattr(engines.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ImportError, match=r"pip install .bertkd\[openvino\]"):
         export.main([*task, *model, *out])

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -423,6 +424,45 @@ def test_every_command_behind_the_results_parses() -> None:
         runs = parse(config_class, step.command[1:], defaults, recipe_class)
         assert {run.data.task_name or run.data.files_name for run in runs} == {step.task}
         assert len(runs) == len(step.seeds)
+
+
+def test_steps_wait_for_what_they_build_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    methods = ["finetuned", "kd", "dynabert", "distilbert", "distilbert-kd"]
+    wanted = [*reproduce.steps(["stsb"], methods, "GLUE", "")]
+    by_name = {f"{step.method}{step.stages}": step for step in wanted}
+    first = [step.method for step in reproduce.next_steps(wanted, [], jobs=8)]
+    assert first == ["mlm", "teacher", "finetuned"]
+    assert [step.method for step in reproduce.next_steps(wanted, [], jobs=2)] == first[:2]
+    assert reproduce.next_steps(wanted, wanted[:2], jobs=2) == []
+
+    lock, started, finished = threading.Lock(), list[reproduce.Step](), list[reproduce.Step]()
+
+    def run_step(step: reproduce.Step) -> None:
+        with lock:
+            started.append(step)
+            needed = [one for one in wanted[: wanted.index(step)] if step.builds_on(one)]
+            assert all(one in finished for one in needed)
+            assert len(started) - len(finished) <= 3
+        time.sleep(0.01)
+        with lock:
+            finished.append(step)
+
+    monkeypatch.setattr(reproduce, "run_step", run_step)
+    reproduce.run_all(wanted, jobs=3)
+    assert sorted(map(id, finished)) == sorted(map(id, wanted))
+    needs = {
+        name: {one.method for one in wanted if one is not step and step.builds_on(one)}
+        for name, step in by_name.items()
+    }
+    assert needs["kd()"] == {"teacher"} and needs["distilbert-kd()"] == {"teacher", "distilbert"}
+    assert needs["dynabert('depth', 'finetune')"] == {"teacher", "dynabert"}
+
+    def fail(step: reproduce.Step) -> None:
+        raise subprocess.CalledProcessError(1, step.command)
+
+    monkeypatch.setattr(reproduce, "run_step", fail)
+    with pytest.raises(subprocess.CalledProcessError):
+        reproduce.run_all(wanted, jobs=1)
 
 
 def test_a_list_of_layers_says_how_many_there_are(pretrained: Path) -> None:

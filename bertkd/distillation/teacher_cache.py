@@ -17,6 +17,7 @@ from typing import Any
 import datasets
 import numpy as np
 import torch
+from filelock import FileLock
 from torch import Tensor, nn
 
 __all__ = ["ROW_COLUMN", "TeacherCache", "fingerprint", "method_sources", "with_rows"]
@@ -70,6 +71,12 @@ class TeacherCache:
             for name, array in self.arrays.items()
         }
 
+    @staticmethod
+    def lock(folder: Path) -> FileLock:
+        """What a process holds while it looks for a cache and makes the one that is missing; others wait for it."""
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        return FileLock(f"{folder}.lock")
+
     @classmethod
     def open(cls, folder: Path, num_rows: int) -> "TeacherCache | None":
         """The cache in `folder`, or None when there is none, or not a whole one for `num_rows` rows."""
@@ -89,6 +96,8 @@ class TeacherCache:
         dtype: str,
     ) -> "TeacherCache":
         """Run `forward` over `batches` of (rows, inputs) and write what it returns; whole or not at all.
+
+        One process at a time: `TeacherCache.lock`.
 
         Raises:
             ValueError: `forward` returns something that does not have one entry of fixed shape per row.

@@ -507,7 +507,7 @@ class DistillationTrainer(Trainer):
         }
         columns = sorted(self._forward_arguments(self.teacher_model) - {"labels"})
         folder /= fingerprint(self.teacher_model, self.train_dataset, columns, settings)
-        with self.args.main_process_first(local=False, desc="teacher cache"):
+        with self.args.main_process_first(local=False, desc="teacher cache"), TeacherCache.lock(folder):
             cache = TeacherCache.open(folder, len(self.train_dataset))
             return cache or TeacherCache.build(
                 folder,

@@ -79,6 +79,7 @@ def export_model(
     evaluate: Callable[[Runner], dict[str, float]] | None = None,
     max_drop: float = 0.01,
     threads: int | None = None,
+    device: str = "cpu",
 ) -> Exported:
     """Export a model, open what was written, compare it with the model, and keep it only if it is as good.
 
@@ -95,6 +96,7 @@ def export_model(
         evaluate: the metrics of a `Runner`, as fractions, the main one first. Without it, only logits are compared.
         max_drop: how much of the main metric may be lost, as a fraction.
         threads: of the engine while it is compared and evaluated.
+        device: where PyTorch runs the export meanwhile, such as "cuda"; the other engines run on the CPU.
 
     Raises:
         AccuracyDropError: each way loses more than `max_drop`; the message has the figures.
@@ -114,7 +116,7 @@ def export_model(
         for way in ways:
             shutil.rmtree(partial, ignore_errors=True)
             write_export(model, partial, engine, way, tokenizer, calibration)
-            runner = open_exported(partial, threads)
+            runner = open_exported(partial, threads, device)
             difference, agreement = compare_logits(runner, model, compared)
             if precision == "float32" and difference > TOLERANCE:
                 raise ValueError(
@@ -126,7 +128,7 @@ def export_model(
             if evaluate is None or value >= next(iter(before.values())) - max_drop:
                 del runner  # its files are about to move
                 _replace(partial, folder)
-                return Exported(folder, open_exported(folder, threads), metrics, before, attempts)
+                return Exported(folder, open_exported(folder, threads, device), metrics, before, attempts)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     tried = "; ".join(f"{one.way}: {one.value:.4f}" for one in attempts)

@@ -286,7 +286,7 @@ def write_export_card(folder: str | Path, result: ExportResult, trained: RunResu
             ),
             attempts="; ".join(f"{one['way']} ({100 * one['value']:.1f})" for one in result.attempts),
             runtime_precision=result.runtime_precision,
-            hardware=f"{result.hardware.get('cpu')} ({result.hardware.get('threads')} threads)",
+            hardware=_machine(result.hardware, conditions.get("device", "cpu") != "cpu"),
             finished=result.finished,
             command=result.command,
             versions=", ".join(f"{package} {version}" for package, version in result.versions.items()),
@@ -300,7 +300,7 @@ def write_export_card(folder: str | Path, result: ExportResult, trained: RunResu
 def _training(result: RunResult | StageResult) -> str:
     """The section on how the model was made."""
     hardware, paper = result.hardware, getattr(result, "paper", "")
-    machine = ", ".join(hardware.get("gpu") or []) or f"{hardware.get('cpu')} ({hardware.get('threads')} threads)"
+    machine = _machine(hardware, bool(hardware.get("gpu")))
     return TRAINING.format(
         reference=f"Method: {paper}\n\n" if paper else "",
         trained=f"Training took {result.seconds / 60:.1f} minutes with seed {result.seed} on {machine}."
@@ -312,6 +312,13 @@ def _training(result: RunResult | StageResult) -> str:
         versions=", ".join(f"{package} {version}" for package, version in result.versions.items()),
         commit=result.commit,
     )
+
+
+def _machine(hardware: dict[str, Any], on_gpu: bool) -> str:
+    """What a figure was measured on: the GPUs, or the CPU."""
+    if on_gpu:
+        return ", ".join(hardware.get("gpu") or [])
+    return f"{hardware.get('cpu')} ({hardware.get('threads')} threads)"
 
 
 def _is_pruned(folder: Path) -> bool:

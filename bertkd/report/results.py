@@ -183,7 +183,7 @@ class ExportResult:
         latency_ms, p95_ms: median and 95th percentile of one forward pass under `conditions`.
         speedup: the teacher's latency in eager float32 PyTorch over this one; None where no teacher was named.
         speedup_best: the teacher's in the engine that runs it fastest, in the precision asked for, over this one.
-        conditions: batch size, tokens, threads, repeats and padding of the latencies.
+        conditions: device, batch size, tokens, threads, repeats and padding of the latencies.
         settings, command, versions, commit, hardware, finished: as in `RunResult`.
     """
 

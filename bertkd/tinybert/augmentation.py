@@ -18,6 +18,7 @@ from typing import Any
 import datasets
 import torch
 from datasets import Dataset, Features, Value, concatenate_datasets
+from filelock import FileLock
 from tokenizers.pre_tokenizers import BertPreTokenizer
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -125,14 +126,18 @@ def augment(
 
 
 def _kept(place: Path | None, start: int, make: Callable[[int], Dataset], features: Features) -> Dataset:
-    """The part that begins with a row, from the folder where it is kept, whole or not at all; made where it is not."""
+    """The part that begins with a row, from the folder where it is kept, whole or not at all; made where it is not.
+
+    Another process that wants the same part meanwhile waits for it.
+    """
     if place is None:
         return make(start)
     path = place / f"rows-{start:09d}.parquet"
-    if not path.is_file():
-        partial = path.with_suffix(".partial")
-        make(start).to_parquet(str(partial))
-        partial.replace(path)
+    with FileLock(path.with_suffix(".lock")):
+        if not path.is_file():
+            partial = path.with_suffix(".partial")
+            make(start).to_parquet(str(partial))
+            partial.replace(path)
     return Dataset.from_parquet(str(path), features=features)
 
 
