@@ -457,12 +457,19 @@ def test_steps_wait_for_what_they_build_on(monkeypatch: pytest.MonkeyPatch) -> N
     assert needs["kd()"] == {"teacher"} and needs["distilbert-kd()"] == {"teacher", "distilbert"}
     assert needs["dynabert('depth', 'finetune')"] == {"teacher", "dynabert"}
 
+    ran = list[str]()
+
     def fail(step: reproduce.Step) -> None:
-        raise subprocess.CalledProcessError(1, step.command)
+        ran.append(step.method)
+        if step.method in ("teacher", "distilbert"):
+            raise subprocess.CalledProcessError(1, step.command)
 
     monkeypatch.setattr(reproduce, "run_step", fail)
-    with pytest.raises(subprocess.CalledProcessError):
+    with pytest.raises(
+        RuntimeError, match=r"These steps failed.*: outputs/results/text/distilbert, \S+stsb/teacher\."
+    ):
         reproduce.run_all(wanted, jobs=1)
+    assert ran == ["mlm", "distilbert", "teacher", "finetuned"]
 
 
 def test_a_list_of_layers_says_how_many_there_are(pretrained: Path) -> None:
