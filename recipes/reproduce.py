@@ -312,10 +312,18 @@ def run_all(wanted: Sequence[Step], jobs: int) -> None:
                 step = running.pop(future)
                 if future.exception() is not None:
                     failed.append(step)
-                    waiting = [one for one in waiting if not one.builds_on(step)]
+                    waiting = without(waiting, step)
     if failed:
         names = ", ".join(str(step.folder) for step in failed)
         raise RuntimeError(f"These steps failed, and what builds on them was not run: {names}.")
+
+
+def without(waiting: Sequence[Step], lost: Step) -> list[Step]:
+    """The steps that do not build on a lost one, nor on what does."""
+    gone, kept = [lost], list[Step]()
+    for step in waiting:
+        (gone if any(step.builds_on(one) for one in gone) else kept).append(step)
+    return kept
 
 
 def next_steps(waiting: Sequence[Step], running: Sequence[Step], jobs: int) -> list[Step]:

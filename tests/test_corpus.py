@@ -3,6 +3,7 @@
 import gzip
 import itertools
 from pathlib import Path
+from typing import Any
 
 import datasets
 import pytest
@@ -174,3 +175,18 @@ def test_the_real_corpora_are_read(shared_data: Path) -> None:
     corpus = load_corpus([shared_data / "wikitext-2", shared_data / "imdb" / "unsupervised.parquet"], streaming=True)
     assert "Robert" in next(iter(corpus.skip(1)))["text"]
     assert len(load_corpus(shared_data / "imdb" / "test.parquet", max_rows=100)) == 100
+
+
+def test_a_tokenizer_that_loses_the_ends_of_texts_is_refused(tokenizer: PreTrainedTokenizerBase) -> None:
+    class Losing:
+        """As tokenizers 0.23.2 does: the second piece is the last."""
+
+        model_max_length = tokenizer.model_max_length
+        num_special_tokens_to_add = tokenizer.num_special_tokens_to_add
+
+        def __call__(self, text: str, **options: Any) -> dict[str, Any]:
+            encoded = tokenizer(text, **options)
+            return {"input_ids": encoded["input_ids"][: 2 if "truncation" in options else None]}
+
+    with pytest.raises(ImportError, match=r"tokenizers \S+ cuts a long text into 2 pieces and loses the rest"):
+        tokenize_corpus(Dataset.from_dict({"text": ["a film"]}), Losing(), 8)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import datasets
+import tokenizers
 from datasets import Dataset, IterableDataset, Value
 from datasets.exceptions import DatasetGenerationError
 from huggingface_hub.errors import HfHubHTTPError
@@ -166,6 +167,7 @@ def tokenize_corpus(
         max_unknown: rows with this share of unknown tokens, or a larger one, are dropped; one half in DistilBERT.
 
     Raises:
+        ImportError: the installed `tokenizers` loses the ends of long texts (0.23.2 does).
         ValueError: an unknown mode, no room beside the special tokens, or no row is left.
     """
     if mode not in MODES:
@@ -173,6 +175,7 @@ def tokenize_corpus(
     length = min(max_seq_length, tokenizer.model_max_length)
     if length <= tokenizer.num_special_tokens_to_add():
         raise ValueError(f"max_seq_length={max_seq_length} leaves no room for text beside the special tokens.")
+    _check_that_nothing_is_lost(tokenizer, length)
     options: dict[str, Any] = {} if isinstance(corpus, IterableDataset) else {"desc": "Tokenising the corpus"}
     rows = corpus.map(
         _pieces,
@@ -192,6 +195,17 @@ def tokenize_corpus(
     return rows
 
 
+def _check_that_nothing_is_lost(tokenizer: PreTrainedTokenizerBase, length: int) -> None:
+    text = "a " * (3 * length)
+    whole = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+    pieces = tokenizer(text, truncation=True, max_length=length, return_overflowing_tokens=True)["input_ids"]
+    if sum(len(piece) for piece in pieces) < len(whole):
+        raise ImportError(
+            f"tokenizers {tokenizers.__version__} cuts a long text into {len(pieces)} pieces and loses the rest: "
+            "install another version (0.23.3 is right, 0.23.2 is not)."
+        )
+
+
 def _pieces(
     batch: Mapping[str, list[str | None]],
     tokenizer: PreTrainedTokenizerBase,
@@ -208,9 +222,7 @@ def _pieces(
     encoded = tokenizer(texts, truncation=True, max_length=length, return_overflowing_tokens=True)
     rows, unknown = encoded["input_ids"], tokenizer.unk_token_id
     kept = [
-        row
-        for row, ids in enumerate(rows)
-        if len(ids) >= min_tokens and sum(one == unknown for one in ids) < max_unknown * len(ids)
+        row for row, ids in enumerate(rows) if len(ids) >= min_tokens and ids.count(unknown) < max_unknown * len(ids)
     ]
     return {name: [encoded[name][row] for row in kept] for name in tokenizer.model_input_names}
 
