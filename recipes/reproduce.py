@@ -83,8 +83,8 @@ TINYBERTS = {
 }
 # What the Patient-KD paper searches.
 GRID = {"alpha": ("0.2", "0.5", "0.7"), "temperature": ("5", "10", "20"), "beta": ("10", "100", "500", "1000")}
-# DistilBERT: three layers pretrained on half of the text, one seed; then fine-tuned, alone or with the second step. The
-# ablations leave out parts of pretraining's loss.
+# DistilBERT: three layers pretrained on half of the text, one seed; then fine-tuned, alone or with the second step.
+# The ablations leave out parts of pretraining's loss.
 DISTILBERT = {"max_corpus_rows": "33000", "max_seq_length": "256", "num_train_epochs": "1", "learning_rate": "5e-4"}
 DISTILBERTS = {
     "distilbert": [],

@@ -14,6 +14,7 @@ import pytest
 import search
 import torch
 from arguments import parse
+from conftest import ROOT
 from helpers import tiny_model
 from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassification, AutoTokenizer
 
@@ -117,6 +118,15 @@ def test_users_mistakes_are_one_sentence(
     monkeypatch.setattr(engines.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ImportError, match=r"pip install .bertkd\[openvino\]"):
         export.main([*task, *model, *out])
+
+
+def test_the_committed_benchmarks_are_the_pages_of_their_figures() -> None:
+    folder = ROOT / "docs" / "benchmark"
+    found = {path.parent.name: json.loads(path.read_text()) for path in folder.glob("*/bench.json")}
+    assert set(found) == {"cpu", "h200-batch1", "h200-batch128"}
+    for name, figures in found.items():
+        assert (folder / name / "bench.md").read_text() == benchmark.page(figures)
+        assert f"docs/benchmark/{name}" in figures["command"]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import math
 import re
 import shutil
@@ -33,6 +34,7 @@ from bertkd.report.frontier import (
     Point,
     all_points,
     best_students,
+    export_points,
     front_line,
     joins,
     paper_points,
@@ -224,6 +226,21 @@ def test_models_of_one_shape_share_the_mean_of_their_speedups() -> None:
     speedups = {(one.task, one.method): one.speedup for one in all_points(runs)}
     assert [speedups["sst2", name] for name in ("finetuned", "kd", "pkd-skip")] == [pytest.approx(2.0)] * 3
     assert (speedups["sst2", "tinybert"], speedups["rte", "kd"]) == (9.0, 3.0)
+
+
+def test_exports_of_one_shape_in_one_engine_share_the_mean_of_their_speedups() -> None:
+    exports = [
+        make_export("kd", speedup=8.0, speedup_best=2.0),
+        make_export("pkd-skip", speedup=10.0, speedup_best=3.0),
+        make_export("tinybert", speedup=20.0, speedup_best=None, parameters=7_000_000),
+        make_export("kd", engine="onnxruntime", speedup=5.0, speedup_best=None),
+    ]
+    points = {(one.method, "openvino" in one.label): one for one in export_points(exports)}
+    for method in ("kd", "pkd-skip"):
+        assert points[method, True].speedup == pytest.approx(9.0)
+        assert "2.50x over the teacher in its fastest engine" in points[method, True].note
+        assert "speed-ups of this shape: 8.00 to 10.00" in points[method, True].note
+    assert points["tinybert", True].speedup == 20.0 and points["kd", False].speedup == 5.0
 
 
 def test_a_model_of_the_teachers_shape_is_as_fast_and_an_unmeasured_one_has_no_speedup() -> None:
@@ -608,7 +625,8 @@ def test_the_committed_results_are_all_in_their_report(recipe: ModuleType) -> No
     shown = [one for one in read_results(folder) if any(one in part.runs for part in sets)]
     assert {one.method for one in shown} >= {"teacher", "finetuned", "kd", "pkd-skip", "pkd-last"}
     for method in {one.method for one in shown}:
-        assert f"<title>{method_label(method)}" in page and f'<th scope="row">{method_label(method)}' in page
+        name = html.escape(method_label(method))
+        assert f"<title>{name}" in page and f'<th scope="row">{name}' in page
         assert f"| {method_label(method)}" in markdown
     assert not OUTSIDE.search(page)
 

@@ -356,6 +356,21 @@ SEEDS = {
 }
 
 
+def test_a_speedup_that_was_not_measured_is_that_of_the_shape() -> None:
+    runs = [
+        make_result(method="teacher", speedup=None, parameters=9),
+        make_result(method="kd", speedup=1.8),
+        make_result(method="pkd-skip", speedup=2.0),
+        make_result(method="finetuned", speedup=None),
+        make_result(method="tinybert", speedup=None, parameters=5),
+        make_result(method="finetuned", task="rte", speedup=None),
+    ]
+    found = {(one.task, one.method): one.speedup for one in summarise(runs)}
+    task = runs[0].task
+    assert found[task, "finetuned"] == pytest.approx(1.9) and found[task, "kd"] == 1.8
+    assert [found[key] for key in ((task, "teacher"), (task, "tinybert"), ("rte", "finetuned"))] == [None] * 3
+
+
 def test_rows_show_percent_parameters_size_and_speedup() -> None:
     rows = result_rows(list(make_summaries(SEEDS).values()))
     assert [row["Method"] for row in rows] == ["Teacher", "Fine-tuned", "KD", "PKD-skip", "PKD-last"]

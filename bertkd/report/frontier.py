@@ -10,7 +10,16 @@ from itertools import pairwise
 from typing import Literal
 
 from bertkd.report.papers import PAPERS, PaperModel, PaperTable
-from bertkd.report.results import ExportResult, RunResult, Spread, SubnetworkResult, Summary, method_key, summarise
+from bertkd.report.results import (
+    ExportResult,
+    RunResult,
+    Spread,
+    SubnetworkResult,
+    Summary,
+    method_key,
+    speedups_of_shape,
+    summarise,
+)
 from bertkd.report.tables import method_label, metric_parts, percent
 
 __all__ = [
@@ -133,16 +142,12 @@ def _run_point(summary: Summary, runs: Sequence[RunResult], depths: set[int]) ->
 
 def _shared_speedup(summary: Summary, runs: Sequence[RunResult]) -> tuple[float | None, str]:
     """The mean of the speed-ups measured for this shape on this task, and what it is the mean of."""
-    alike = [one for one in runs if (one.task, one.layers, one.parameters) == _shape(summary)]
-    measured = [one.speedup for one in alike if one.method != "teacher" and one.speedup is not None]
+    measured = speedups_of_shape(summary, runs)
     if not measured:
+        teachers = {(one.task, one.layers, one.parameters) for one in runs if one.method == "teacher"}
         # The shape of the teacher itself; else it was not measured.
-        return (1.0, "") if any(one.method == "teacher" for one in alike) else (None, "")
+        return (1.0, "") if (summary.task, summary.layers, summary.parameters) in teachers else (None, "")
     return statistics.fmean(measured), _spread_note(measured)
-
-
-def _shape(one: Summary) -> tuple[str, int, int]:
-    return one.task, one.layers, one.parameters
 
 
 def _spread_note(measured: Sequence[float]) -> str:
@@ -214,20 +219,31 @@ def export_points(exports: Sequence[ExportResult], depths: set[int] | None = Non
         key = (one.task, one.method, one.layers, one.parameters, one.engine, one.precision)
         groups.setdefault(key, []).append(one)
     ordered = sorted(groups, key=lambda key: (key[0], method_key(key[1]), *key[2:]))
-    return [_export_point(groups[key], depths or set()) for key in ordered]
+    return [_export_point(groups[key], _alike(groups[key][0], exports), depths or set()) for key in ordered]
 
 
-def _export_point(group: Sequence[ExportResult], depths: set[int]) -> Point:
+def _alike(first: ExportResult, exports: Iterable[ExportResult]) -> list[ExportResult]:
+    """Exports that have the same shape and run in the same way, and so cost the same, as in `run_points`."""
+
+    def cost(one: ExportResult) -> tuple[object, ...]:
+        return one.task, one.layers, one.parameters, one.engine, one.precision
+
+    return [one for one in exports if cost(one) == cost(first)]
+
+
+def _export_point(group: Sequence[ExportResult], alike: Sequence[ExportResult], depths: set[int]) -> Point:
     first, seeds = group[0], sorted(one.seed for one in group)
     label = f"{_label(first.method, first.layers, depths)}, {first.engine} {first.precision}"
     if len(set(seeds)) < len(seeds):
         raise ValueError(f"{label} on {first.task}: a seed was exported twice, among {seeds}; keep one of the files")
     value = Spread.of(one.value for one in group)
-    speedups = [one.speedup for one in group if one.speedup is not None]
-    best = [one.speedup_best for one in group if one.speedup_best is not None]
+    speedups = [one.speedup for one in alike if one.speedup is not None]
+    best = [one.speedup_best for one in alike if one.speedup_best is not None]
     notes = [f"computes in {one}" for one in sorted({one.runtime_precision for one in group} - {first.precision})]
     if best:
         notes.append(f"{statistics.fmean(best):.2f}x over the teacher in its fastest engine")
+    if len(alike) > len(group) and speedups and (spread := _spread_note(speedups)):
+        notes.append(spread)
     return Point(
         task=first.task,
         method=first.method,

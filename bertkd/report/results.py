@@ -10,7 +10,7 @@ import statistics
 import subprocess
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar, get_origin, get_type_hints
@@ -420,6 +420,8 @@ class Summary:
 def summarise(results: Iterable[RunResult]) -> list[Summary]:
     """Means and sample standard deviations over seeds, one summary per task, method and number of layers.
 
+    Where a student's speed-up was not measured, it is the mean of those measured for its shape on its task.
+
     Raises:
         ValueError: a seed occurs twice in a group, or a group mixes metrics or sizes: such runs are not repetitions
             of one experiment and have no common mean.
@@ -428,7 +430,22 @@ def summarise(results: Iterable[RunResult]) -> list[Summary]:
     for result in results:
         groups.setdefault((result.task, result.method, result.layers), []).append(result)
     ordered = sorted(groups.items(), key=lambda item: (item[0][0], method_key(item[0][1]), item[0][2]))
-    return [_summary(sorted(group, key=lambda one: one.seed)) for _, group in ordered]
+    runs = [one for group in groups.values() for one in group]
+    return [_with_speed(_summary(sorted(group, key=lambda one: one.seed)), runs) for _, group in ordered]
+
+
+def speedups_of_shape(summary: Summary, runs: Iterable[RunResult]) -> list[float]:
+    """The speed-ups measured for students with this task, number of layers and number of parameters."""
+    shape = (summary.task, summary.layers, summary.parameters)
+    alike = [one for one in runs if one.method != "teacher" and (one.task, one.layers, one.parameters) == shape]
+    return [one.speedup for one in alike if one.speedup is not None]
+
+
+def _with_speed(summary: Summary, runs: Sequence[RunResult]) -> Summary:
+    if summary.speedup is not None or summary.method == "teacher":
+        return summary
+    measured = speedups_of_shape(summary, runs)
+    return replace(summary, speedup=statistics.fmean(measured)) if measured else summary
 
 
 def _summary(group: list[RunResult]) -> Summary:
