@@ -531,7 +531,8 @@ def _frontier_legend(figure: Figure, axes: Axes, points: Sequence[Point], looks:
     if any(one.kind == "exported" for one in points):
         (line,) = axes.plot([], [], ":o", color=GREY, markersize=7, label="exported (hollow)")
         line.set(markerfacecolor="white", markeredgewidth=1.8)
-    figure.legend(loc="outside lower center", ncols=4, frameon=False, fontsize=10)
+    longest = max((len(text) for text in axes.get_legend_handles_labels()[1]), default=0)
+    figure.legend(loc="outside lower center", ncols=4 if longest <= 26 else 3, frameon=False, fontsize=10)
 
 
 def bars_chart(

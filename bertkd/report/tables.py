@@ -55,7 +55,7 @@ METHODS = {
     "dynabert-finetune-nokd": "DynaBERT, fine-tuned, without distillation",
     "distilbert": "DistilBERT",
     "distilbert-kd": "DistilBERT, second step",
-    "distilbert-mlm": "DistilBERT's start, masked words alone",
+    "distilbert-mlm": "DistilBERT without distillation",
     "distilbert-noce": "DistilBERT w/o soft targets",
     "distilbert-nocos": "DistilBERT w/o cosine",
     "distilbert-nomlm": "DistilBERT w/o masked words",
