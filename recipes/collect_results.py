@@ -136,7 +136,7 @@ def write(pages: dict[Path, str], charts: dict[Path, list[Bar]]) -> int:
         write_text(path, text)
     for path, bars in charts.items():
         if not is_chart_of(path, bars):
-            bars_chart(bars, path, "GLUE validation, mean over seeds", "main metric (%)")
+            bars_chart(bars, path, "Validation, mean over seeds", "main metric (%)")
     print("wrote " + ", ".join(str(path) for path in (*pages, *charts)))
     return 0
 

@@ -42,6 +42,8 @@ __all__ = [
 ]
 
 DPI = 100
+# Pixels of a bar below which its value does not fit above it, unless it is turned.
+NARROW = 26
 # Okabe and Ito's palette: distinct for colour-blind readers, and in this order in grey as well.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#999933")
 MARKERS = "osD^vPX"
@@ -553,25 +555,30 @@ def bars_chart(
     series = list(dict.fromkeys(bar.series for bar in drawn))
     figure, axes = _figure(size, title, y_label)
     width = 0.84 / len(series)
+    turned = 0.9 * size[0] / len(groups) * width < NARROW
     for index, name in enumerate(series):
         chosen = [bar for bar in drawn if bar.series == name]
         places = [groups.index(bar.group) + (index - (len(series) - 1) / 2) * width for bar in chosen]
-        _draw_bars(
-            axes, chosen, places, width, "#bbbbbb" if name.lower() == "teacher" else COLOURS[index % len(COLOURS)]
-        )
+        look = {"color": "#bbbbbb" if name.lower() == "teacher" else COLOURS[index % len(COLOURS)]}
+        if index >= len(COLOURS):  # the colours begin anew
+            look |= {"hatch": "////", "edgecolor": "white"}
+        _draw_bars(axes, chosen, places, width, look, turned)
     axes.set_xticks(range(len(groups)), groups, fontsize=11)
     axes.tick_params(axis="x", length=0)
     tops = [bar.value + (bar.error or 0) for bar in drawn]
-    axes.set_ylim(min(0.0, *(1.12 * (bar.value - (bar.error or 0)) for bar in drawn)), 1.12 * max(*tops, 1e-9))
+    room = 1.18 if turned else 1.12
+    axes.set_ylim(min(0.0, *(room * (bar.value - (bar.error or 0)) for bar in drawn)), room * max(*tops, 1e-9))
     axes.axhline(0, color=GREY, linewidth=0.8)
     figure.legend(loc="outside lower center", ncols=min(6, len(series)), frameon=False, fontsize=10)
     return _save(figure, path, bars)
 
 
-def _draw_bars(axes: Axes, bars: Sequence[Bar], places: Sequence[float], width: float, colour: str) -> None:
+def _draw_bars(
+    axes: Axes, bars: Sequence[Bar], places: Sequence[float], width: float, look: Mapping[str, Any], turned: bool
+) -> None:
     values = [bar.value for bar in bars]
     errors = [bar.error or 0.0 for bar in bars]
-    axes.bar(places, values, 0.92 * width, color=colour, label=bars[0].series, zorder=2)
+    axes.bar(places, values, 0.92 * width, **look, label=bars[0].series, zorder=2)
     for place, value, error in zip(places, values, errors, strict=True):
         if error:
             axes.errorbar([place], [value], yerr=[error], color="#222222", elinewidth=1.2, capsize=3, zorder=3)
@@ -584,6 +591,7 @@ def _draw_bars(axes: Axes, bars: Sequence[Bar], places: Sequence[float], width: 
             ha="center",
             va="bottom" if up else "top",
             fontsize=8,
+            rotation=90 if turned else 0,
         )
 
 
