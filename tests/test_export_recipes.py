@@ -83,6 +83,19 @@ def test_the_teacher_is_exported_before_its_attention_is_written_out(
     assert attention and set(attention) == {"sdpa"} and result.conditions["repeats"] == 2
 
 
+def test_an_export_for_a_device_is_measured_there_in_pytorch_alone(
+    tuned: Path, task: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = ["--model_name_or_path", str(tuned), "--teacher_model_name_or_path", str(tuned)]
+    options = ["--engine", "pytorch", "--precision", "bfloat16", "--max_drop", "0.5", *QUICK]
+    place = ["--device", "cpu:0", "--output_dir", str(tmp_path / "made")]  # by its number, as a GPU is
+    result = export.main([*names, *task, *options, *place])
+    assert result.runtime_precision == "bfloat16" and result.conditions["device"] == "cpu"
+    assert result.speedup > 0 and result.speedup_best > 0
+    table = capsys.readouterr().out
+    assert "teacher, pytorch bfloat16" in table and "onnxruntime" not in table and "openvino" not in table
+
+
 def test_an_export_reads_the_models_own_tokens_and_not_the_teachers(
     tuned: Path, task: list[str], tmp_path: Path
 ) -> None:
