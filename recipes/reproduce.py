@@ -310,7 +310,8 @@ def run_all(wanted: Sequence[Step], jobs: int) -> None:
                 running[pool.submit(run_step, step)] = step
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 step = running.pop(future)
-                if future.exception() is not None:
+                if (error := future.exception()) is not None:
+                    print(f"{step.folder} failed: {error}", file=sys.stderr, flush=True)
                     failed.append(step)
                     waiting = without(waiting, step)
     if failed:
