@@ -21,7 +21,7 @@ from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassificatio
 from bertkd.dynabert import Subnetwork, extract_subnetwork, make_adaptive
 from bertkd.export import engines, exported_size_mb, open_exported, write_export
 from bertkd.models import prune_vocabulary
-from bertkd.report import ExportResult, TorchRunner, count_flops, count_parameters, read_result
+from bertkd.report import ExportResult, TorchRunner, count_flops, count_parameters, measure_latency, read_result
 from bertkd.report.presets import PRESETS
 
 QUICK = ["--repeats", "2", "--sequence_length", "16"]
@@ -131,6 +131,20 @@ def test_users_mistakes_are_one_sentence(
     monkeypatch.setattr(engines.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ImportError, match=r"pip install .bertkd\[openvino\]"):
         export.main([*task, *model, *out])
+
+
+def test_a_budget_in_time_is_that_of_the_model_alone(tuned: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    model = AutoModelForSequenceClassification.from_pretrained(tuned)
+    folder = write_export(model, tmp_path / "made", "pytorch", "float32")
+    measured: list[set[str]] = []
+
+    def seen(runners: dict[str, Any], *rest: Any, **options: Any) -> Any:
+        measured.append(set(runners))
+        return measure_latency(runners, *rest, **options)
+
+    monkeypatch.setattr(compress, "measure_latency", seen)
+    options = SimpleNamespace(threads=1, batch_size=2, sequence_length=16, repeats=2)
+    assert 0 < compress.latency_alone(folder, options) < 1000 and measured == [{"model"}]
 
 
 def test_the_committed_benchmarks_are_the_pages_of_their_figures() -> None:
