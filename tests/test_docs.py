@@ -241,3 +241,54 @@ def test_generated_pages_are_those_of_the_results_files(monkeypatch: pytest.Monk
 def test_the_performance_page_is_that_of_its_measurements() -> None:
     report = json.loads((ROOT / "docs" / "performance.json").read_text())
     assert (ROOT / "docs" / "performance.md").read_text() == benchmark_training.render(report)
+
+
+def results_of(task: str, method: str, aside: str = "") -> list[float]:
+    """The main metric of each seed, in percent."""
+    files = sorted((ROOT / "docs/results/minilm" / aside / task).glob(f"{method}-seed*.json"))
+    return [100 * json.loads(file.read_text())["value"] for file in files]
+
+
+def test_figures_in_sentences_are_those_of_the_results_files() -> None:
+    """A figure that a sentence quotes goes stale silently, unlike a generated table."""
+
+    def mean(task: str, method: str) -> float:
+        values = results_of(task, method)
+        return round(sum(values) / len(values), 1)  # as the tables show it, whose differences a reader takes
+
+    def costs(task: str, part: str) -> str:
+        return f"{results_of(task, 'distilbert')[0] - results_of(task, f'distilbert-{part}', 'ablation')[0]:.1f}"
+
+    page = " ".join((ROOT / "docs/distilbert.md").read_text().split())
+    gains = {task: mean(task, "distilbert") - mean(task, "distilbert-mlm") for task in ("stsb", "cola", "mrpc")}
+    told = f"worth {gains['stsb']:.1f} points on STS-B, {gains['cola']:.0f} on CoLA and {gains['mrpc']:.0f} on MRPC"
+    assert told in page
+    second = {task: mean(task, "distilbert-kd") - mean(task, "distilbert") for task in ("stsb", "cola")}
+    assert f"adds {second['stsb']:.1f} points on STS-B" in page and f"on CoLA it takes {-second['cola']:.1f}" in page
+    lost = {part: costs("stsb", part) for part in ("random", "noce", "nomlm", "nocos")}
+    told = "random start costs {random} points, no KL {noce}, no masked words {nomlm}, no cosine {nocos}"
+    assert told.format(**lost) in page and f"random start shows ({costs('sst2', 'random')} points)" in page
+
+    def benchmark_rows(name: str) -> dict[tuple[str, str], float]:
+        rows = json.loads((ROOT / "docs/benchmark" / name / "bench.json").read_text())["rows"]
+        return {(row["model"], row["way"]): row["speedup"] for row in rows}
+
+    page = " ".join((ROOT / "docs/export.md").read_text().split())
+    shapes = ("bert-base", "bert6", "bert3", "tinybert4")
+    cpu = [benchmark_rows("cpu")[shape, "openvino int8"] for shape in shapes]
+    assert "BERT-base {:.1f} times as fast, BERT6 {:.0f}, BERT3 {:.0f}, TinyBERT4 {:.0f}.".format(*cpu) in page
+    over_int8 = [speedup / cpu[0] for speedup in cpu[1:]]
+    assert "they are {:.1f}, {:.1f} and {:.1f} times as fast".format(*over_int8) in page
+    one, many = benchmark_rows("h200-batch1"), benchmark_rows("h200-batch128")
+    small, deep = one["tinybert4", "pytorch float32"], one["bert3", "pytorch float32"]
+    assert f"TinyBERT4 is {small:.1f} times as fast as BERT-base in float32, BERT3 {deep:.1f}" in page
+    assert f"come back with 128 rows ({many['tinybert4', 'pytorch float32']:.1f})" in page
+    assert f"bfloat16: {many['bert-base', 'pytorch bfloat16']:.1f} times as fast as float32" in page
+    readme = " ".join((ROOT / "README.md").read_text().split())
+    told = f"BERT-base {cpu[0]:.0f} times as fast as eager float32, and TinyBERT4's shape {cpu[3]:.0f} times"
+    assert told in readme
+
+    kd = json.loads((ROOT / "docs/results/minilm-levers/sst2/kd-seed42.json").read_text())
+    before, after = 100 * kd["metrics_before"]["accuracy"], 100 * kd["value"]
+    page = " ".join((ROOT / "docs/levers.md").read_text().split())
+    assert f"from {before:.1f} to {after:.1f} % accuracy" in page and f"{kd['size_mb']:.1f} MB" in page

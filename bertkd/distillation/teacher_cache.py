@@ -73,7 +73,7 @@ class TeacherCache:
 
     @staticmethod
     def lock(folder: Path) -> FileLock:
-        """What a process holds while it looks for a cache and makes the one that is missing; others wait for it."""
+        """What a process holds while it makes a cache that is missing; others wait for it, and look again."""
         folder.parent.mkdir(parents=True, exist_ok=True)
         return FileLock(f"{folder}.lock")
 

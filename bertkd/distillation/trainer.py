@@ -507,15 +507,16 @@ class DistillationTrainer(Trainer):
         }
         columns = sorted(self._forward_arguments(self.teacher_model) - {"labels"})
         folder /= fingerprint(self.teacher_model, self.train_dataset, columns, settings)
-        with self.args.main_process_first(local=False, desc="teacher cache"), TeacherCache.lock(folder):
-            cache = TeacherCache.open(folder, len(self.train_dataset))
-            return cache or TeacherCache.build(
-                folder,
-                len(self.train_dataset),
-                self._teacher_batches(),
-                self._cacheable,
-                self.args.teacher_cache_dtype,
-            )
+        rows = len(self.train_dataset)
+        with self.args.main_process_first(local=False, desc="teacher cache"):
+            cache = TeacherCache.open(folder, rows)
+            if cache is not None:  # which may lie where nothing can be written
+                return cache
+            with TeacherCache.lock(folder):
+                cache = TeacherCache.open(folder, rows)  # of another run, meanwhile
+                return cache or TeacherCache.build(
+                    folder, rows, self._teacher_batches(), self._cacheable, self.args.teacher_cache_dtype
+                )
 
     def _cacheable(self, inputs: dict[str, Any]) -> dict[str, Tensor]:
         outputs = dict(self._teacher_outputs(self._prepare_inputs(inputs)))

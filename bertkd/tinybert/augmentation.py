@@ -133,11 +133,12 @@ def _kept(place: Path | None, start: int, make: Callable[[int], Dataset], featur
     if place is None:
         return make(start)
     path = place / f"rows-{start:09d}.parquet"
-    with FileLock(path.with_suffix(".lock")):
-        if not path.is_file():
-            partial = path.with_suffix(".partial")
-            make(start).to_parquet(str(partial))
-            partial.replace(path)
+    if not path.is_file():
+        with FileLock(path.with_suffix(".lock")):
+            if not path.is_file():
+                partial = path.with_suffix(".partial")
+                make(start).to_parquet(str(partial))
+                partial.replace(path)
     return Dataset.from_parquet(str(path), features=features)
 
 
