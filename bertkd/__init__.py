@@ -5,8 +5,8 @@ from bertkd.distilbert import DistilBertKDConfig, DistilBertKDTrainer
 from bertkd.distillation import DistillationConfig, DistillationTrainer
 from bertkd.dynabert import DynaBertKDConfig, DynaBertKDTrainer
 from bertkd.layer_map import LayerMap
-from bertkd.models import drop_layers
 from bertkd.patient_kd import PatientKDConfig, PatientKDTrainer
+from bertkd.students import drop_layers
 from bertkd.tinybert import TinyBertKDConfig, TinyBertKDTrainer
 
 __all__ = [

@@ -2,7 +2,7 @@
 
 The original implementations differ most in their *reductions*, which changes a loss by factors of up to the hidden
 size; each docstring therefore writes the reduction out. All losses are computed in float32 with autocast switched
-off: CPU autocast would keep softmax and normalisation in bfloat16, and half precision overflows on a squared error.
+off: CPU autocast would keep softmax and normalization in bfloat16, and half precision overflows on a squared error.
 Gradients flow into the student's tensors only as far as the caller lets them: teacher tensors are not detached here.
 """
 

@@ -1,6 +1,6 @@
 """GLUE's metrics as an `evaluate.Metric` on scikit-learn and scipy, without a network."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import evaluate
 import numpy as np
@@ -9,7 +9,7 @@ from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 from transformers import EvalPrediction
 
-__all__ = ["GlueMetric", "glue_metrics"]
+__all__ = ["GlueMetric", "glue_metrics", "main_value"]
 
 Score = Callable[[np.ndarray, np.ndarray], dict[str, float]]
 
@@ -128,3 +128,12 @@ _SCORES: dict[str, Score] = {
     "classification": _accuracy,
     "regression": _correlations,
 }
+
+
+def main_value(metrics: Mapping[str, float], metric: str) -> float:
+    """The number that models are ranked by: the task's main metric, on the first of several validation sets.
+
+    Returns:
+        NaN where `metrics` does not have it.
+    """
+    return next((value for name, value in metrics.items() if name.startswith(metric)), float("nan"))

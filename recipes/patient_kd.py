@@ -1,28 +1,6 @@
-"""Distil a fine-tuned teacher into a smaller student by Patient-KD (skip, last, or an explicit layer map).
+"""The command `bertkd patient-kd` as a script; `python recipes/patient_kd.py --help` lists its options."""
 
-    python recipes/patient_kd.py --config recipes/configs/patient_kd/sst2.yaml --glue_dir GLUE \
-        --teacher_model_name_or_path outputs/teacher --model_name_or_path bert-base-uncased --output_dir outputs/pkd
-"""
-
-from collections.abc import Sequence
-
-from arguments import Run
-from experiment import run_script, run_seeds
-from kd import distil
-
-from bertkd import PatientKDConfig, PatientKDTrainer
-from bertkd.report import RunResult
-
-
-def patient_kd(run: Run[PatientKDConfig]) -> RunResult:
-    """Train one student; the method is named after the layer map."""
-    strategy = run.training.strategy
-    return distil(run, f"pkd-{strategy}" if strategy in ("skip", "last") else "pkd-map", PatientKDTrainer)
-
-
-def main(argv: Sequence[str] | None = None) -> list[RunResult]:
-    return run_seeds(argv, PatientKDConfig, patient_kd)
-
+from bertkd.cli import run_command
 
 if __name__ == "__main__":
-    run_script(main)
+    run_command("patient-kd")

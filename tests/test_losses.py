@@ -65,12 +65,12 @@ def test_soft_cross_entropy_gradient_is_that_of_kl_without_its_factor() -> None:
     torch.testing.assert_close(gradients[0] * 25, gradients[1])
 
 
-# Two rows, two layers, hidden size 2. Unit vectors, so that normalising changes only the second row's student.
+# Two rows, two layers, hidden size 2. Unit vectors, so that normalizing changes only the second row's student.
 STUDENT = torch.tensor([[[1.0, 0.0], [0.0, 1.0]], [[2.0, 0.0], [0.0, 3.0]]])
 TEACHER = torch.tensor([[[0.0, 1.0], [0.0, 1.0]], [[1.0, 0.0], [0.0, -1.0]]])
 
 
-def test_patient_loss_of_normalised_states() -> None:
+def test_patient_loss_of_normalized_states() -> None:
     # Squared distances by row and layer: 2, 0, 0, 4.
     assert patient_loss(STUDENT, TEACHER).item() == pytest.approx(6 / 8)
     assert patient_loss(STUDENT, TEACHER, reduction="batchmean").item() == pytest.approx(6 / 2)
@@ -93,7 +93,7 @@ def test_patient_gradient_by_hand() -> None:
     torch.testing.assert_close(student.grad, 2 * (STUDENT - TEACHER) / 8)
 
 
-def test_normalised_gradient_is_orthogonal_to_the_state() -> None:
+def test_normalized_gradient_is_orthogonal_to_the_state() -> None:
     student = torch.randn(4, 2, 6, requires_grad=True)
     patient_loss(student, torch.randn(4, 2, 6)).backward()
     torch.testing.assert_close((student.grad * student.detach()).sum(-1), torch.zeros(4, 2), atol=1e-7, rtol=0)

@@ -1,4 +1,4 @@
-"""Plain text to train on without any task: local files or the hub, tokenised once or as it streams."""
+"""Plain text to train on without any task: local files or the hub, tokenized once or as it streams."""
 
 import bz2
 import csv
@@ -155,7 +155,7 @@ def tokenize_corpus(
     """Token ids without padding, with the special tokens of one text.
 
     Nothing is cut off: what is longer than `max_seq_length` goes on in the next row. `datasets` caches the result on
-    disk, so the same corpus is tokenised once; a streamed one is tokenised as it is read.
+    disk, so the same corpus is tokenized once; a streamed one is tokenized as it is read.
 
     Args:
         corpus: with the column "text", as `load_corpus` returns it.
@@ -176,7 +176,7 @@ def tokenize_corpus(
     if length <= tokenizer.num_special_tokens_to_add():
         raise ValueError(f"max_seq_length={max_seq_length} leaves no room for text beside the special tokens.")
     _check_that_nothing_is_lost(tokenizer, length)
-    options: dict[str, Any] = {} if isinstance(corpus, IterableDataset) else {"desc": "Tokenising the corpus"}
+    options: dict[str, Any] = {} if isinstance(corpus, IterableDataset) else {"desc": "Tokenizing the corpus"}
     rows = corpus.map(
         _pieces,
         batched=True,

@@ -39,8 +39,8 @@ def load_files(
 
     What `labels` does not say is inferred from the first file given, as `run_glue.py` does: floats mean regression;
     strings and integers are classes in sorted order; a parquet `ClassLabel` keeps its names. Every other file must
-    agree. A test file may come without labels, and so may a training file when `labels` is given (to distil on
-    unlabelled text); their label is then -1.
+    agree. A test file may come without labels, and so may a training file when `labels` is given (to distill on
+    unlabeled text); their label is then -1.
 
     Args:
         train_file, validation_file, test_file: A csv, tsv (without quoting), json, jsonl or parquet file each.
@@ -68,8 +68,8 @@ def load_files(
         raise ValueError(f"A model reads one or two texts, but --text_column_names names {', '.join(text_keys)}.")
     keys = tuple(text_keys) if text_keys else _infer_text_keys(raw[first], paths[first], label_key)
     for split, dataset in raw.items():
-        unlabelled = split == "test" or (split == "train" and labels)
-        _check_columns(dataset, paths[split], keys if unlabelled else (*keys, label_key))
+        unlabeled = split == "test" or (split == "train" and labels)
+        _check_columns(dataset, paths[split], keys if unlabeled else (*keys, label_key))
     names = _infer_labels(raw[first], paths[first], label_key, labels)
     task = Task("files", "", keys, names, "accuracy" if names else "combined_score")
     # Integers inferred as names ("1", "2") are never ids, nor are they where the names given are numbers.
@@ -187,8 +187,8 @@ def _label_ids(
 ) -> dict[Any, float] | None:
     """What each value of the label column stands for; None where the split has no labels."""
     values = dataset.unique(key) if key in dataset.column_names else []
-    unlabelled = _is_missing(dataset, key) or (values == [-1] and "-1" not in task.labels and not task.is_regression)
-    if unlabelled and split != "validation":
+    unlabeled = _is_missing(dataset, key) or (values == [-1] and "-1" not in task.labels and not task.is_regression)
+    if unlabeled and split != "validation":
         return None
     feature, ids = dataset.features[key], {}
     for value in values:

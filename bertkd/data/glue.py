@@ -54,7 +54,7 @@ class Task:
 
     @property
     def validation_splits(self) -> tuple[str, ...]:
-        """The labelled splits to evaluate on; MNLI has two, AX none."""
+        """The labeled splits to evaluate on; MNLI has two, AX none."""
         return {"mnli": ("validation_matched", "validation_mismatched"), "ax": ()}.get(self.name, ("validation",))
 
     @property
@@ -152,8 +152,8 @@ class _Layout:
         text: The columns of the task's text keys.
         label: The label's column.
         values: How the labels are written, in the order of their ids.
-        headless: The columns of the labelled files where these have no header.
-        ragged: Whether some labelled rows are known to be cut short.
+        headless: The columns of the labeled files where these have no header.
+        ragged: Whether some labeled rows are known to be cut short.
     """
 
     text: tuple[str, ...]
@@ -197,7 +197,7 @@ def _file_name(task: Task, split: str) -> str:
 
 
 def _read(path: Path, task: Task, split: str) -> Dataset:
-    # On disk and named by content, so that whatever is mapped over it (tokenisation) is cached from run to run.
+    # On disk and named by content, so that whatever is mapped over it (tokenization) is cached from run to run.
     try:
         return Dataset.from_generator(
             lambda: _examples(path, task, split),

@@ -23,7 +23,7 @@ def tokenize(
     """Token ids without padding, which a collator adds per batch (`DataCollatorWithPadding`).
 
     The result has what the tokenizer returns (`input_ids`, `attention_mask`, ...) and `label`, which is left out of
-    splits whose labels are all -1. `datasets` caches it on disk: the same rows, tokenizer and length are tokenised
+    splits whose labels are all -1. `datasets` caches it on disk: the same rows, tokenizer and length are tokenized
     once.
 
     Args:
@@ -57,14 +57,14 @@ def _tokenize_split(
             f"Split {name} has no column {', '.join(missing)}, only {', '.join(split.column_names)}; {task.name} "
             f"reads its text from {', '.join(task.text_keys)}."
         )
-    if _is_unlabelled(split, name, task):
+    if _is_unlabeled(split, name, task):
         keep = keep - {"label"}
     return split.map(
         _encode,
         batched=True,
         fn_kwargs={"text_keys": task.text_keys, "tokenizer": tokenizer, "length": length},
         remove_columns=[column for column in split.column_names if column not in keep],
-        desc=f"Tokenising {name}",
+        desc=f"Tokenizing {name}",
     )
 
 
@@ -74,11 +74,11 @@ def _encode(
     return tokenizer(*(batch[key] for key in text_keys), truncation=True, max_length=length, padding=False)
 
 
-def _is_unlabelled(split: Dataset, name: str, task: Task) -> bool:
+def _is_unlabeled(split: Dataset, name: str, task: Task) -> bool:
     labels = set(split.unique("label")) if "label" in split.column_names else {-1}
     if -1 in labels and len(labels) > 1 and not task.is_regression:
         raise ValueError(
-            f"Split {name} has rows without a label (label -1) among labelled ones; filter them out, or load them "
+            f"Split {name} has rows without a label (label -1) among labeled ones; filter them out, or load them "
             f"as a data set of their own."
         )
     return labels == {-1}

@@ -26,7 +26,7 @@ class DistilBertKDConfig(DistillationConfig):
 
     temperature: float = field(default=2.0, metadata={"help": "T of both softmaxes in the soft term."})
     alpha_ce: float = field(default=5.0, metadata={"help": "Weight of the soft targets."})
-    alpha_mlm: float = field(default=2.0, metadata={"help": "Weight of masked language modelling."})
+    alpha_mlm: float = field(default=2.0, metadata={"help": "Weight of masked language modeling."})
     alpha_cos: float = field(default=1.0, metadata={"help": "Weight of the hidden states' cosine."})
     alpha_mse: float = field(default=0.0, metadata={"help": "Weight of the squared error of the logits."})
     restrict_ce_to_mask: bool = field(default=False, metadata={"help": "Soft targets at masked tokens only."})

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 from transformers import BertForMaskedLM, DistilBertConfig, DistilBertForMaskedLM, PreTrainedModel
 
-from bertkd.models import drop_layers, encoder_layers, family_of, refuse_levers
+from bertkd.models import encoder_layers, family_of, refuse_levers
+from bertkd.students import drop_layers
 
 __all__ = ["distilbert_layers", "distilbert_student"]
 
@@ -36,7 +37,7 @@ def distilbert_student(
 
     Raises:
         ValueError: `keep` does not fit, the teacher has no such head, or a BERT that DistilBERT's config cannot
-            express (another LayerNorm epsilon, factorised or shared layers).
+            express (another LayerNorm epsilon, factorized or shared layers).
     """
     refuse_levers(teacher, "distilbert_student")
     if teacher.get_output_embeddings() is None:

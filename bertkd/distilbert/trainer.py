@@ -31,7 +31,7 @@ class LastHiddenState(ModelOutput):
 
 
 class DistilBertKDTrainer(DistillationTrainer):
-    """DistilBERT (Sanh et al., arXiv 1910.01108): soft targets, masked language modelling and cosine, on text.
+    """DistilBERT (Sanh et al., arXiv 1910.01108): soft targets, masked language modeling and cosine, on text.
 
     `DistilBertKDConfig` has the loss. Rows are token ids without labels (`bertkd.data.tokenize_corpus`); tokens are
     masked anew in each step, by the seed and the rows alone (`bertkd.distilbert.masking`), and student and teacher

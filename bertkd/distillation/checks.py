@@ -14,7 +14,7 @@ __all__ = ["check_label_order", "check_labels_present", "check_single_label", "c
 def check_single_label(student: PretrainedConfig) -> None:
     """Raises ValueError for a multi-label model."""
     if student.problem_type == "multi_label_classification":
-        raise ValueError("bertkd distils single-label classification and regression, not multi-label models.")
+        raise ValueError("bertkd distills single-label classification and regression, not multi-label models.")
 
 
 def check_label_order(dataset: Any, student: PretrainedConfig) -> None:
@@ -39,7 +39,7 @@ def check_labels_present(dataset: Any, alpha: float) -> None:
     if isinstance(dataset, datasets.Dataset) and _label_feature(dataset) is None:
         raise ValueError(
             f"The training set has no label column (it has {', '.join(dataset.column_names)}) but alpha is {alpha}; "
-            "give labelled rows, or set alpha=1 to learn from the teacher alone."
+            "give labeled rows, or set alpha=1 to learn from the teacher alone."
         )
 
 

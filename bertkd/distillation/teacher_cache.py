@@ -132,7 +132,7 @@ def fingerprint(teacher: nn.Module, dataset: Any, columns: Sequence[str], settin
 
     Args:
         teacher: its parameters, buffers and config count.
-        dataset: the tokenised rows; tokenizer and lengths count through them.
+        dataset: the tokenized rows; tokenizer and lengths count through them.
         columns: those of its columns that the teacher reads.
         settings: whatever else the outputs depend on, as JSON.
     """

@@ -12,8 +12,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from bertkd.dynabert.supernet import Subnetwork, current_subnetwork, require_supernet, set_subnetwork
-from bertkd.models import prune, zero_pad
-from bertkd.models.layer_drop import copy_layers
+from bertkd.students import prune, zero_pad
+from bertkd.students.layers import copy_layers
 
 __all__ = ["FORMATS", "TOLERANCE", "extract_subnetwork", "save_subnetwork", "switched_to"]
 

@@ -175,7 +175,7 @@ def _loss(model: PreTrainedModel, inputs: dict[str, Tensor], answers: Tensor) ->
 def _labels(inputs: dict[str, Tensor]) -> Tensor:
     if "labels" not in inputs:
         raise ValueError(
-            f"A batch has no labels (it has {', '.join(inputs)}): give labelled rows, or a teacher whose answers take "
+            f"A batch has no labels (it has {', '.join(inputs)}): give labeled rows, or a teacher whose answers take "
             "their place."
         )
     return inputs["labels"]

@@ -8,7 +8,7 @@ from transformers import PreTrainedModel
 
 from bertkd.dynabert.importance import Importance
 from bertkd.models import encoder_layers, family_of, layer_sizes, refuse_levers
-from bertkd.models.pruning import head_size
+from bertkd.models.sizes import head_size
 
 __all__ = ["rewire"]
 
@@ -30,7 +30,7 @@ def rewire(model: Model, importance: Importance) -> Model:
         `model`.
 
     Raises:
-        ValueError: `importance` is of a model with other layers, heads or neurons, or layers are factorised or shared;
+        ValueError: `importance` is of a model with other layers, heads or neurons, or layers are factorized or shared;
             `model` is unchanged then.
     """
     refuse_levers(model, "rewire")

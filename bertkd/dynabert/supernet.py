@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from bertkd.models import LayerSizes, encoder_layers, family_of, layer_sizes, refuse_levers
 from bertkd.models.adaptive import AdaptiveLayers, AdaptiveLinear, is_adaptive
 from bertkd.models.families import Family
-from bertkd.models.pruning import check_sizes, head_size
+from bertkd.models.sizes import check_sizes, head_size
 
 __all__ = [
     "Subnetwork",
@@ -110,7 +110,7 @@ def make_adaptive(model: Model) -> Model:
         `model`.
 
     Raises:
-        ValueError: it is a supernet already, its layers are factorised or shared, or an unsupported `model_type`.
+        ValueError: it is a supernet already, its layers are factorized or shared, or an unsupported `model_type`.
     """
     refuse_levers(model, "make_adaptive")
     if is_adaptive(model):

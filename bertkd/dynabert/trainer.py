@@ -17,7 +17,7 @@ from bertkd.dynabert.config import DynaBertKDConfig
 from bertkd.dynabert.supernet import Subnetwork, make_adaptive, set_subnetwork
 from bertkd.models import family_of
 from bertkd.models.adaptive import is_adaptive
-from bertkd.models.layer_drop import copy_layers
+from bertkd.students.layers import copy_layers
 
 __all__ = ["DynaBertKDTrainer"]
 
@@ -61,7 +61,7 @@ class DynaBertKDTrainer(DistillationTrainer):
         super().__init__(model=model, teacher_model=teacher_model, args=args, **kwargs)
         depths = [1.0] if self.args.stage == "width" else sorted(set(self.args.depth_mult_list))
         # The widest and deepest one comes last: its backward pass reaches every parameter, and is the one that
-        # several processes synchronise. Widths change slowest, so that the teacher runs once for each.
+        # several processes synchronize. Widths change slowest, so that the teacher runs once for each.
         self.subnetworks = {
             f"w{width:g}_d{depth:g}": (width, Subnetwork.of(self.model, width, depth))
             for width in sorted(set(self.args.width_mult_list))

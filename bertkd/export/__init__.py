@@ -1,4 +1,4 @@
-"""From a model to what an engine runs: ONNX Runtime, OpenVINO or PyTorch, quantised, with the loss measured."""
+"""From a model to what an engine runs: ONNX Runtime, OpenVINO or PyTorch, quantized, with the loss measured."""
 
 from bertkd.export.engines import (
     ENGINE_PACKAGES,
@@ -10,7 +10,7 @@ from bertkd.export.engines import (
     require_engine,
     runs_in,
 )
-from bertkd.export.exporting import random_batches, ways_to_quantise, write_export
+from bertkd.export.exporting import random_batches, ways_to_quantize, write_export
 from bertkd.export.gate import (
     AccuracyDropError,
     Attempt,
@@ -38,6 +38,6 @@ __all__ = [
     "random_batches",
     "require_engine",
     "runs_in",
-    "ways_to_quantise",
+    "ways_to_quantize",
     "write_export",
 ]

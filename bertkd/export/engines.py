@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification
 
-from bertkd.report import Runner, TorchRunner
+from bertkd.efficiency import Runner, TorchRunner
 
 __all__ = [
     "ENGINES",
@@ -33,7 +33,7 @@ ENGINE_PACKAGES = ("onnxruntime", "openvino", "nncf", "torchao")
 MANIFEST = "export.json"
 OWN_KEY = "bertkd"
 _FORMATS = {"onnx": "onnxruntime", "openvino": "openvino"}
-# An engine's extra, and the modules that it brings; PyTorch needs one to quantise.
+# An engine's extra, and the modules that it brings; PyTorch needs one to quantize.
 _EXTRAS = {
     "onnxruntime": ("export", ("onnx", "onnxruntime", "onnxscript", "nncf")),
     "openvino": ("openvino", ("openvino", "nncf")),
@@ -111,8 +111,8 @@ def _manifest(folder: Path) -> dict[str, Any]:
 def _open_torch(folder: Path, precision: str, device: str, way: str | None) -> TorchRunner:
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
     runner = TorchRunner(AutoModelForSequenceClassification.from_pretrained(folder, dtype=dtype).to(device).eval())
-    is_quantised = any(type(weight).__module__.startswith("torchao.") for weight in runner.model.parameters())
-    if is_quantised and way != "int8 weights":  # where weights alone are int8, products are not
+    is_quantized = any(type(weight).__module__.startswith("torchao.") for weight in runner.model.parameters())
+    if is_quantized and way != "int8 weights":  # where weights alone are int8, products are not
         runner.precision = "int8"
     return runner
 

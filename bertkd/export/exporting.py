@@ -16,19 +16,19 @@ import torch
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel, TorchAoConfig
 
+from bertkd.atomic import write_json
 from bertkd.export.engines import MANIFEST, OWN_KEY, PRECISIONS, require_engine
 from bertkd.models.adaptive import refuse_supernet
 from bertkd.models.families import PRUNED_PREFIX, family_of
-from bertkd.report import write_json
 
-__all__ = ["random_batches", "ways_to_quantise", "write_export"]
+__all__ = ["random_batches", "ways_to_quantize", "write_export"]
 
 INT8, PARTLY, WEIGHTS = "int8", "int8 but for the second feed-forward maps", "int8 weights"
 ACTIVATIONS = {"Gelu", "Relu", "Swish", "Tanh", "Erf", "HSwish", "Mish"}
 Batches = Sequence[dict[str, Tensor]]
 
 
-def ways_to_quantise(engine: str, precision: str) -> list[str]:
+def ways_to_quantize(engine: str, precision: str) -> list[str]:
     """The ways to reach a precision, the fastest model first; later ones lose less accuracy.
 
     For int8: all matrix products (weights and activations); all but the second map of each feed-forward part, whose
@@ -62,7 +62,7 @@ def write_export(
     Args:
         model: a classifier of a supported family, of a stock or pruned class; it stays as it is.
         engine: one of `ENGINES`.
-        way: one of `ways_to_quantise`.
+        way: one of `ways_to_quantize`.
         calibration: batches of inputs (B, T); OpenVINO's int8 needs them.
 
     Raises:
@@ -179,7 +179,7 @@ def _stock_config(config: PretrainedConfig) -> PretrainedConfig:
 
 @contextlib.contextmanager
 def _quietly() -> Iterator[None]:
-    """Exporters and quantisers report each pass on several channels, none of which a user acts on."""
+    """Exporters and quantizers report each pass on several channels, none of which a user acts on."""
     names = ("nncf", "torch.onnx", "torch.onnx._internal.exporter._registration", "root", "transformers.exporters")
     loggers = [logging.getLogger(None if name == "root" else name) for name in names]
     levels = [logger.level for logger in loggers]
@@ -261,7 +261,7 @@ def _some(names: list[str]) -> list[str]:
 def _write_torch(model: PreTrainedModel, folder: Path, way: str) -> None:
     """A model folder of transformers; int8 is torchao's, whose settings stand in the folder's config."""
     if way in (INT8, WEIGHTS):
-        made = _quantised_by_torchao(model, way)
+        made = _quantized_by_torchao(model, way)
     else:
         made = copy.deepcopy(model)
         nn.Module.to(made, torch.bfloat16 if way == "bfloat16" else torch.float32)
@@ -269,7 +269,7 @@ def _write_torch(model: PreTrainedModel, folder: Path, way: str) -> None:
     write_json(folder / MANIFEST, {OWN_KEY: {"precision": way if way in PRECISIONS else INT8, "way": way}})
 
 
-def _quantised_by_torchao(model: PreTrainedModel, way: str) -> PreTrainedModel:
+def _quantized_by_torchao(model: PreTrainedModel, way: str) -> PreTrainedModel:
     from torchao.quantization import Int8DynamicActivationInt8WeightConfig, Int8WeightOnlyConfig
 
     kind = Int8DynamicActivationInt8WeightConfig() if way == INT8 else Int8WeightOnlyConfig()

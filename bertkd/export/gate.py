@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from bertkd.efficiency import Runner, TorchRunner
 from bertkd.export.engines import open_exported
-from bertkd.export.exporting import Batches, check_calibration, random_batches, ways_to_quantise, write_export
-from bertkd.report import Runner, TorchRunner
+from bertkd.export.exporting import Batches, check_calibration, random_batches, ways_to_quantize, write_export
 
 __all__ = [
     "AccuracyDropError",
@@ -62,7 +62,7 @@ class Exported:
 
 
 class AccuracyDropError(ValueError):
-    """No way to quantise kept the metric; `attempts` has the figures."""
+    """No way to quantize kept the metric; `attempts` has the figures."""
 
     def __init__(self, message: str, attempts: Sequence[Attempt]) -> None:
         super().__init__(message)
@@ -84,7 +84,7 @@ def export_model(
     """Export a model, open what was written, compare it with the model, and keep it only if it is as good.
 
     float32 must give PyTorch's logits. Other precisions must not lose more than `max_drop` of the metric: where one
-    way to quantise does, the next one of `ways_to_quantise` is tried. The folder appears when all is done, or not at
+    way to quantize does, the next one of `ways_to_quantize` is tried. The folder appears when all is done, or not at
     all; one that is there already is replaced.
 
     Args:
@@ -104,7 +104,7 @@ def export_model(
         ValueError: an unknown engine or precision, no calibration for OpenVINO's int8, or float32 logits that differ.
     """
     folder = Path(folder)
-    ways = ways_to_quantise(engine, precision)
+    ways = ways_to_quantize(engine, precision)
     if calibration is not None:
         check_calibration(model, calibration)
     with _eval_mode(model):
@@ -163,7 +163,7 @@ def compare_logits(
 
 
 def predict(runner: Runner, rows: Any, collate: Callable[[list[Any]], Any], batch_size: int = 32) -> np.ndarray:
-    """Logits (N, C) of tokenised rows, in their order; rows of similar length share a batch.
+    """Logits (N, C) of tokenized rows, in their order; rows of similar length share a batch.
 
     Args:
         rows: a data set of rows with input_ids.

@@ -44,8 +44,8 @@ def label_permutation(
         )
     if len(wanted) == 1 or list(wanted) == list(given) or (unnamed(wanted) and unnamed(given)):
         return None
-    positions = {_normalise(name): i for i, name in enumerate(given)}
-    order = [positions.get(_normalise(name), -1) for name in wanted]
+    positions = {_normalize(name): i for i, name in enumerate(given)}
+    order = [positions.get(_normalize(name), -1) for name in wanted]
     if sorted(order) != list(range(len(given))):
         raise ValueError(
             f"The labels of {given_by} ({', '.join(given)}) do not match those of {wanted_by} ({', '.join(wanted)}) "
@@ -54,7 +54,7 @@ def label_permutation(
     return None if order == list(range(len(order))) else order
 
 
-def _normalise(name: str) -> str:
+def _normalize(name: str) -> str:
     return re.sub(r"[\s_-]+", "", name).lower()
 
 

@@ -1,6 +1,6 @@
-"""Encoders that no stock config describes, which save and load like any other model: width-pruned, factorised, shared.
+"""Encoders that no stock config describes, which save and load like any other model: width-pruned, factorized, shared.
 
-A layer may have fewer heads or neurons than its neighbours, or lack its attention or its feed-forward part. The sizes
+A layer may have fewer heads or neurons than its neighbors, or lack its attention or its feed-forward part. The sizes
 stand in the config under `per_layer_config`, the vocabulary of `transformers` for such models:
 
     {"0": {"num_attention_heads": 3, "intermediate_size": 768}, "1": {"skip": ["attention"]}}
@@ -26,7 +26,7 @@ from transformers import (
     XLMRobertaConfig,
 )
 
-# Relative, because this file and its neighbour travel together with every model that they describe.
+# Relative, because this file and its neighbor travel together with every model that they describe.
 from .families import PRUNED_PREFIX, encoder_layers, family_of
 
 SKIPPABLE = ("attention", "mlp")
@@ -49,7 +49,7 @@ class NoFeedForward(nn.Module):
 
 
 def skip_attention(layer: nn.Module, config: PretrainedConfig) -> None:
-    """Take the attention out of a layer, with its residual normalisation: hidden states pass unchanged."""
+    """Take the attention out of a layer, with its residual normalization: hidden states pass unchanged."""
     family = family_of(config)
     layer.set_submodule(family.attention, NoAttention())
     if not family.attention_output.startswith(f"{family.attention}."):
@@ -58,7 +58,7 @@ def skip_attention(layer: nn.Module, config: PretrainedConfig) -> None:
 
 
 def skip_feed_forward(layer: nn.Module, config: PretrainedConfig) -> None:
-    """Take the feed-forward part out of a layer, with its residual normalisation."""
+    """Take the feed-forward part out of a layer, with its residual normalization."""
     family = family_of(config)
     layer.set_submodule(family.ffn_in, nn.Identity())
     layer.set_submodule(family.ffn_out, NoFeedForward())
@@ -94,7 +94,7 @@ def shrink_layer(layer: nn.Module, config: PretrainedConfig, heads: int, neurons
             layer.set_submodule(path, leading(linear, rows, columns))
 
 
-class FactorisedLinear(nn.Module):
+class FactorizedLinear(nn.Module):
     """A linear map in two: `down` to `rank` dimensions, without a bias, and `up` from there."""
 
     def __init__(self, linear: nn.Linear, rank: int) -> None:
@@ -109,7 +109,7 @@ class FactorisedLinear(nn.Module):
         return self.up(self.down(input))
 
 
-class FactorisedEmbedding(nn.Embedding):
+class FactorizedEmbedding(nn.Embedding):
     """A table of V x rank, and a map from there to the width of the embeddings, without a bias.
 
     It is an `nn.Embedding` so that whoever counts, resizes or looks for embeddings finds it.
@@ -150,7 +150,7 @@ class PrunedModel:
             config.per_layer_config = sizes
         if sizes is not None:
             self._cut_layers(config)
-        self._factorise(config)
+        self._factorize(config)
         if config.layer_groups is not None:
             self._share_layers(config)
 
@@ -167,17 +167,17 @@ class PrunedModel:
             if "mlp" in skip:
                 skip_feed_forward(layer, config)
 
-    def _factorise(self: Any, config: PretrainedConfig) -> None:
+    def _factorize(self: Any, config: PretrainedConfig) -> None:
         family, made = family_of(config), []
         for layer in encoder_layers(self) if config.ffn_rank is not None else ():
             for path in (family.ffn_in, family.ffn_out):
                 linear = layer.get_submodule(path)
                 if isinstance(linear, nn.Linear):  # not where the part is skipped
-                    layer.set_submodule(path, FactorisedLinear(linear, config.ffn_rank))
+                    layer.set_submodule(path, FactorizedLinear(linear, config.ffn_rank))
                     made.append(layer.get_submodule(path))
         if config.embedding_rank is not None:
             table = self.base_model.get_submodule(family.word_embeddings)
-            made.append(FactorisedEmbedding(table, config.embedding_rank))
+            made.append(FactorizedEmbedding(table, config.embedding_rank))
             self.base_model.set_submodule(family.word_embeddings, made[-1])
         for module in made:
             module.apply(self._init_weights)

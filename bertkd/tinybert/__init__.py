@@ -2,18 +2,15 @@
 
 from bertkd.tinybert.augmentation import NUM_COPIES, augment
 from bertkd.tinybert.config import TinyBertKDConfig
-from bertkd.tinybert.student import SHAPES, Shape, load_released, small_student
+from bertkd.tinybert.released import load_released
 from bertkd.tinybert.trainer import TinyBertKDTrainer
 from bertkd.tinybert.word_vectors import WordVectors
 
 __all__ = [
     "NUM_COPIES",
-    "SHAPES",
-    "Shape",
     "TinyBertKDConfig",
     "TinyBertKDTrainer",
     "WordVectors",
     "augment",
     "load_released",
-    "small_student",
 ]

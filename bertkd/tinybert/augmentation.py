@@ -255,7 +255,7 @@ class CandidateFinder:
                 elif span[0] < end or not self._is_one_token(word):  # not behind what the model reads
                     unpredicted.add(word)
         predicted = self._predicted(masked)
-        nearest = self._vectors.neighbours(sorted(unpredicted), self._count)
+        nearest = self._vectors.neighbors(sorted(unpredicted), self._count)
         slots: dict[str, list[_Slot]] = {text: [] for text in texts}
         for text, of_text in spans.items():
             for span in of_text:

@@ -88,7 +88,7 @@ class WordVectors:
         content.update(self._vectors.cpu().contiguous().numpy().tobytes())
         return content.hexdigest()
 
-    def neighbours(self, words: Iterable[str], count: int) -> dict[str, list[str]]:
+    def neighbors(self, words: Iterable[str], count: int) -> dict[str, list[str]]:
         """The `count` most similar other words to each, the nearest first; none for a word without a vector."""
         nearest: dict[str, list[str]] = {word: [] for word in words}
         found = {word: vector for word in nearest if (vector := self._vector(word)) is not None}
@@ -111,7 +111,7 @@ class WordVectors:
 
 def _embeddings(model: PreTrainedModel) -> Tensor:
     table: Any = model.get_input_embeddings()
-    with torch.no_grad():  # asked for, not read: a factorised table holds its vectors in two parts
+    with torch.no_grad():  # asked for, not read: a factorized table holds its vectors in two parts
         vectors: Tensor = table(torch.arange(table.num_embeddings, device=table.weight.device))
     return vectors
 

@@ -1,0 +1,54 @@
+"""Describes a compression method, and the ones that need no folder of their own: teacher, fine-tuning, vanilla KD."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from bertkd.distillation.config import DistillationConfig
+from bertkd.distillation.trainer import DistillationTrainer
+
+__all__ = ["METHODS", "Method"]
+
+
+@dataclass(frozen=True)
+class Method:
+    """Everything that the rest of bertkd knows of a method, besides its trainer.
+
+    Attributes:
+        name: how results files call it, such as "pkd-skip".
+        label: how tables and charts call it, as the papers write it.
+        command: the `bertkd` command that trains it.
+        arxiv: the paper's number. Tables list methods in the order of their papers.
+        trainer_class, config_class: the trainer and its settings.
+        defaults: settings that the command uses where the user gives none.
+        settings: settings that make the method what it is; a user cannot change them.
+        compared_with: name of the method that it adds to; results pages compare the two. Empty for none.
+        student: how a student of a given size is made: of some of the teacher's "layers", in a new "shape", from a
+            "pretrained" general student, or taken out of a "supernet".
+        needs_corpus: whether it learns from plain text before the task.
+        variants: other names in results files that belong to this method (its stages, and what an ablation leaves
+            out), with their labels.
+        variants_compared_with: as `compared_with`, for variants.
+    """
+
+    name: str
+    label: str
+    command: str
+    arxiv: str
+    trainer_class: type[DistillationTrainer] = DistillationTrainer
+    config_class: type[DistillationConfig] = DistillationConfig
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    compared_with: str = ""
+    student: str = "layers"
+    needs_corpus: bool = False
+    variants: Mapping[str, str] = field(default_factory=dict)
+    variants_compared_with: Mapping[str, str] = field(default_factory=dict)
+
+
+# Without a teacher the loss is that of the labels alone.
+METHODS = (
+    Method("teacher", "Teacher", "finetune", "", defaults={"alpha": 0.0}),
+    Method("finetuned", "Fine-tuned", "finetune", "", defaults={"alpha": 0.0}),
+    Method("kd", "KD", "kd", "1503.02531", compared_with="finetuned"),
+)

@@ -1,0 +1,36 @@
+"""DynaBERT, as the rest of bertkd knows it."""
+
+from bertkd.distillation.method import Method
+from bertkd.dynabert.config import STAGES, DynaBertKDConfig
+from bertkd.dynabert.trainer import DynaBertKDTrainer
+
+__all__ = ["METHODS"]
+
+STAGE_LABELS = {"width": "stage width", "depth": "stage depth", "finetune": "fine-tuned"}
+ABLATION_LABELS = {"": "", "-unwired": ", not rewired", "-nokd": ", without distillation"}
+
+
+def _variants() -> dict[str, str]:
+    """The names of each stage, as it is and without a part of the method."""
+    labels = {}
+
+    for suffix, what in ABLATION_LABELS.items():
+        for stage in STAGES:
+            labels[f"dynabert-{stage}{suffix}"] = f"DynaBERT, {STAGE_LABELS[stage]}{what}"
+
+    return {**labels, "dynabert-subnetwork": "DynaBERT, a sub-network"}
+
+
+METHODS = (
+    Method(
+        name="dynabert",
+        label="DynaBERT",
+        command="dynabert",
+        arxiv="2004.04037",
+        trainer_class=DynaBertKDTrainer,
+        config_class=DynaBertKDConfig,
+        defaults={"learning_rate": 2e-5, "num_train_epochs": 3, "warmup_steps": 0.0, "weight_decay": 0.0},
+        student="supernet",
+        variants=_variants(),
+    ),
+)

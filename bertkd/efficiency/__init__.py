@@ -1,0 +1,18 @@
+"""Measures what a model costs: parameters, floating-point operations, size on disk and latency."""
+
+from bertkd.efficiency.latency import Latency, Runner, TorchRunner, measure_latency
+from bertkd.efficiency.shapes import PRESETS, Preset
+from bertkd.efficiency.size import Parameters, count_flops, count_parameters, model_size_mb
+
+__all__ = [
+    "PRESETS",
+    "Latency",
+    "Parameters",
+    "Preset",
+    "Runner",
+    "TorchRunner",
+    "count_flops",
+    "count_parameters",
+    "measure_latency",
+    "model_size_mb",
+]

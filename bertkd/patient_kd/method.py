@@ -1,0 +1,23 @@
+"""Patient-KD, as the rest of bertkd knows it."""
+
+from bertkd.distillation.method import Method
+from bertkd.patient_kd.config import PatientKDConfig
+from bertkd.patient_kd.trainer import PatientKDTrainer
+
+__all__ = ["METHODS"]
+
+
+def _patient_kd(strategy: str) -> Method:
+    return Method(
+        name=f"pkd-{strategy}",
+        label=f"PKD-{strategy}",
+        command="patient-kd",
+        arxiv="1908.09355",
+        trainer_class=PatientKDTrainer,
+        config_class=PatientKDConfig,
+        settings={"strategy": strategy},
+        compared_with="kd",
+    )
+
+
+METHODS = (_patient_kd("skip"), _patient_kd("last"))

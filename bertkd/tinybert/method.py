@@ -1,0 +1,30 @@
+"""TinyBERT, as the rest of bertkd knows it."""
+
+from bertkd.distillation.method import Method
+from bertkd.tinybert.config import TinyBertKDConfig
+from bertkd.tinybert.trainer import TinyBertKDTrainer
+
+__all__ = ["METHODS"]
+
+METHODS = (
+    Method(
+        name="tinybert",
+        label="TinyBERT",
+        command="tinybert",
+        arxiv="1909.10351",
+        trainer_class=TinyBertKDTrainer,
+        config_class=TinyBertKDConfig,
+        # Those of stage "prediction", as the released code's example.
+        defaults={"stage": "prediction", "alpha": 1.0, "learning_rate": 3e-5, "num_train_epochs": 3},
+        student="shape",
+        needs_corpus=True,
+        variants={
+            "tinybert-general": "TinyBERT, general distillation",
+            "tinybert-intermediate": "TinyBERT, intermediate layers",
+            "tinybert-nogd": "TinyBERT w/o general distillation",
+            "tinybert-noda": "TinyBERT w/o augmentation",
+            "tinybert-noattn": "TinyBERT w/o attention",
+            "tinybert-nohidn": "TinyBERT w/o hidden states",
+        },
+    ),
+)

@@ -1,0 +1,342 @@
+"""export.py, benchmark.py, compress.py and search.py's engines, on tiny models."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from conftest import ROOT
+from helpers import tiny_model
+from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassification, AutoTokenizer
+
+from bertkd.cli import bench as benchmark
+from bertkd.cli import compress, export, search
+from bertkd.cli.arguments import parse
+from bertkd.dynabert import Subnetwork, extract_subnetwork, make_adaptive
+from bertkd.efficiency import PRESETS, TorchRunner, count_flops, count_parameters, measure_latency
+from bertkd.export import engines, exported_size_mb, open_exported, write_export
+from bertkd.records import ExportResult, read_result
+from bertkd.students import prune_vocabulary
+
+QUICK = ["--repeats", "2", "--sequence_length", "16"]
+
+
+@pytest.fixture(scope="module")
+def task(glue_dir: Path) -> list[str]:
+    limits = ["--max_train_samples", "32", "--max_eval_samples", "48"]
+    return ["--task_name", "sst2", "--glue_dir", str(glue_dir), "--use_cpu", *limits]
+
+
+@pytest.fixture(scope="module")
+def tuned(pretrained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model with the task's labels."""
+    folder = tmp_path_factory.mktemp("tuned")
+    model = AutoModelForSequenceClassification.from_pretrained(pretrained)
+    model.config.id2label = {0: "negative", 1: "positive"}
+    model.config.label2id = {"negative": 0, "positive": 1}
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(pretrained).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def exported(tuned: Path, task: list[str], tmp_path_factory: pytest.TempPathFactory) -> tuple[ExportResult, Path]:
+    folder = tmp_path_factory.mktemp("made") / "int8"
+    names = ["--model_name_or_path", str(tuned), "--teacher_model_name_or_path", str(tuned)]
+    options = ["--engine", "onnxruntime", "--precision", "int8", "--max_drop", "0.5", "--calibration_rows", "8"]
+    return export.main([*names, *task, *options, *QUICK, "--output_dir", str(folder)]), folder
+
+
+def test_an_export_is_measured_and_described(exported: tuple[ExportResult, Path], tuned: Path) -> None:
+    result, folder = exported
+    assert ExportResult.read(folder / "export_result.json") == result
+    assert (result.engine, result.precision, result.runtime_precision) == ("onnxruntime", "int8", "int8")
+    assert result.attempts[-1]["way"] == result.attempt and result.layers == 4
+    assert 0 <= result.value <= 1 and result.speedup > 0 and result.speedup_best > 0
+    assert result.size_mb == pytest.approx(sum(f.stat().st_size for f in folder.glob("model.onnx*")) / 1e6)
+    assert "onnxruntime" in result.versions and result.conditions["sequence_length"] == 16
+    card = (folder / "README.md").read_text()
+    assert "ExportedModel.from_pretrained(path" in card and f"{100 * result.value:.1f}" in card
+    assert AutoTokenizer.from_pretrained(folder).get_vocab() == AutoTokenizer.from_pretrained(tuned).get_vocab()
+    assert open_exported(folder).engine == "onnxruntime"
+
+
+def test_the_teacher_is_exported_before_its_attention_is_written_out(
+    tuned: Path, task: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attention: list[str] = []
+
+    def seen(model: Any, *rest: Any, **options: Any) -> Path:
+        attention.append(model.config._attn_implementation)
+        return write_export(model, *rest, **options)
+
+    monkeypatch.setattr(export, "write_export", seen)  # of the teacher
+    names = ["--model_name_or_path", str(tuned), "--teacher_model_name_or_path", str(tuned)]
+    options = ["--engine", "onnxruntime", "--precision", "float32", *QUICK]
+    result = export.main([*names, *task, *options, "--output_dir", str(tmp_path / "made")])
+    assert attention and set(attention) == {"sdpa"} and result.conditions["repeats"] == 2
+
+
+def test_an_export_for_a_device_is_measured_there_in_pytorch_alone(
+    tuned: Path, task: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = ["--model_name_or_path", str(tuned), "--teacher_model_name_or_path", str(tuned)]
+    options = ["--engine", "pytorch", "--precision", "bfloat16", "--max_drop", "0.5", *QUICK]
+    place = ["--device", "cpu:0", "--output_dir", str(tmp_path / "made")]  # by its number, as a GPU is
+    result = export.main([*names, *task, *options, *place])
+    assert result.runtime_precision == "bfloat16" and result.conditions["device"] == "cpu"
+    assert result.speedup > 0 and result.speedup_best > 0
+    table = capsys.readouterr().out
+    assert "teacher, pytorch bfloat16" in table and "onnxruntime" not in table and "openvino" not in table
+
+
+def test_an_export_reads_the_models_own_tokens_and_not_the_teachers(
+    tuned: Path, task: list[str], tmp_path: Path
+) -> None:
+    model, tokenizer = AutoModelForSequenceClassification.from_pretrained(tuned), AutoTokenizer.from_pretrained(tuned)
+    small, own = prune_vocabulary(model, tokenizer, ["a film", "the plot"])
+    for one in (small, own):
+        one.save_pretrained(tmp_path / "small")
+    names = ["--model_name_or_path", str(tmp_path / "small"), "--teacher_model_name_or_path", str(tuned)]
+    options = ["--engine", "onnxruntime", "--precision", "float32", *QUICK]
+    result = export.main([*names, *task, *options, "--output_dir", str(tmp_path / "made")])
+    assert result.value == result.value_before
+    assert AutoTokenizer.from_pretrained(tmp_path / "made").get_vocab() == own.get_vocab() != tokenizer.get_vocab()
+
+
+def test_users_mistakes_are_one_sentence(
+    tuned: Path, task: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, out = ["--model_name_or_path", str(tuned)], ["--output_dir", str(tmp_path / "out")]
+    with pytest.raises(ValueError, match="Name the model to export"):
+        export.main([*task, *out])
+    with pytest.raises(OSError, match="Cannot load the model .*no folder with a config"):
+        export.main([*task, *out, "--model_name_or_path", str(tmp_path)])
+    three = tmp_path / "three"
+    tiny_model().save_pretrained(three)
+    AutoTokenizer.from_pretrained(tuned).save_pretrained(three)
+    with pytest.raises(ValueError, match="three has 3 labels, but the task sst2 has 2"):
+        export.main([*task, *out, "--model_name_or_path", str(three)])
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match=r"Cannot write to .*choose another --output_dir"):
+        export.main([*task, *model, "--output_dir", str(tmp_path / "file" / "out")])
+    with pytest.raises(ValueError, match="openvino runs on the CPU here: leave --device out"):
+        export.main([*task, *model, *out, "--device", "cuda"])
+    monkeypatch.setattr(engines.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ImportError, match=r"pip install .bertkd\[openvino\]"):
+        export.main([*task, *model, *out])
+
+
+def test_a_budget_in_time_is_that_of_the_model_alone(tuned: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    model = AutoModelForSequenceClassification.from_pretrained(tuned)
+    folder = write_export(model, tmp_path / "made", "pytorch", "float32")
+    measured: list[set[str]] = []
+
+    def seen(runners: dict[str, Any], *rest: Any, **options: Any) -> Any:
+        measured.append(set(runners))
+        return measure_latency(runners, *rest, **options)
+
+    monkeypatch.setattr(compress, "measure_latency", seen)
+    options = SimpleNamespace(threads=1, batch_size=2, sequence_length=16, repeats=2)
+    assert 0 < compress.latency_alone(folder, options) < 1000 and measured == [{"model"}]
+
+
+def test_the_committed_benchmarks_are_the_pages_of_their_figures() -> None:
+    folder = ROOT / "docs" / "benchmark"
+    found = {path.parent.name: json.loads(path.read_text()) for path in folder.glob("*/bench.json")}
+    assert set(found) == {"cpu", "h200-batch1", "h200-batch128"}
+    for name, figures in found.items():
+        assert (folder / name / "bench.md").read_text() == benchmark.page(figures)
+        assert f"docs/benchmark/{name}" in figures["command"]
+
+
+@pytest.mark.parametrize(
+    ("name", "gflops", "millions"),
+    [
+        ("bert-base", 22.35, 109.48),
+        ("bert6", 11.17, 66.96),
+        ("bert3", 5.59, 45.69),
+        ("distilbert", 11.17, 66.96),
+        ("tinybert4", 1.25, 14.35),
+    ],
+)
+def test_flops_and_parameters_of_known_shapes(name: str, gflops: float, millions: float) -> None:
+    model = PRESETS[name].make()
+    assert count_flops(model) / 1e9 == pytest.approx(gflops, abs=0.01)
+    assert count_parameters(model).total / 1e6 == pytest.approx(millions, abs=0.01)
+
+
+def test_a_benchmark_measures_folders_and_compares(
+    exported: tuple[ExportResult, Path], tuned: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    command = [str(tuned), str(exported[1]), "--engines", "pytorch", "onnxruntime", *QUICK]
+    command += ["--precisions", "float32", "--threads", "1", "--output_dir"]
+    found = benchmark.main([*command, str(tmp_path / "a")])
+    ways = [one["way"] for one in found["rows"]]
+    assert ways == ["pytorch float32 (eager)", "pytorch float32", "onnxruntime float32", "as exported"]
+    first, last = found["rows"][0], found["rows"][-1]
+    assert first["attention"] == "eager" and first["speedup"] == 1.0 and last["precision"] == "int8"
+    assert all(one["peak_memory_mb"] > 0 and one["p95_ms"] >= one["p50_ms"] > 0 for one in found["rows"])
+    assert all(one["threads"] == 1 and one["padding"] == "none" for one in found["rows"])
+    assert json.loads((tmp_path / "a" / "bench.json").read_text())["rows"] == found["rows"]
+    assert all(one["warmup"] == 3 for one in found["rows"])
+    page = (tmp_path / "a" / "bench.md").read_text()
+    assert page.count("onnxruntime float32") == 1 and found["command"] in page and "Speed-ups are over" in page
+    benchmark.main([*command, str(tmp_path / "b"), "--compare", str(tmp_path / "a" / "bench.json")])
+    out = capsys.readouterr().out
+    assert "p50 then" in out and "the same" in out
+    # Whatever the engines are, the first model is also measured as the papers do.
+    other = shutil.copytree(tuned, tmp_path / "other" / tuned.name)
+    engines = ["--engines", "onnxruntime", *QUICK, "--precisions", "float32", "--output_dir", str(tmp_path / "d")]
+    rows = benchmark.main([str(tuned), str(other), *engines])["rows"]
+    assert [one["way"] for one in rows] == ["pytorch float32 (eager)", *["onnxruntime float32"] * 2]
+    assert [one["model"] for one in rows] == [str(tuned), str(tuned), str(other)]
+    with pytest.raises(ValueError, match="onnxruntime float32 is there twice"):
+        benchmark.main([str(tuned), str(tuned), *engines])
+    (tmp_path / "wrong.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"wrong\.json is no bench\.json of this recipe"):
+        benchmark.main([*command, str(tmp_path / "c"), "--compare", str(tmp_path / "wrong.json")])
+    with pytest.raises(ValueError, match="is no model's folder, nor one of the shapes bert-base"):
+        benchmark.main([str(tmp_path), *QUICK])
+
+
+def test_the_memory_of_a_model_is_not_that_of_the_process_that_asks(tuned: Path) -> None:
+    arguments = benchmark.parse_arguments([str(tuned), "--sequence_length", "16", "--threads", "1"])
+    ballast = torch.ones(300_000_000)  # 1.2 GB
+    found = benchmark.peak_memory(tuned, False, arguments)
+    assert len(ballast) and 0 < found < 600
+
+
+def test_the_largest_student_within_a_budget_is_trained_and_exported(
+    tuned: Path, task: list[str], tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = [tiny.make() for tiny in compress.sizes_of(compress.parse_arguments(command(tuned, "1e9"))[0])]
+    counts = [count_parameters(one).total for one in sizes]
+    assert counts == sorted(counts, reverse=True) and len(counts) == 3  # Patient-KD needs two layers
+    budget = str((counts[1] + counts[2]) // 2)
+    options = [
+        *command(tuned, budget),
+        *task,
+        "--num_train_epochs",
+        "1",
+        *QUICK,
+        "--max_drop",
+        "1",
+        "--ignore_weak_teacher",
+    ]
+    answer = compress.main([*options, "--output_dir", str(tmp_path / "out")])
+    assert answer["predicted"] == answer["measured"] == counts[2] and answer["is_within_budget"]
+    assert answer["exported"]["layers"] == 2 and answer["exported"]["method"] == "pkd-skip"
+    assert {"student", "deployed", "compress.json", "report.html"} <= {p.name for p in (tmp_path / "out").iterdir()}
+    assert open_exported(tmp_path / "out" / "deployed").engine == "onnxruntime"
+    assert "within the budget" in capsys.readouterr().out
+    trained = read_result(tmp_path / "out" / "student" / "results.json")
+    assert trained.command.startswith("python recipes/patient_kd.py")  # what made it, on its own
+    card = (tmp_path / "out" / "deployed" / "README.md").read_text()
+    assert "## Training" in card and trained.command in card and f"distilled from `{tuned.name}`" in card
+    # Started again, it goes on with the size that it has chosen, whatever a new measurement would say.
+    monkeypatch.setattr(compress, "largest_within", lambda *_: 1 / 0)
+    again = compress.main([*options, "--output_dir", str(tmp_path / "out")])
+    assert again["predicted"] == answer["predicted"] and again["student"] == answer["student"]
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match="give one --seed"):
+        compress.main([*options, "--seed", "1", "2", "--output_dir", str(tmp_path / "out")])
+    count = re.escape(f"{counts[2]:.4g}")
+    with pytest.raises(ValueError, match=rf"is within 10 parameters .*the smallest, 2 layers, takes {count}"):
+        compress.main([*command(tuned, "10"), *task, "--output_dir", str(tmp_path / "none")])
+    with pytest.raises(ValueError, match="Give a positive --budget"):
+        compress.main([*command(tuned, "0"), "--output_dir", str(tmp_path / "none")])
+    with pytest.raises(ValueError, match="plain text before the task"):
+        compress.main([*command(tuned, "10"), "--method", "distilbert"])
+
+
+def test_distilbert_learns_from_text_and_then_the_task_within_a_budget(
+    tuned: Path, task: list[str], glue_dir: Path, tmp_path: Path
+) -> None:
+    language_model, corpus, settings = (tmp_path / name for name in ("mlm", "lines.txt", "settings.yaml"))
+    model = AutoModelForSequenceClassification.from_pretrained(tuned)
+    config = type(model.config)(**(model.config.to_dict() | {"num_hidden_layers": 5, "hidden_size": 20}))
+    AutoModelForMaskedLM.from_config(config).save_pretrained(language_model)  # of another shape than the teacher
+    AutoTokenizer.from_pretrained(tuned).save_pretrained(language_model)
+    lines = (glue_dir / "SST-2" / "train.tsv").read_text().splitlines()[1:100]
+    corpus.write_text("\n".join(line.split("\t")[0] for line in lines))
+    settings.write_text("max_steps: 2\neval_rows: 20\nmax_seq_length: 24\ncorpus_min_tokens: 3\nuse_cpu: true\n")
+    text = ["--method", "distilbert", "--corpus_files", str(corpus), "--pretrain_config", str(settings)]
+    text += ["--language_model", str(language_model)]
+    with pytest.raises(ValueError, match="no head for masked words"):
+        compress.sizes_of(compress.parse_arguments([*command(tuned, "1"), *text[:-1], str(tuned)])[0])
+    sizes = compress.sizes_of(compress.parse_arguments([*command(tuned, "1"), *text])[0])
+    counts = [count_parameters(one.make()).total for one in sizes]
+    options = [*command(tuned, str(counts[1])), *text, *task, *QUICK, "--max_steps", "2", "--max_drop", "1"]
+    answer = compress.main([*options, "--ignore_weak_teacher", "--output_dir", str(tmp_path / "out")])
+    assert answer["predicted"] == answer["measured"] == counts[1] and answer["is_within_budget"]
+    assert answer["exported"]["method"] == "distilbert-kd" and answer["exported"]["layers"] == 4
+    assert (tmp_path / "out" / "pretrained" / "model.safetensors").is_file()
+    assert (tmp_path / "out" / "deployed").is_dir()
+
+
+def test_dynabert_trains_its_network_first_and_a_size_within_the_budget_is_taken_out(
+    tuned: Path, task: list[str], tmp_path: Path
+) -> None:
+    whole = count_parameters(AutoModelForSequenceClassification.from_pretrained(tuned)).total
+    options = [*command(tuned, str(whole - 1)), *task, *QUICK, "--method", "dynabert", "--max_steps", "2"]
+    options += ["--max_drop", "1", "--ignore_weak_teacher"]
+    answer = compress.main([*options, "--output_dir", str(tmp_path / "out")])
+    assert answer["predicted"] == answer["measured"] < whole and answer["is_within_budget"]
+    assert answer["exported"]["method"] == "dynabert-subnetwork"
+    assert (tmp_path / "out" / "supernet" / "finetune").is_dir()
+    assert open_exported(tmp_path / "out" / "deployed").engine == "onnxruntime"
+
+
+def command(teacher: Path, budget: str) -> list[str]:
+    engine = ["--engine", "onnxruntime", "--precision", "float32", "--output_dir", "unused"]
+    return ["--teacher_model_name_or_path", str(teacher), "--budget", budget, "--unit", "parameters", *engine]
+
+
+@pytest.mark.parametrize("method", ["finetuned", "kd", "pkd-last", "tinybert"])
+def test_every_method_gets_a_command_that_its_recipe_knows(tuned: Path, task: list[str], method: str) -> None:
+    options, _ = compress.parse_arguments([*command(tuned, "1"), "--method", method])
+    recipe, config_class, recipe_class = compress.RECIPES[method]
+    given: list[str] = []
+    size = compress.sizes_of(options)[1]
+    teacher = ["--teacher_model_name_or_path", str(tuned)]
+    compress.train(options, SimpleNamespace(main=given.extend), size, [*teacher, *task], Path("out"))
+    (run,) = parse(config_class, given, {}, recipe_class)
+    assert run.training.output_dir == "out/student" and hasattr(recipe, "main")
+    assert run.model.init_from == "teacher" or method in ("finetuned", "tinybert")
+    if method == "finetuned":
+        assert run.model.model_name_or_path == str(tuned) and run.model.num_student_layers == 3
+
+
+def test_a_small_students_shapes_go_from_large_to_small(tuned: Path) -> None:
+    options = compress.parse_arguments([*command(tuned, "1"), "--method", "tinybert"])[0]
+    counts = [count_parameters(size.make()).total for size in compress.sizes_of(options)]
+    # The first that is within a budget is then the largest.
+    assert len(counts) > 5 and counts[0] > 2 * counts[-1] and counts == sorted(counts, reverse=True)
+    options.unit = "ms"
+    flops = [count_flops(size.make(), 1, 16) for size in compress.sizes_of(options)]
+    assert flops[0] > 2 * flops[-1]
+
+
+@pytest.mark.parametrize(("engine", "precision"), [("pytorch", "float32"), ("onnxruntime", "int8")])
+def test_a_size_in_megabytes_is_that_of_the_file(engine: str, precision: str, tmp_path: Path) -> None:
+    model = make_adaptive(tiny_model(hidden=32, num_attention_heads=4, intermediate_size=64))
+    options = search.SearchArguments(engine=engine, precision=precision, unit="mb")
+    half = Subnetwork.of(model, width=0.5, depth=0.5)
+    (told,) = search.measure_of(model, options)([half])
+    made = extract_subnetwork(model, subnetwork=half)
+    assert told == pytest.approx(exported_size_mb(search.write(made, tmp_path / "made", options)), rel=0.02)
+
+
+def test_a_search_measures_in_the_engine_that_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(search, "write_export", lambda model, *rest, **_: written.append((model, *rest)) or model)
+    monkeypatch.setattr(search, "open_exported", lambda model, threads: TorchRunner(model))
+    options = search.SearchArguments(engine="openvino", precision="int8", repeats=1, sequence_length=8)
+    with search.opened([tiny_model(), tiny_model(layers=1)], options) as runners:
+        assert len(runners) == 2
+    assert [(engine, way) for _, _, engine, way in written] == [("openvino", "int8")] * 2

@@ -1,0 +1,109 @@
+"""One training for `test_distributed.py`, started once plainly and once by `torchrun` with two processes.
+
+python tests/distillation/distributed_script.py METHOD FAMILY HIDDEN WORLD_SIZE ACCUMULATION OUTPUT.json
+"""
+
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import torch
+from helpers import PAD, SETTINGS, Collator, dataset, tiny_model, word_tokenizer
+from transformers import AutoModelForMaskedLM
+
+from bertkd import (
+    DistilBertKDConfig,
+    DistilBertKDTrainer,
+    DistillationConfig,
+    DistillationTrainer,
+    DynaBertKDConfig,
+    DynaBertKDTrainer,
+    PatientKDConfig,
+    PatientKDTrainer,
+    TinyBertKDConfig,
+    TinyBertKDTrainer,
+)
+
+
+def patient_kd(family: str, hidden: int, shared: dict[str, Any], data: dict[str, Any]) -> DistillationTrainer:
+    args = PatientKDConfig(**shared, learning_rate=0.05, beta=1.0, project_hidden=True)
+    student = tiny_model(family, layers=3, hidden=hidden, seed=1)
+    return PatientKDTrainer(model=student, teacher_model=tiny_model(family, layers=6, seed=2), args=args, **data)
+
+
+def dynabert(family: str, hidden: int, shared: dict[str, Any], data: dict[str, Any]) -> DistillationTrainer:
+    del shared["teacher_cache_dir"]
+    # No depth of 1: a layer that no sub-network has gets no gradient in any backward pass.
+    sizes = {"width_mult_list": [0.5, 1.0], "depth_mult_list": [0.5, 0.75]}
+    args = DynaBertKDConfig(**shared, **sizes, learning_rate=0.02, stage="depth")
+    models = [tiny_model(family, layers=4, hidden=hidden, seed=seed) for seed in (1, 2)]
+    return DynaBertKDTrainer(model=models[0], teacher_model=models[1], args=args, **data)
+
+
+def tinybert(family: str, hidden: int, shared: dict[str, Any], data: dict[str, Any]) -> DistillationTrainer:
+    del shared["teacher_cache_dir"]
+    args = TinyBertKDConfig(**shared, learning_rate=0.02, projection="per_level")
+    student = tiny_model(family, layers=2, hidden=hidden, seed=1)
+    return TinyBertKDTrainer(model=student, teacher_model=tiny_model(family, layers=4, seed=2), args=args, **data)
+
+
+def distilbert(family: str, hidden: int, shared: dict[str, Any], data: dict[str, Any]) -> DistillationTrainer:
+    del shared["teacher_cache_dir"]
+    args = DistilBertKDConfig(**shared, learning_rate=0.02, mlm_probability=0.3, project_hidden=True)
+    models = []
+    for layers, size in ((2, hidden), (4, 16)):
+        config = tiny_model(family, layers=layers, hidden=size).config
+        torch.manual_seed(layers)
+        models.append(AutoModelForMaskedLM.from_config(config))
+    tokenizer = word_tokenizer(Path(shared["output_dir"]))
+    return DistilBertKDTrainer(model=models[0], teacher_model=models[1], args=args, processing_class=tokenizer, **data)
+
+
+def streamed(family: str, hidden: int, shared: dict[str, Any], data: dict[str, Any]) -> DistillationTrainer:
+    del shared["teacher_cache_dir"], shared["num_train_epochs"]
+    args = DistillationConfig(**shared, learning_rate=0.02, max_steps=6)
+    data["train_dataset"] = dataset(48).to_iterable_dataset()
+    models = [tiny_model(family, layers=2, hidden=hidden, seed=seed) for seed in (1, 2)]
+    return DistillationTrainer(model=models[0], teacher_model=models[1], args=args, **data)
+
+
+def main(method: str, family: str, hidden: int, world_size: int, accumulation: int, output: str) -> None:
+    shared = {
+        **SETTINGS,
+        "output_dir": tempfile.mkdtemp(),
+        "per_device_train_batch_size": 16 // world_size // accumulation,
+        "gradient_accumulation_steps": accumulation,
+        "teacher_cache_dir": f"{output}.cache" if accumulation > 1 else None,
+    }
+    data = {
+        "train_dataset": dataset(44),  # not a multiple of the 16 rows of a step
+        "eval_dataset": dataset(21, seed=4),
+        "data_collator": Collator(PAD[family]),
+    }
+    torch.manual_seed(7)
+    methods = (patient_kd, dynabert, tinybert, distilbert, streamed)
+    make = {one.__name__: one for one in methods}[method]
+    trainer = make(family, hidden, shared, data)
+    if trainer.args.world_size != world_size:
+        raise SystemExit(f"{trainer.args.world_size} processes were started, not {world_size}.")
+    trainer.train()
+    predictions = trainer.predict(trainer.eval_dataset).predictions
+    if trainer.is_world_process_zero():
+        weights = [parameter.detach().double().norm().item() for parameter in trainer.model.parameters()]
+        logs = [entry for entry in trainer.state.log_history if "loss" in entry]
+        # TinyBERT's first stages predict nothing, nor does a language model here.
+        answers = [] if predictions is None else predictions.tolist()
+        Path(output).write_text(json.dumps({"logs": logs, "weights": weights, "predictions": answers}))
+    if world_size > 1:
+        # gloo's teardown often aborts a rank after everything succeeded.
+        torch.distributed.barrier()
+        os._exit(0)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:3], *map(int, sys.argv[3:6]), sys.argv[6])

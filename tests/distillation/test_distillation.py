@@ -1,0 +1,664 @@
+"""The base trainer: what it computes, and that it is the same however it is run."""
+
+import copy
+import json
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import datasets
+import helpers
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from helpers import PAD, Collator, StopAt, assert_same_run, dataset, rows, tiny_model, training_log
+from safetensors.torch import load_file
+from transformers import AutoModelForSequenceClassification, TrainerCallback, TrainingArguments
+
+from bertkd import (
+    DistillationConfig,
+    DistillationTrainer,
+    PatientKDConfig,
+    PatientKDTrainer,
+    drop_layers,
+    losses,
+)
+from bertkd.distillation.checkpoints import last_checkpoint
+from bertkd.distillation.sampler import StepSampler, TokenStepSampler
+from bertkd.distillation.teacher_cache import TeacherCache, method_sources
+
+SETTINGS = helpers.SETTINGS | {"learning_rate": 0.05, "warmup_steps": 1}
+
+
+def make_trainer(
+    output_dir: Path, family: str = "bert", hidden: int = 16, data: Any = None, dropout: float = 0.0, **changes: Any
+) -> PatientKDTrainer:
+    args = PatientKDConfig(
+        output_dir=str(output_dir), **{**SETTINGS, "beta": 1.0, "kd_reduction": "batchmean", **changes}
+    )
+    torch.manual_seed(7)  # the projection's weights
+    return PatientKDTrainer(
+        model=tiny_model(family, layers=3, hidden=hidden, seed=1, dropout=dropout),
+        teacher_model=tiny_model(family, layers=6, seed=2, dropout=0.5),
+        args=args,
+        train_dataset=data if data is not None else dataset(44),
+        data_collator=Collator(PAD[family]),
+    )
+
+
+# ---- promise 1: the same loss, however it is run ----
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta"])
+def test_accumulation_changes_nothing(family: str, tmp_path: Path) -> None:
+    # 38 rows: the last step of an epoch has micro-batches of 4 and of 2 rows.
+    whole = make_trainer(tmp_path, family, data=dataset(38))
+    whole.train()
+    parts = make_trainer(
+        tmp_path, family, data=dataset(38), per_device_train_batch_size=4, gradient_accumulation_steps=4
+    )
+    parts.train()
+    assert_same_run(whole, parts)
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta"])
+def test_a_cached_teacher_changes_nothing(family: str, tmp_path: Path) -> None:
+    live = make_trainer(tmp_path, family)
+    live.train()
+    cached = make_trainer(tmp_path, family, teacher_cache_dir=str(tmp_path / "cache"))
+    cached.train()
+    assert_same_run(live, cached)
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta"])
+def test_an_interrupted_and_resumed_run_changes_nothing(family: str, tmp_path: Path) -> None:
+    whole = make_trainer(tmp_path / "whole", family, dropout=0.1, optim="adamw_torch")
+    whole.train()
+    stopped = make_trainer(
+        tmp_path / "run", family, dropout=0.1, optim="adamw_torch", save_strategy="steps", save_steps=2
+    )
+    stopped.add_callback(StopAt(4))
+    stopped.train()
+    resumed = make_trainer(tmp_path / "run", family, dropout=0.1, optim="adamw_torch")
+    resumed.train(resume_from_checkpoint=True)
+    assert_same_run(whole, resumed)
+
+
+def test_resuming_a_finished_run_takes_no_further_step(tmp_path: Path) -> None:
+    done = make_trainer(tmp_path, save_strategy="epoch")
+    done.train()
+    again = make_trainer(tmp_path, save_strategy="epoch")
+    again.train(resume_from_checkpoint=True)
+    assert again.state.global_step == done.state.global_step
+    assert_same_run(done, again)
+
+
+def test_a_torn_checkpoint_is_passed_over(tmp_path: Path) -> None:
+    make_trainer(tmp_path, save_strategy="epoch").train()
+    torn = tmp_path / "checkpoint-99"
+    torn.mkdir()
+    assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-6")
+    (torn / "trainer_state.json").write_text('{"best_glob')
+    assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-6")
+    assert last_checkpoint(tmp_path / "nowhere") is None
+
+
+def sampled(num_rows: int, lengths: list[int] | None = None, epoch: int = 0, **settings: Any) -> list[list[int]]:
+    sampler = StepSampler(num_rows, lengths, **settings)
+    sampler.set_epoch(epoch)
+    batches = list(sampler)
+    assert len(batches) == len(sampler)
+    return batches
+
+
+def test_batches_of_similar_length_are_seeded_and_cover_every_row() -> None:
+    lengths = [len(row["input_ids"]) for row in rows(200)]
+    torch.manual_seed(0)
+    first = sampled(200, lengths, batch_size=16, seed=3)
+    torch.manual_seed(1)
+    assert first == sampled(200, lengths, batch_size=16, seed=3)
+    # Another epoch, another seed, and no seed sees what another one saw an epoch before.
+    assert first != sampled(200, lengths, batch_size=16, seed=3, epoch=1)
+    assert sampled(200, lengths, batch_size=16, seed=3, epoch=1) != sampled(200, lengths, batch_size=16, seed=4)
+    assert sorted(row for batch in first for row in batch) == list(range(200))
+    spans = [np.ptp([lengths[i] for i in batch]) for batch in first[:-1]]
+    assert np.mean(spans) < np.ptp(lengths) / 3
+
+
+@pytest.mark.parametrize("count", [48, 44, 35])
+@pytest.mark.parametrize(("processes", "accumulation"), [(1, 4), (2, 1), (2, 2), (3, 1)])
+def test_each_step_has_the_same_rows_however_it_is_spread(count: int, processes: int, accumulation: int) -> None:
+    size = 16 // (processes * accumulation)
+    lengths = [len(row["input_ids"]) for row in rows(count)]
+    whole = sampled(count, lengths, batch_size=size * processes * accumulation, seed=1)
+    spread = {"batch_size": size, "grad_accum": accumulation, "processes": processes, "seed": 1}
+    ranks = [sampled(count, lengths, rank=rank, **spread) for rank in range(processes)]
+    assert len({len(batches) for batches in ranks}) == 1
+    for step, rows_of_step in enumerate(whole):
+        parts = [batch for batches in ranks for batch in batches[step * accumulation : (step + 1) * accumulation]]
+        assert sorted(row for part in parts for row in part) == sorted(rows_of_step)
+
+
+def test_fewer_rows_than_processes_are_seen_twice() -> None:
+    assert [sampled(1, batch_size=4, processes=2, rank=rank) for rank in (0, 1)] == [[[0]], [[0]]]
+
+
+def test_sequential_random_and_dropped_rows() -> None:
+    assert sampled(5, batch_size=2, shuffle=False) == [[0, 1], [2, 3], [4]]
+    assert sampled(5, batch_size=2, shuffle=False, drop_last=True) == [[0, 1], [2, 3]]
+    assert sorted(row for batch in sampled(50, batch_size=8, seed=1) for row in batch) == list(range(50))
+
+
+def test_batches_by_tokens_fill_their_budget_and_cover_every_row() -> None:
+    lengths = [8 + 3 * (row % 40) for row in range(300)]
+    spread = {"grad_accum": 2, "processes": 2, "seed": 5}
+    epochs = []
+    for epoch in (0, 1):
+        samplers = [TokenStepSampler(lengths, 256, rank=rank, **spread) for rank in (0, 1)]
+        for sampler in samplers:
+            sampler.set_epoch(epoch)
+        ranks = [list(sampler) for sampler in samplers]
+        assert [len(batches) for batches in ranks] == [len(sampler) for sampler in samplers] == [len(ranks[0])] * 2
+        batches = [batch for rank in ranks for batch in rank]
+        assert sorted(row for batch in batches for row in batch) == list(range(300))
+        padded = [len(batch) * max(lengths[row] for row in batch) for batch in batches]
+        assert max(padded) <= 256 and np.mean(padded) > 0.75 * 256
+        assert max(map(len, batches)) >= 4 * min(map(len, batches))
+        # Each optimizer step, the last one apart, has all its micro-batches.
+        assert samplers[0].micro_steps()[:-1] == [2] * (len(samplers[0].micro_steps()) - 1)
+        epochs.append(ranks)
+    assert epochs[0] != epochs[1] and len(epochs[0][0]) == len(epochs[1][0])
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_training_by_tokens_is_seen_through_and_resumed(tmp_path: Path, accumulation: int) -> None:
+    options: dict[str, Any] = {"max_tokens_per_batch": 64, "gradient_accumulation_steps": accumulation}
+    whole = make_trainer(tmp_path / "whole", **options)
+    seen: list[int] = []
+    collate = whole.data_collator
+    whole.data_collator = lambda batch: seen.extend([len(batch)]) or collate(batch)
+    whole.train()
+    assert sum(seen) == len(whole.train_dataset) * whole.args.num_train_epochs and len(set(seen)) > 1
+    stopped = make_trainer(tmp_path / "run", save_strategy="steps", save_steps=2, **options)
+    stopped.add_callback(StopAt(4))
+    stopped.train()
+    resumed = make_trainer(tmp_path / "run", **options)
+    resumed.train(resume_from_checkpoint=True)
+    assert_same_run(whole, resumed)
+
+
+def test_tokens_that_cannot_be_counted_or_do_not_fit_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"A row has \d+ tokens, more than max_tokens_per_batch=4"):
+        make_trainer(tmp_path, max_tokens_per_batch=4).train()
+    with pytest.raises(ValueError, match="leave train_sampling_strategy as it is"):
+        make_trainer(tmp_path, max_tokens_per_batch=64, train_sampling_strategy="random")
+    stream = make_trainer(tmp_path, max_tokens_per_batch=64, max_steps=2)
+    stream.train_dataset = datasets.Dataset.from_list(rows(8)).to_iterable_dataset()
+    with pytest.raises(ValueError, match="cannot cut a stream into batches"):
+        stream.train()
+
+
+# ---- the loss ----
+
+
+def test_the_loss_is_the_formula(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, alpha=0.3, temperature=4.0, beta=2.5)
+    batch = Collator()(rows(8))
+    loss = trainer.compute_loss(trainer.model, batch)
+    labels = batch.pop("labels")
+    student = trainer.model(**batch, output_hidden_states=True)
+    teacher = tiny_model(layers=6, seed=2)(**batch, output_hidden_states=True)
+    ps, pt = (F.log_softmax(x.logits / 4, -1) for x in (student, teacher))
+    soft = 16 * (pt.exp() * (pt - ps)).sum() / 8
+    patience = 0.0
+    for s, t in ((1, 2), (2, 4)):
+        difference = F.normalize(student.hidden_states[s][:, 0]) - F.normalize(teacher.hidden_states[t][:, 0])
+        patience = patience + difference.square().sum() / (8 * 2 * 16)
+    expected = 0.7 * F.cross_entropy(student.logits, labels) + 0.3 * soft + 2.5 * patience
+    torch.testing.assert_close(loss, expected)
+
+
+def test_parts_are_logged_and_add_up_to_the_loss(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, logging_steps=4, per_device_train_batch_size=3, gradient_accumulation_steps=2)
+    trainer.train()
+    for entry in training_log(trainer):
+        assert entry["loss"] == pytest.approx(entry["task_loss"] + entry["kd_loss"] + entry["patience_loss"], rel=1e-5)
+
+
+def test_trackers_get_the_parts(tmp_path: Path) -> None:
+    seen = []
+
+    class Tracker(TrainerCallback):
+        def on_log(self, args, state, control, logs=None, **kwargs):
+            seen.append(set(logs))
+
+    trainer = make_trainer(tmp_path)
+    trainer.add_callback(Tracker())
+    trainer.train()
+    assert {"loss", "task_loss", "kd_loss", "patience_loss"} <= seen[0]
+
+
+def test_without_a_teacher_it_is_plain_fine_tuning(tmp_path: Path) -> None:
+    model = tiny_model(seed=1)
+    expected = copy.deepcopy(model)
+    data = dataset(16)
+    args = DistillationConfig(
+        output_dir=str(tmp_path), alpha=0, **{**SETTINGS, "num_train_epochs": 1, "warmup_steps": 0}
+    )
+    DistillationTrainer(model=model, args=args, train_dataset=data, data_collator=Collator()).train()
+    loss = expected(**Collator()(list(data))).loss
+    gradients = torch.autograd.grad(loss, list(expected.parameters()))
+    norm = torch.stack([g.norm() for g in gradients]).norm().clamp(min=1.0)
+    for parameter, gradient, trained in zip(expected.parameters(), gradients, model.parameters(), strict=True):
+        torch.testing.assert_close(trained, parameter - 0.05 * gradient / norm, rtol=1e-4, atol=1e-6)
+
+
+def test_regression_distils_the_logits(tmp_path: Path) -> None:
+    student = tiny_model(num_labels=1, seed=1, problem_type="regression")
+    teacher = tiny_model(num_labels=1, seed=2, problem_type="regression")
+    trainer = DistillationTrainer(
+        model=student,
+        teacher_model=teacher,
+        args=DistillationConfig(output_dir=str(tmp_path), alpha=0.25, use_cpu=True),
+    )
+    batch = Collator()(rows(8, labels=1))
+    loss = trainer.compute_loss(student, batch)
+    labels = batch.pop("labels")
+    s, t = student(**batch).logits.squeeze(-1), teacher(**batch).logits.squeeze(-1)
+    torch.testing.assert_close(loss, 0.75 * (s - labels).square().mean() + 0.25 * (s - t).square().mean())
+
+
+def test_rows_without_labels_teach_with_alpha_one(tmp_path: Path) -> None:
+    unlabeled = dataset(32).remove_columns("labels")
+    trainer = make_trainer(tmp_path, data=unlabeled, alpha=1.0)
+    trainer.train()
+    assert "task_loss" not in training_log(trainer)[0]
+    with pytest.raises(ValueError, match=r"no label column .*alpha is 0\.5.*alpha=1"):
+        make_trainer(tmp_path, data=unlabeled).train()
+
+
+def test_paper_reductions(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, reductions="paper", alpha=1.0, beta=3.0, temperature=5.0)
+    batch = Collator()(rows(8))
+    loss = trainer.compute_loss(trainer.model, batch)
+    batch.pop("labels")
+    student = trainer.model(**batch, output_hidden_states=True)
+    teacher = trainer.teacher_model(**batch, output_hidden_states=True)
+    soft = losses.soft_cross_entropy(student.logits, teacher.logits, 5.0)
+    pairs = [(student.hidden_states[s][:, 0], teacher.hidden_states[t][:, 0]) for s, t in ((1, 2), (2, 4))]
+    distances = [(F.normalize(s) - F.normalize(t)).square().sum(-1).mean() for s, t in pairs]
+    torch.testing.assert_close(loss, soft + 3.0 * sum(distances))
+
+
+def test_the_authors_code_divides_the_soft_term_by_the_classes(tmp_path: Path) -> None:
+    batch = Collator()(rows(8))
+    values = []
+    for reduction in ("batchmean", "mean"):
+        trainer = make_trainer(tmp_path, alpha=1.0, beta=0.0, kd_reduction=reduction)
+        values.append(trainer.compute_loss(trainer.model, dict(batch)).item())
+    assert values[0] / values[1] == pytest.approx(3.0, rel=1e-5)
+    assert PatientKDConfig(output_dir=str(tmp_path), use_cpu=True).kd_reduction == "mean"
+
+
+@pytest.mark.parametrize("settings", [{"bf16": True}, {"gradient_checkpointing": True}, {"torch_compile": True}])
+def test_precision_checkpointing_and_compile_train(settings: dict[str, Any], tmp_path: Path) -> None:
+    if "torch_compile" in settings:
+        settings["torch_compile_backend"] = "aot_eager"
+    plain = make_trainer(tmp_path)
+    plain.train()
+    trainer = make_trainer(tmp_path, **settings)
+    trainer.train()
+    tolerance = 0.05 if "bf16" in settings else 1e-3
+    for entry, expected in zip(training_log(trainer), training_log(plain), strict=True):
+        assert entry["loss"] == pytest.approx(expected["loss"], rel=tolerance)
+
+
+# ---- promise 2: the teacher ----
+
+
+def test_the_teacher_never_changes_and_is_not_in_the_checkpoint(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, save_strategy="epoch")
+    before = copy.deepcopy(trainer.teacher_model.state_dict())
+    trainer.train()
+    assert not trainer.teacher_model.training
+    assert not any(parameter.requires_grad for parameter in trainer.teacher_model.parameters())
+    for name, tensor in trainer.teacher_model.state_dict().items():
+        assert torch.equal(tensor, before[name])
+    checkpoint = tmp_path / "checkpoint-6"
+    assert not list(checkpoint.glob("*teacher*"))
+    assert set(load_file(checkpoint / "model.safetensors")) == set(trainer.model.state_dict())
+    assert AutoModelForSequenceClassification.from_pretrained(checkpoint).config.num_hidden_layers == 3
+
+
+def test_token_types_reach_the_bert_teacher_of_a_distilbert_student(tmp_path: Path) -> None:
+    data = dataset(16, pairs=True)
+    seen = []
+
+    class Recording(DistillationTrainer):
+        def teacher_forward(self, inputs: dict[str, torch.Tensor]) -> Any:
+            outputs = super().teacher_forward(inputs)
+            seen.append((dict(inputs), outputs.logits))
+            return outputs
+
+    trainer = Recording(
+        model=tiny_model("distilbert", seed=1),
+        teacher_model=tiny_model("bert", seed=2),
+        args=DistillationConfig(output_dir=str(tmp_path), **SETTINGS),
+        train_dataset=data,
+        data_collator=Collator(),
+    )
+    trainer.train()
+    inputs, logits = seen[0]
+    assert inputs["token_type_ids"].any()
+    teacher = tiny_model("bert", seed=2)
+    columns = ("input_ids", "attention_mask", "token_type_ids")
+    torch.testing.assert_close(logits, teacher(**{name: inputs[name] for name in columns}).logits)
+    without = teacher(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).logits
+    assert not torch.allclose(logits, without)
+
+
+MNLI = ("entailment", "neutral", "contradiction")
+
+
+def named(names: tuple[str, ...], **settings: Any) -> Any:
+    labels = {"id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}}
+    return tiny_model(**labels, **settings)
+
+
+def test_a_teacher_with_labels_in_another_order_is_put_right(tmp_path: Path) -> None:
+    student, teacher = named(MNLI, seed=1), named(("contradiction", "entailment", "neutral"), seed=2)
+    args = DistillationConfig(output_dir=str(tmp_path), alpha=1.0, use_cpu=True)
+    trainer = DistillationTrainer(model=student, teacher_model=teacher, args=args)
+    batch = Collator()(rows(8))
+    loss = trainer.compute_loss(student, dict(batch))
+    batch.pop("labels")
+    expected = losses.kd_kl(student(**batch).logits, teacher(**batch).logits[:, [1, 2, 0]], 2.0)
+    torch.testing.assert_close(loss, expected)
+
+
+def test_a_teacher_with_labels_of_no_name_needs_the_mapping(tmp_path: Path) -> None:
+    student, teacher = named(MNLI, seed=1), tiny_model(seed=2)
+    with pytest.raises(ValueError, match=r"LABEL_0.*--teacher_labels entailment neutral contradiction"):
+        DistillationTrainer(
+            model=student, teacher_model=teacher, args=DistillationConfig(output_dir=str(tmp_path), use_cpu=True)
+        )
+    args = DistillationConfig(
+        output_dir=str(tmp_path), use_cpu=True, teacher_labels=["contradiction", "entailment", "neutral"]
+    )
+    assert DistillationTrainer(model=student, teacher_model=teacher, args=args)._label_permutation == [1, 2, 0]
+
+
+def test_data_with_labels_in_another_order_is_refused(tmp_path: Path) -> None:
+    data = dataset(8).cast_column("labels", datasets.ClassLabel(names=["contradiction", "entailment", "neutral"]))
+    with pytest.raises(ValueError, match="lists its labels as contradiction, entailment, neutral and the student as"):
+        DistillationTrainer(
+            model=named(MNLI),
+            args=DistillationConfig(output_dir=str(tmp_path), alpha=0, use_cpu=True),
+            train_dataset=data,
+        )
+
+
+# ---- the teacher cache ----
+
+
+def test_a_cache_is_used_again_and_rebuilt_when_anything_changed(tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+
+    def folders(**settings: Any) -> set[str]:
+        make_trainer(tmp_path, teacher_cache_dir=str(cache), **settings).train()
+        return {folder.name for folder in cache.iterdir() if folder.is_dir()}
+
+    first = folders()
+    assert len(first) == 1
+    written = {file: file.stat().st_mtime_ns for file in cache.glob("*/*")}
+    for lock in cache.glob("*.lock"):
+        lock.unlink()
+    assert folders() == first and not list(cache.glob("*.lock")), "a cache that is there is only read"
+    assert {file: file.stat().st_mtime_ns for file in cache.glob("*/*")} == written
+    assert len(folders(data=dataset(44, seed=5))) == 2  # other rows
+    assert len(folders(strategy="last")) == 3  # other layers
+    assert len(folders(teacher_cache_dtype="float16")) == 4
+    other = make_trainer(tmp_path, teacher_cache_dir=str(cache))
+    with torch.no_grad():
+        other.teacher_model.classifier.bias += 1
+    other.train()
+    assert len(list(cache.glob("*/meta.json"))) == 5  # other weights
+
+
+def test_runs_that_share_a_cache_wait_for_the_one_that_makes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache, built, build = tmp_path / "cache", list[Path](), TeacherCache.build
+
+    def slow(folder: Path, *rest: Any) -> TeacherCache:
+        built.append(folder)
+        time.sleep(0.5)  # the other run looks for it meanwhile
+        return build(folder, *rest)
+
+    monkeypatch.setattr(TeacherCache, "build", slow)
+    runs = [make_trainer(tmp_path / name, teacher_cache_dir=str(cache)) for name in "ab"]
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda run: run._open_teacher_cache(cache), runs))
+    assert len(built) == 1 and found[0].folder == found[1].folder == built[0]
+
+
+def test_a_damaged_cache_is_rebuilt(tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    whole = make_trainer(tmp_path, teacher_cache_dir=str(cache))
+    whole.train()
+    logits = next(cache.glob("*/logits.npy"))
+    logits.write_bytes(logits.read_bytes()[:100])
+    again = make_trainer(tmp_path, teacher_cache_dir=str(cache))
+    again.train()
+    assert_same_run(whole, again)
+
+
+def test_a_cache_is_joined_by_row(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, teacher_cache_dir=str(tmp_path / "cache"), data=dataset(20).shuffle(seed=1))
+    with trainer._teacher_cached():
+        batch = Collator()([trainer.train_dataset[i] for i in (7, 0, 19, 3)])
+        cached = trainer._teacher_outputs(batch)
+    live = trainer._teacher_outputs(batch)
+    torch.testing.assert_close(cached.logits, live.logits)
+    torch.testing.assert_close(cached.cls_states, live.cls_states)
+
+
+def test_a_cache_of_rows_made_by_a_transform_depends_on_what_it_makes(tmp_path: Path) -> None:
+    def tokenized(shift: int) -> Any:
+        def transform(batch: dict[str, list]) -> dict[str, list]:
+            made = [rows(44)[i] for i in batch["number"]]
+            ids = [[(token + shift) % 40 + 3 for token in row["input_ids"]] for row in made]
+            rest = {name: [row[name] for row in made] for name in ("attention_mask", "labels")}
+            return {"input_ids": ids, **rest}
+
+        numbers = datasets.Dataset.from_dict({"number": list(range(44))})
+        return numbers.with_transform(transform)
+
+    settings = {"remove_unused_columns": False, "teacher_cache_dir": str(tmp_path / "cache"), "alpha": 1.0}
+    for shift in (0, 1):
+        trainer = make_trainer(tmp_path, data=tokenized(shift), **settings)
+        trainer.train()
+    assert len(list((tmp_path / "cache").glob("*/meta.json"))) == 2
+
+
+def test_a_cache_depends_on_the_code_of_teacher_forward() -> None:
+    class Doubled(DistillationTrainer):
+        def teacher_forward(self, inputs: dict[str, torch.Tensor]) -> Any:
+            return {"logits": 2 * super().teacher_forward(inputs).logits}
+
+    own, base = method_sources(Doubled, "teacher_forward"), method_sources(DistillationTrainer, "teacher_forward")
+    assert own[1:] == base and "2 * super()" in own[0]
+
+
+def test_a_half_precision_cache_is_close(tmp_path: Path) -> None:
+    live = make_trainer(tmp_path)
+    live.train()
+    half = make_trainer(tmp_path, teacher_cache_dir=str(tmp_path / "cache"), teacher_cache_dtype="float16")
+    half.train()
+    for a, b in zip(training_log(live), training_log(half), strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], rel=1e-2)
+
+
+def test_outputs_that_are_not_one_per_row_cannot_be_cached(tmp_path: Path) -> None:
+    class AllTokens(DistillationTrainer):
+        def teacher_forward(self, inputs: dict[str, torch.Tensor]) -> Any:
+            outputs = super().teacher_forward(inputs)
+            return {"logits": outputs.logits, "tokens": inputs["input_ids"].float()}
+
+    args = DistillationConfig(output_dir=str(tmp_path), teacher_cache_dir=str(tmp_path / "c"), **SETTINGS)
+    trainer = AllTokens(
+        model=tiny_model(), teacher_model=tiny_model(), args=args, train_dataset=dataset(64), data_collator=Collator()
+    )
+    with pytest.raises(ValueError, match="'tokens'.*fixed shape per row can be cached"):
+        trainer.train()
+    assert not list((tmp_path / "c").glob("*[!l]/")), "a cache that is not whole has its name"
+
+
+# ---- the projection between hidden sizes ----
+
+
+def test_a_projection_is_trained_saved_and_restored(tmp_path: Path) -> None:
+    settings = {"hidden": 8, "project_hidden": True, "save_strategy": "steps", "save_steps": 2, "optim": "adamw_torch"}
+    whole = make_trainer(tmp_path / "whole", **settings)
+    start = copy.deepcopy(whole.extra_modules["projection"].state_dict())
+    whole.train()
+    assert not torch.allclose(start["weight"], whole.extra_modules["projection"].weight)
+    stopped = make_trainer(tmp_path / "run", **settings)
+    stopped.add_callback(StopAt(4))
+    stopped.train()
+    assert (tmp_path / "run" / "checkpoint-4" / "distillation_modules.safetensors").is_file()
+    resumed = make_trainer(tmp_path / "run", **settings)
+    resumed.train(resume_from_checkpoint=True)
+    assert_same_run(whole, resumed)
+    torch.testing.assert_close(whole.extra_modules["projection"].weight, resumed.extra_modules["projection"].weight)
+
+
+def test_a_projection_stays_out_of_the_student(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path / "run", hidden=8, project_hidden=True, save_strategy="epoch")
+    trainer.train()
+    trainer.save_model(str(tmp_path / "student"))
+    assert {file.name for file in (tmp_path / "student").iterdir()} == {"config.json", "model.safetensors"}
+    for folder in (tmp_path / "student", tmp_path / "run" / "checkpoint-6"):
+        loaded, report = AutoModelForSequenceClassification.from_pretrained(folder, output_loading_info=True)
+        assert not report["unexpected_keys"] and not report["missing_keys"]
+        batch = Collator()(rows(4))
+        torch.testing.assert_close(loaded(**batch).logits, trainer.model(**batch).logits)
+
+
+def test_different_hidden_sizes_need_the_projection(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="student's hidden size is 8 and the teacher's 16.*project_hidden"):
+        make_trainer(tmp_path, hidden=8)
+
+
+def test_resuming_without_the_projections_file_is_refused(tmp_path: Path) -> None:
+    make_trainer(tmp_path, hidden=8, project_hidden=True, save_strategy="epoch").train()
+    (tmp_path / "checkpoint-6" / "distillation_modules.safetensors").unlink()
+    with pytest.raises(ValueError, match=r"no distillation_modules\.safetensors.*projection"):
+        make_trainer(tmp_path, hidden=8, project_hidden=True, num_train_epochs=3).train(resume_from_checkpoint=True)
+
+
+# ---- evaluation ----
+
+
+def test_predictions_stand_in_the_order_of_the_rows(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path)
+    data = dataset(21, seed=3)
+    predictions = trainer.predict(data).predictions
+    for row, logits in zip(data, predictions, strict=True):
+        alone = trainer.model(**Collator()([row])).logits[0]
+        np.testing.assert_allclose(logits, alone.detach().numpy(), atol=1e-5)
+
+
+def test_evaluation_is_the_students_loss_on_labels(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path)
+    data = dataset(8)
+    batch = Collator()(list(data))
+    assert trainer.evaluate(data)["eval_loss"] == pytest.approx(trainer.model(**batch).loss.item(), rel=1e-5)
+
+
+# ---- what is refused ----
+
+
+def test_a_missing_teacher_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"needs a teacher_model.*alpha=0\.5.*alpha=0"):
+        DistillationTrainer(model=tiny_model(), args=DistillationConfig(output_dir=str(tmp_path), use_cpu=True))
+
+
+def test_different_vocabularies_are_refused(tmp_path: Path) -> None:
+    teacher = tiny_model()
+    teacher.config.vocab_size = 60
+    with pytest.raises(ValueError, match="student's vocabulary has 50 entries and the teacher's 60"):
+        DistillationTrainer(
+            model=tiny_model(), teacher_model=teacher, args=DistillationConfig(output_dir=str(tmp_path), use_cpu=True)
+        )
+
+
+def test_other_arguments_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="PatientKDTrainer needs args of type PatientKDConfig, not TrainingArguments"):
+        PatientKDTrainer(model=tiny_model(), args=TrainingArguments(output_dir=str(tmp_path), use_cpu=True))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"alpha": 1.5}, "alpha .* between 0 and 1, not 1.5"),
+        ({"temperature": 0}, "temperature must be greater than 0"),
+        ({"kd_reduction": "sum"}, "kd_reduction must be one of batchmean, mean, not 'sum'"),
+        ({"teacher_cache_dtype": "int8"}, "teacher_cache_dtype must be one of float32, float16"),
+        ({"train_sampling_strategy": "length"}, "train_sampling_strategy must be one of group_by_length"),
+        ({"beta": -1}, "beta .* must not be negative"),
+        ({"reductions": "mine"}, "reductions must be one of code, paper"),
+        ({"strategy": "first"}, "Cannot read the layer map 'first'"),
+    ],
+)
+def test_settings_out_of_range_are_refused(settings: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=message):
+        PatientKDConfig(output_dir=str(tmp_path), use_cpu=True, **settings)
+
+
+def test_a_layer_map_that_does_not_fit_is_refused_at_the_start(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="student has 3 layers and the teacher 6"):
+        make_trainer(tmp_path, strategy="1:2,2:7")
+
+
+# ---- users' own ----
+
+
+def test_a_subclass_with_its_own_part(tmp_path: Path) -> None:
+    class WithEntropy(DistillationTrainer):
+        def distillation_loss(
+            self, student_outputs: Any, teacher_outputs: Any, inputs: Any
+        ) -> dict[str, torch.Tensor]:
+            parts = super().distillation_loss(student_outputs, teacher_outputs, inputs)
+            log_p = student_outputs.logits.log_softmax(-1)
+            return {**parts, "confidence": 0.1 * (log_p.exp() * log_p).sum(-1).mean()}
+
+    args = DistillationConfig(output_dir=str(tmp_path), **SETTINGS)
+    trainer = WithEntropy(
+        model=tiny_model(seed=1),
+        teacher_model=tiny_model(seed=2),
+        args=args,
+        train_dataset=dataset(),
+        data_collator=Collator(),
+    )
+    trainer.train()
+    assert trainer.state.log_history[0]["confidence"] < 0
+
+
+def test_models_may_be_given_by_path(tmp_path: Path) -> None:
+    teacher = tiny_model(layers=4)
+    teacher.half().save_pretrained(tmp_path / "teacher")
+    drop_layers(teacher, [0, 1]).save_pretrained(tmp_path / "student")
+    args = DistillationConfig(output_dir=str(tmp_path / "run"), **SETTINGS)
+    trainer = DistillationTrainer(
+        model=str(tmp_path / "student"),
+        teacher_model=tmp_path / "teacher",
+        args=args,
+        train_dataset=dataset(16),
+        data_collator=Collator(),
+    )
+    assert trainer.model.dtype == trainer.teacher_model.dtype == torch.float32
+    trainer.train()
+    assert json.loads((tmp_path / "student" / "config.json").read_text())["num_hidden_layers"] == 2

@@ -1,0 +1,850 @@
+"""Results files, efficiency, tables, charts, model cards, and the page made from them."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import struct
+import subprocess
+import sys
+import time
+from importlib import util
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from transformers import BertConfig, BertForMaskedLM, BertForSequenceClassification
+from transformers.modeling_outputs import SequenceClassifierOutput
+
+from bertkd.atomic import atomic_path, write_json, write_text
+from bertkd.efficiency import TorchRunner, count_flops, count_parameters, measure_latency, model_size_mb
+from bertkd.records import (
+    Bar,
+    ChartPoint,
+    ExportResult,
+    RunResult,
+    SubnetworkResult,
+    Summary,
+    accuracy_chart,
+    bars_chart,
+    curves_chart,
+    environment,
+    is_chart_of,
+    markdown_table,
+    read_result,
+    read_results,
+    result_files,
+    result_rows,
+    summarize,
+    terminal_table,
+    verdict,
+    write_model_card,
+)
+from bertkd.records import results as results_module
+
+RECIPE = Path(__file__).parents[2] / "benchmarks" / "collect_results.py"
+
+
+def make_result(
+    method: str = "kd", task: str = "sst2", value: float = 0.9, seed: int = 1, **changes: Any
+) -> RunResult:
+    fields: dict[str, Any] = {
+        "metric": "accuracy",
+        "metrics": {"accuracy": value},
+        "metrics_before": {"accuracy": 0.5},
+        "teacher_metrics": {"accuracy": 0.93},
+        "parameters": 22_714_754 if method == "teacher" else 17_391_362,
+        "embedding_parameters": 11_917_056,
+        "size_mb": 90.86 if method == "teacher" else 69.57,
+        "layers": 6 if method == "teacher" else 3,
+        "settings": {"alpha": 0.7, "temperature": 5.0, "beta": 100.0, "learning_rate": 1e-4},
+        "command": f"python recipes/{method}.py --task_name {task} --seed {seed}",
+        "versions": {"python": "3.12.1", "torch": "2.13.0"},
+        "commit": "0123abc",
+        "hardware": {"cpu": "A CPU", "cores": 2, "threads": 2, "memory_gib": 8.0, "gpu": None},
+        "seconds": 120.0,
+        "finished": f"2026-01-0{seed}T00:00:00+00:00",
+        "rows": {"train": 67349, "validation": 872},
+        "speedup": None if method == "teacher" else 1.9,
+    }
+    return RunResult(method=method, task=task, value=value, seed=seed, **(fields | changes))
+
+
+def make_summaries(values: dict[str, list[float]], task: str = "sst2") -> dict[str, Summary]:
+    runs = [
+        make_result(method, task, value, seed) for method in values for seed, value in enumerate(values[method], 1)
+    ]
+    return {one.method: one for one in summarize(runs)}
+
+
+def png_size(path: Path) -> tuple[int, int]:
+    head = path.read_bytes()[:24]
+    assert head[:8] == b"\x89PNG\r\n\x1a\n"
+    return struct.unpack(">II", head[16:24])
+
+
+# Results files
+
+
+def test_a_result_is_the_same_after_writing_and_reading(tmp_path: Path) -> None:
+    result = make_result(speedup=None, paper="A paper, 2019")
+    write_json(tmp_path / "deep" / "results.json", result.to_json())
+    assert read_result(tmp_path / "deep" / "results.json") == result
+
+
+def test_unknown_missing_and_mistyped_keys_are_refused() -> None:
+    data = make_result().to_json()
+    with pytest.raises(ValueError, match=r"unknown keys: color; known are: command, commit"):
+        RunResult.from_json(data | {"color": "red"})
+    with pytest.raises(ValueError, match="missing keys: seed, value"):
+        RunResult.from_json({key: value for key, value in data.items() if key not in ("seed", "value")})
+    with pytest.raises(ValueError, match="layers should be a int, it is '3'"):
+        RunResult.from_json(data | {"layers": "3"})
+    with pytest.raises(ValueError, match=r"metrics\.accuracy should be a float, it is 'high'"):
+        RunResult.from_json(data | {"metrics": {"accuracy": "high"}})
+
+
+@pytest.mark.parametrize("schema", [0, 2, "1", None])
+def test_another_schema_is_refused(schema: object) -> None:
+    with pytest.raises(ValueError, match="this version of bertkd reads schema 1"):
+        RunResult.from_json(make_result().to_json() | {"schema": schema})
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"model_type": "bert"}', "\ud800"])
+def test_a_broken_file_is_named_in_the_error(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "broken.json"
+    path.write_bytes(text.encode(errors="surrogatepass"))
+    with pytest.raises(ValueError, match=r"broken\.json is no results file: "):
+        read_results(tmp_path)
+
+
+def test_no_results_is_an_error_that_names_the_folder(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no results file"):
+        read_results(tmp_path)
+    with pytest.raises(FileNotFoundError, match="nowhere does not exist"):
+        read_results(tmp_path / "nowhere")
+
+
+def test_numbers_that_are_not_finite_survive_as_valid_json(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    write_json(path, make_result(value=math.nan, settings={"limit": math.inf, "device": torch.device("cpu")}))
+    text = path.read_text()
+    assert json.loads(text, parse_constant=pytest.fail)["value"] is None
+    result = read_result(path)
+    assert math.isnan(result.value)
+    assert math.isnan(result.metrics["accuracy"])
+    assert result.settings == {"limit": None, "device": "cpu"}
+
+
+def test_tensors_paths_and_sets_can_be_written(tmp_path: Path) -> None:
+    value = {"tensor": torch.tensor([1.0, 2.0]), "path": Path("a/b"), "set": {2, 1}, "number": torch.tensor(3).numpy()}
+    write_json(tmp_path / "any.json", value)
+    assert json.loads((tmp_path / "any.json").read_text()) == {
+        "tensor": [1, 2],
+        "path": "a/b",
+        "set": [1, 2],
+        "number": 3,
+    }
+
+
+def test_files_of_models_and_trainers_are_no_results(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    for name in (
+        "results.json",
+        "config.json",
+        "tokenizer.json",
+        "checkpoint-5/config.json",
+        "checkpoint-5/state.json",
+    ):
+        write_json(run / name, make_result() if name == "results.json" else {})
+    write_json(tmp_path / "kd" / "seed2.json", make_result(seed=2))
+    assert result_files(tmp_path) == [tmp_path / "kd" / "seed2.json", run / "results.json"]
+    assert [one.seed for one in read_results([run / "results.json", tmp_path / "kd"])] == [1, 2]
+
+
+def test_results_come_in_the_order_of_the_methods(tmp_path: Path) -> None:
+    methods = ["pkd-last", "zeta", "kd", "alpha", "teacher", "pkd-skip", "finetuned"]
+    for method in methods:
+        write_json(tmp_path / f"{method}.json", make_result(method))
+    expected = ["teacher", "finetuned", "kd", "pkd-skip", "pkd-last", "alpha", "zeta"]
+    assert [one.method for one in read_results(tmp_path)] == expected
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "file.txt"
+    write_text(path, "old")
+
+    def fail() -> None:
+        with atomic_path(path) as temporary:
+            temporary.write_text("half")
+            raise RuntimeError("disk full")
+
+    with pytest.raises(RuntimeError, match="disk full"):
+        fail()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_write_replaces_the_old_file_and_leaves_no_temporary_one(tmp_path: Path) -> None:
+    path = tmp_path / "file.json"
+    write_json(path, [1])
+    write_json(path, [2])
+    assert json.loads(path.read_text()) == [2]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+# Means over seeds
+
+
+def test_mean_and_standard_deviation_are_those_computed_by_hand() -> None:
+    # 0.90, 0.92, 0.94: mean 0.92, deviations -0.02, 0, 0.02, variance 0.0008 / 2, standard deviation 0.02
+    summary = make_summaries({"kd": [0.94, 0.90, 0.92]})["kd"]
+    assert summary.value.mean == pytest.approx(0.92)
+    assert summary.value.std == pytest.approx(0.02)
+    assert summary.metrics["accuracy"] == summary.value
+    assert (summary.seeds, summary.value.count, summary.speedup) == ((1, 2, 3), 3, pytest.approx(1.9))
+
+
+def test_one_seed_has_no_standard_deviation() -> None:
+    assert make_summaries({"kd": [0.9]})["kd"].value.std is None
+
+
+def test_depths_and_tasks_are_not_mixed() -> None:
+    runs = [make_result(), make_result(layers=6), make_result(task="rte")]
+    assert [(one.task, one.layers) for one in summarize(runs)] == [("rte", 3), ("sst2", 3), ("sst2", 6)]
+
+
+def test_runs_that_are_no_repetitions_are_refused() -> None:
+    with pytest.raises(ValueError, match="kd on sst2 with 3 layers: a seed occurs twice"):
+        summarize([make_result(), make_result(value=0.8)])
+    with pytest.raises(ValueError, match=r"the runs differ in parameters: \[5, 17391362\]"):
+        summarize([make_result(), make_result(seed=2, parameters=5)])
+
+
+# The environment
+
+
+def test_the_environment_names_versions_commit_and_hardware() -> None:
+    found = environment()
+    assert set(found) == {"versions", "commit", "hardware"}
+    assert found["versions"]["torch"].startswith("2.")
+    assert set(found["versions"]) >= {"bertkd", "python", "transformers", "datasets", "evaluate", "accelerate"}
+    assert set(found["hardware"]) == {"cpu", "cores", "threads", "memory_gib", "gpu"}
+    assert found["hardware"]["threads"] == torch.get_num_threads()
+    RunResult.from_json(make_result(**found).to_json())
+
+
+def test_the_commit_tells_whether_code_was_changed(tmp_path: Path) -> None:
+    def git(*arguments: str) -> None:
+        identity = ["-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false"]
+        subprocess.run(["git", "-C", str(tmp_path), *identity, *arguments], check=True, capture_output=True)
+
+    file = tmp_path / "bertkd" / "report.py"
+    write_text(file, "a = 1\n")
+    git("init", "-q")
+    assert results_module._commit(file) == "unknown"  # not tracked: somebody else's repository
+    git("add", "-A")
+    git("commit", "-q", "-m", "first")
+    clean = results_module._commit(file)
+    assert len(clean) == 40
+    write_text(tmp_path / "docs" / "results" / "kd.json", "{}")
+    write_text(tmp_path / "outputs" / "log.txt", "")
+    assert results_module._commit(file) == clean
+    write_text(file, "a = 2\n")
+    assert results_module._commit(file) == f"{clean}+changes"
+
+
+# Efficiency
+
+
+def tiny_config(**changes: Any) -> BertConfig:
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+    return BertConfig(vocab_size=100, max_position_embeddings=64, **(sizes | changes))
+
+
+def test_tied_weights_are_counted_once_and_embeddings_apart() -> None:
+    count = count_parameters(BertForMaskedLM(tiny_config()))
+    embeddings = 100 * 32 + 64 * 32 + 2 * 32
+    layer = 4 * (32 * 32 + 32) + (32 * 64 + 64) + (64 * 32 + 32) + 2 * 64
+    head = (32 * 32 + 32) + 64 + 100  # transform, its norm, and the output's bias; its weight is the embedding
+    assert count.embeddings == embeddings
+    assert count.total == embeddings + 64 + layer + head
+    assert count.encoder == count.total - embeddings
+
+
+def test_size_is_that_of_the_safetensors_files(tmp_path: Path) -> None:
+    (tmp_path / "model-00001-of-00002.safetensors").write_bytes(bytes(1_500_000))
+    (tmp_path / "model-00002-of-00002.safetensors").write_bytes(bytes(500_000))
+    (tmp_path / "optimizer.pt").write_bytes(bytes(1000))
+    assert model_size_mb(tmp_path) == 2.0
+    with pytest.raises(FileNotFoundError, match=r"no \*\.safetensors in .*save_pretrained"):
+        model_size_mb(tmp_path / "empty")
+
+
+class Sleeper(torch.nn.Module):
+    """A model of known latency that notes when it is called."""
+
+    def __init__(self, name: str, seconds: float, calls: list[str]) -> None:
+        super().__init__()
+        self.name, self.seconds, self.calls = name, seconds, calls
+        self.table = torch.nn.Embedding(10, 1)
+
+    def get_input_embeddings(self) -> torch.nn.Embedding:
+        return self.table
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> SequenceClassifierOutput:
+        assert input_ids.shape == attention_mask.shape == (2, 7)
+        assert int(input_ids.max()) < 10
+        assert not self.training
+        assert torch.is_inference_mode_enabled()
+        self.calls.append(self.name)
+        time.sleep(self.seconds)
+        return SequenceClassifierOutput(logits=torch.zeros(2, 2))
+
+
+def test_latency_of_a_known_sleep_and_models_interleaved() -> None:
+    calls: list[str] = []
+    models = {"slow": Sleeper("slow", 0.02, calls), "fast": Sleeper("fast", 0.005, calls)}
+    threads = torch.get_num_threads()
+    latency = measure_latency(models, batch_size=2, sequence_length=7, repeats=5, warmup=1, threads=1)
+    assert calls == ["slow", "fast"] * 6
+    assert 20 <= latency["slow"].p50_ms <= latency["slow"].p95_ms
+    assert latency["slow"].throughput == pytest.approx(2000 / latency["slow"].p50_ms)
+    assert latency["slow"].speedup == 1.0
+    assert latency["fast"].speedup == pytest.approx(latency["slow"].p50_ms / latency["fast"].p50_ms)
+    assert latency["fast"].speedup > 1.5
+    assert all(model.training for model in models.values())
+    assert torch.get_num_threads() == threads
+
+
+def test_latency_records_precision_attention_and_conditions() -> None:
+    model = BertForSequenceClassification(tiny_config(attn_implementation="eager")).to(torch.bfloat16)
+    found = measure_latency({"model": model}, sequence_length=8, repeats=2, warmup=0)["model"]
+    assert (found.precision, found.attention, found.device) == ("bfloat16", "eager", "cpu")
+    assert (found.engine, found.padding) == ("pytorch", "none")
+    by_autocast = TorchRunner(BertForSequenceClassification(tiny_config()), autocast=torch.bfloat16)
+    assert measure_latency({"model": by_autocast}, sequence_length=8, repeats=2)["model"].precision == "bfloat16"
+    assert (found.batch_size, found.sequence_length, found.repeats) == (1, 8, 2)
+
+
+def test_a_sequence_longer_than_the_positions_is_refused() -> None:
+    model = BertForSequenceClassification(tiny_config())
+    with pytest.raises(ValueError, match="sequence_length is 128, but student has 64 positions"):
+        measure_latency({"student": model})
+    with pytest.raises(ValueError, match="at least one model"):
+        measure_latency({})
+
+
+# Tables
+
+SEEDS = {
+    "teacher": [0.93, 0.93],
+    "finetuned": [0.890, 0.894],
+    "kd": [0.900, 0.904],
+    "pkd-skip": [0.910, 0.914],
+    "pkd-last": [0.903, 0.903],
+}
+
+
+def test_a_speedup_that_was_not_measured_is_that_of_the_shape() -> None:
+    runs = [
+        make_result(method="teacher", speedup=None, parameters=9),
+        make_result(method="kd", speedup=1.8),
+        make_result(method="pkd-skip", speedup=2.0),
+        make_result(method="finetuned", speedup=None),
+        make_result(method="tinybert", speedup=None, parameters=5),
+        make_result(method="finetuned", task="rte", speedup=None),
+    ]
+    found = {(one.task, one.method): one.speedup for one in summarize(runs)}
+    task = runs[0].task
+    assert found[task, "finetuned"] == pytest.approx(1.9) and found[task, "kd"] == 1.8
+    assert [found[key] for key in ((task, "teacher"), (task, "tinybert"), ("rte", "finetuned"))] == [None] * 3
+
+
+def test_rows_show_percent_parameters_size_and_speedup() -> None:
+    rows = result_rows(list(make_summaries(SEEDS).values()))
+    assert [row["Method"] for row in rows] == ["Teacher", "Fine-tuned", "KD", "PKD-skip", "PKD-last"]
+    assert rows[0] == {
+        "Method": "Teacher",
+        "Layers": "6",
+        "SST-2 accuracy": "93.0 ± 0.0",
+        "Seeds": "2",
+        "Parameters": "22.7M",
+        "Size": "90.9 MB",
+        "Speed-up": "1.0x",
+    }
+    assert rows[3]["SST-2 accuracy"] == "91.2 ± 0.3"
+    assert rows[3]["Speed-up"] == "1.9x"
+
+
+def test_the_best_student_is_marked_and_never_the_teacher() -> None:
+    rows = result_rows(list(make_summaries(SEEDS).values()), mark_best=True)
+    assert [row["SST-2 accuracy"] for row in rows if "**" in row["SST-2 accuracy"]] == ["**91.2 ± 0.3**"]
+
+
+def test_two_numbers_are_shown_where_a_task_has_two() -> None:
+    mrpc = {"combined_score": 0.85, "accuracy": 0.82, "f1": 0.88}
+    stsb = {"combined_score": 0.87, "pearson": 0.871, "spearmanr": 0.869}
+    mnli = {"accuracy_matched": 0.80, "accuracy_mismatched": 0.81}
+    runs = [
+        make_result(task="mrpc", metric="combined_score", value=0.85, metrics=mrpc),
+        make_result(task="stsb", metric="combined_score", value=0.87, metrics=stsb),
+        make_result(task="mnli", value=0.80, metrics=mnli),
+        make_result("finetuned"),
+    ]
+    finetuned, kd = result_rows(summarize(runs))
+    assert kd["MRPC F1 / accuracy"] == "88.0 / 82.0"
+    assert kd["STS-B Pearson / Spearman"] == "87.1 / 86.9"
+    assert kd["MNLI accuracy matched / accuracy mismatched"] == "80.0 / 81.0"
+    assert kd["SST-2 accuracy"] == finetuned["MRPC F1 / accuracy"] == ""
+
+
+def test_markdown_tables_are_aligned_and_escaped() -> None:
+    text = markdown_table(
+        [{"Name": "a|b", "Value": "92.1 ± 0.3"}, {"Name": "longer name", "Value": "9"}, {"Name": "c"}]
+    )
+    assert text.splitlines() == [
+        "| Name        |      Value |",
+        "| ----------- | ---------: |",
+        "| a\\|b        | 92.1 ± 0.3 |",
+        "| longer name |          9 |",
+        "| c           |            |",
+    ]
+    assert markdown_table([]) == ""
+
+
+def test_terminal_tables_are_aligned() -> None:
+    lines = terminal_table(result_rows(list(make_summaries(SEEDS).values()))).splitlines()
+    assert len({len(line) for line in lines}) == 1
+    assert set(lines[1]) == {" ", "─"}
+    ends = {line.index(value) + len(value) for line, value in zip(lines[2:4], ("22.7M", "17.4M"), strict=True)}
+    assert ends == {lines[0].index("Parameters") + len("Parameters")}
+    assert terminal_table([]) == ""
+
+
+@pytest.mark.parametrize(
+    ("ours", "baseline", "expected"),
+    [
+        (
+            [0.92, 0.922],
+            [0.90, 0.902],
+            "PKD-skip beats KD: 2.0 points higher (92.1 ± 0.1 against 90.1 ± 0.1), which exceeds",
+        ),
+        (
+            [0.91, 0.93],
+            [0.90, 0.93],
+            "PKD-skip does not clearly beat KD: 0.5 points higher (92.0 ± 1.4 against 91.5 ± 2.1), within",
+        ),
+        (
+            [0.90, 0.902],
+            [0.92, 0.922],
+            "PKD-skip does not beat KD: 2.0 points lower (90.1 ± 0.1 against 92.1 ± 0.1), wh",
+        ),
+        ([0.90, 0.93], [0.91, 0.93], "PKD-skip does not clearly trail KD: 0.5 points lower (91.5 ± 2.1 against 92.0"),
+        (
+            [0.92],
+            [0.90, 0.90],
+            "2.0 points higher (92.0 against 90.0 ± 0.0); with so few seeds (PKD-skip 1, KD 2) the spread",
+        ),
+        ([0.9, 0.9], [0.9, 0.9], "PKD-skip equals KD (90.0 ± 0.0 against 90.0 ± 0.0)."),
+        ([math.nan], [0.9], "PKD-skip and KD cannot be compared: n/a against 90.0."),
+    ],
+)
+def test_the_verdict_is_honest(ours: list[float], baseline: list[float], expected: str) -> None:
+    summaries = make_summaries({"pkd-skip": ours, "kd": baseline})
+    assert expected in verdict(summaries["pkd-skip"], summaries["kd"])
+
+
+# Charts
+
+POINTS = [
+    ChartPoint("Teacher", 22.7, 92.4),
+    ChartPoint("Fine-tuned", 17.4, 88.6, 0.4),
+    ChartPoint("KD", 17.4, 88.9, 0.3),
+    ChartPoint("PKD-skip", 17.4, 89.2, 0.5),
+    ChartPoint("PKD-last", 17.4, 89.1, 0.2),
+]
+BARS = [Bar(task, name, 80.0 + i, i / 2) for task in ("SST-2", "RTE") for i, name in enumerate(("KD", "PKD-skip"))]
+
+
+def test_the_accuracy_chart_is_a_png_of_the_expected_size(tmp_path: Path) -> None:
+    path = accuracy_chart(POINTS, tmp_path / "deep" / "chart.png", "Title", "Parameters (M)", "Accuracy (%)")
+    assert png_size(path) == (800, 500)
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_the_bars_chart_is_a_png_of_the_expected_size(tmp_path: Path) -> None:
+    assert png_size(bars_chart(BARS, tmp_path / "bars.png", "Title", "%")) == (1100, 500)
+
+
+def test_labels_of_close_points_do_not_overlap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from bertkd.records import charts
+
+    figures: list[Any] = []
+    monkeypatch.setattr(charts, "_save", lambda figure, path, data: figures.append(figure) or path)
+    close = [ChartPoint(f"Method {i}", 17.4, 88.0 + 0.01 * i, 0.3) for i in range(6)]
+    accuracy_chart([*close, ChartPoint("teacher", 22.7, 92.4)], tmp_path / "a.png", "Title", "x", "y")
+    axes, renderer = figures[0].axes[0], figures[0].canvas.get_renderer()
+    boxes = [text.get_window_extent(renderer) for text in axes.texts if text.get_text()]
+    assert len(boxes) == 7
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+    frame = axes.get_window_extent()
+    assert all(frame.x0 <= box.x0 and box.x1 <= frame.x1 for box in boxes)
+
+
+@pytest.mark.parametrize("points", [POINTS[:1], [ChartPoint("a", 1.0, -0.5), ChartPoint("b", 1.0, math.nan)]])
+def test_a_chart_of_a_single_point_can_be_drawn(tmp_path: Path, points: list[ChartPoint]) -> None:
+    assert png_size(accuracy_chart(points, tmp_path / "chart.png", "Title", "x", "y")) == (800, 500)
+
+
+def test_a_chart_without_data_is_refused_and_leaves_the_old_one(tmp_path: Path) -> None:
+    path = tmp_path / "chart.png"
+    path.write_bytes(b"old")
+    with pytest.raises(ValueError, match="no point to draw"):
+        accuracy_chart([], path, "Title", "x", "y")
+    assert path.read_bytes() == b"old"
+
+
+def test_a_chart_knows_its_data(tmp_path: Path) -> None:
+    path = bars_chart(BARS, tmp_path / "bars.png", "Title", "%")
+    assert is_chart_of(path, BARS)
+    assert not is_chart_of(path, BARS[1:])
+    assert not is_chart_of(tmp_path / "none.png", BARS)
+
+
+def test_a_missing_matplotlib_is_an_error_that_names_the_extra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(ImportError, match=r'pip install "bertkd\[plot\]"'):
+        accuracy_chart(POINTS, tmp_path / "chart.png", "Title", "x", "y")
+
+
+# Model cards
+
+
+def card(folder: Path, teacher: str = "org/teacher", **changes: Any) -> tuple[dict[str, Any], str]:
+    text = write_model_card(folder / "student", make_result(**changes), teacher, "https://example.org").read_text()
+    _, front, body = text.split("---\n", 2)
+    return yaml.safe_load(front), body
+
+
+def test_the_front_matter_of_a_card_is_yaml_with_the_metrics(tmp_path: Path) -> None:
+    front, _ = card(tmp_path, value=0.9128)
+    assert front["library_name"] == "transformers"
+    assert front["base_model"] == "org/teacher"
+    assert front["datasets"] == ["nyu-mll/glue"]
+    assert {"bertkd", "kd"} <= set(front["tags"])
+    (model,) = front["model-index"]
+    (entry,) = model["results"]
+    assert model["name"] == "student"
+    assert entry["dataset"] == {"name": "GLUE SST-2", "type": "nyu-mll/glue", "config": "sst2", "split": "validation"}
+    assert entry["metrics"] == [{"type": "accuracy", "value": 0.9128, "name": "accuracy"}]
+
+
+def test_a_card_tells_how_the_model_was_made_and_is_loaded(tmp_path: Path) -> None:
+    _, body = card(tmp_path, paper="Sun et al. 2019", settings={"alpha": 0.7, "dataloader_num_workers": 3, "x": None})
+    for expected in (
+        "Sun et al. 2019",
+        "`org/teacher`",
+        "| `alpha` |",
+        "`dataloader_num_workers`",
+        "python recipes/kd.py --task_name sst2 --seed 1",
+        "AutoModelForSequenceClassification.from_pretrained(path)",
+        "| accuracy |       90.0 |            50.0 |    93.0 |",
+        "69.6 MB",
+        "1.9x",
+        "torch 2.13.0",
+        "`0123abc`",
+        "[bertkd](https://example.org)",
+    ):
+        assert expected in body
+    assert "`x`" not in body
+    assert not list((tmp_path / "student").glob(".*"))
+
+
+def test_a_card_names_no_folder_of_this_machine(tmp_path: Path) -> None:
+    front, body = card(tmp_path, str(tmp_path / "my-teacher"), settings={"output_dir": str(tmp_path / "student")})
+    assert "base_model" not in front
+    assert "`my-teacher`" in body
+    assert str(tmp_path) not in body
+
+
+def test_a_card_claims_glue_only_for_its_own_validation_rows(tmp_path: Path) -> None:
+    front, _ = card(tmp_path, rows={"train": 3000, "validation": 500})
+    assert "datasets" not in front
+    assert front["model-index"][0]["results"][0]["dataset"]["type"] == "sst2"
+
+
+def test_a_card_of_a_run_without_a_finite_metric_is_written(tmp_path: Path) -> None:
+    front, body = card(tmp_path, value=math.nan, rows={}, speedup=None)
+    assert "model-index" not in front
+    assert "n/a" in body
+
+
+def sizes(value: float) -> list[SubnetworkResult]:
+    """Two widths and two depths, each step half a point worse."""
+    return [
+        SubnetworkResult(
+            width=width,
+            depth=depth,
+            layers=round(6 * depth),
+            value=value - 0.005 * step,
+            metrics={"accuracy": value - 0.005 * step},
+            parameters=22_000_000 - 3_000_000 * step,
+            embedding_parameters=11_917_056,
+            flops=3_000_000_000 - 500_000_000 * step,
+            latency_ms=20.0 - 4 * step,
+            speedup=20.0 / (20.0 - 4 * step),
+        )
+        for step, (width, depth) in enumerate([(1.0, 1.0), (0.5, 1.0), (1.0, 0.5), (0.5, 0.5)])
+    ]
+
+
+def test_results_of_many_sizes_are_the_same_after_writing_and_reading(tmp_path: Path) -> None:
+    result = make_result("dynabert-depth", subnetworks=sizes(0.9))
+    write_json(tmp_path / "results.json", result.to_json())
+    assert read_result(tmp_path / "results.json") == result
+    data = result.to_json()
+    data["subnetworks"][1]["width"] = "half"
+    with pytest.raises(ValueError, match="width should be a float, it is 'half'"):
+        RunResult.from_json(data)
+
+
+def test_a_card_of_many_sizes_lists_them(tmp_path: Path) -> None:
+    _, body = card(tmp_path, subnetworks=sizes(0.9))
+    assert re.search(r"\|\s+0\.5 \|\s+0\.5 \|\s+3 \|\s+88\.5 \|\s+13\.0M \|\s+1\.50 \|\s+8\.0 ms \|\s+2\.50x", body)
+    assert "extract_subnetwork" in body
+    assert "## Sizes" not in card(tmp_path)[1]
+
+
+def test_the_curves_chart_is_a_png_of_the_expected_size(tmp_path: Path) -> None:
+    curves = {"6 layers": [ChartPoint("1", 20, 90), ChartPoint("0.5", 12, 89)], "3 layers": [ChartPoint("1", 11, 88)]}
+    path = curves_chart(curves, tmp_path / "deep" / "curves.png", "T", "x", "y", ChartPoint("Teacher", 20, 91))
+    assert png_size(path) == (800, 500)
+    with pytest.raises(ValueError, match="no point to draw"):
+        curves_chart({}, path, "T", "x", "y")
+
+
+def test_flops_are_those_of_the_papers() -> None:
+    config = BertConfig(vocab_size=100)
+    model = BertForSequenceClassification(config)
+    assert count_flops(model) / 1e9 == pytest.approx(22.35, abs=0.01)
+    assert model.config._attn_implementation == "sdpa" and model.training
+    with pytest.raises(ValueError, match="sequence_length is 600"):
+        count_flops(model, sequence_length=600)
+
+
+# The results page
+
+
+@pytest.fixture(scope="module")
+def collect() -> ModuleType:
+    spec = util.spec_from_file_location("collect_results", RECIPE)
+    assert spec is not None
+    assert spec.loader is not None
+    module = util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def docs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    folder = Path("docs/results/minilm")
+    for task in ("sst2", "rte"):
+        for method, values in SEEDS.items():
+            for seed, value in enumerate(values, 1):
+                write_json(folder / task / f"{method}-seed{seed}.json", make_result(method, task, value, seed))
+    for alpha, value in ((0.2, 0.985), (0.5, 0.99)):
+        write_json(folder / "grid" / f"a{alpha}.json", make_result("pkd-skip", value=value, settings={"alpha": alpha}))
+    Path("README.md").write_text("# bertkd\n<!-- results:start -->\nold\n<!-- results:end -->\nend\n")
+    return folder
+
+
+def test_the_results_page_shows_tables_verdicts_search_and_commands(docs: Path, collect: ModuleType) -> None:
+    assert collect.main([]) == 0
+    page = Path("docs/results.md").read_text()
+    assert page.startswith("<!-- Generated by recipes/collect_results.py")
+    overview, search = page.split("### RTE")[0], page.split("### Search")[1].split("###")[0]
+    assert overview.index("RTE accuracy") < overview.index("SST-2 accuracy")
+    assert "**91.2 ± 0.3**" in overview
+    assert "![chart](results.png)" in overview
+    assert "PKD-skip beats KD: 1.0 points higher (91.2 ± 0.3 against 90.2 ± 0.3), which exceeds" in page
+    assert "PKD-last does not clearly beat KD: 0.1 points higher (90.3 ± 0.0 against 90.2 ± 0.3), within" in page
+    assert "**99.0**" in search
+    assert "99.0" not in page.replace(search, "")
+    for expected in ("A CPU, 2 cores", "torch 2.13.0", "`0123abc`", "python recipes/kd.py --task_name rte --seed 2"):
+        assert expected in page
+    assert png_size(Path("docs/results.png")) == (1100, 500)
+
+
+def test_networks_of_many_sizes_have_a_table_of_their_own(docs: Path, collect: ModuleType) -> None:
+    for method in ("dynabert-depth", "dynabert-finetune"):
+        for seed, value in enumerate((0.9, 0.91), 1):
+            result = make_result(method, "sst2", value, seed, subnetworks=sizes(value))
+            write_json(docs / "sst2" / f"{method}-seed{seed}.json", result)
+    assert collect.main([]) == 0
+    page = Path("docs/results.md").read_text()
+    section = page.split("### SST-2, networks of many sizes (accuracy)")[1].split("###")[0]
+    row = next(line for line in section.splitlines() if "fine-tuned" in line and " 0.5 |" in line)
+    assert [cell.strip() for cell in row.strip("|").split("|")[1:]] == ["0.5", "90.0 ± 0.7", "89.0 ± 0.7", "2"]
+    assert re.search(r"\|\s+0\.5 \|\s+0\.5 \|\s+3 \|\s+13\.0M \|\s+1\.50 \|\s+8\.0 ms", section)
+    assert "DynaBERT" not in page.split("### RTE")[0]  # a mean over sizes is no student
+
+
+def test_the_ablation_of_the_widths_is_told_in_sentences(docs: Path, collect: ModuleType) -> None:
+    for method, value in (("dynabert-width", 0.9), ("dynabert-width-unwired", 0.8), ("dynabert-width-nokd", 0.905)):
+        told = {"teacher_metrics": {"accuracy": 0.95}, "settings": {"max_train_samples": 67}, "rows": {"train": 67}}
+        result = make_result(method, "sst2", value, subnetworks=sizes(value), **told)
+        write_json(docs / "sst2" / f"{method}-seed1.json", result)
+    assert collect.main([]) == 0
+    page = Path("docs/results.md").read_text()
+    narrow = min(sizes(0.0), key=lambda size: size.width)
+    ours, unwired, without = (f"{100 * (value + narrow.value):.1f}" for value in (0.9, 0.8, 0.905))
+    assert "- The teacher of stage width: 95.0." in page
+    assert "- Trained on the task's first 67 rows only: DynaBERT, stage width; " in page
+    assert f"rewiring is 10.0 points higher than without ({ours} against {unwired}; 1 seed)" in page
+    assert f"distillation is 0.5 points lower than without ({ours} against {without}; 1 seed)" in page
+
+
+def test_an_ablation_stands_beside_the_whole_method_with_its_tasks_and_seeds(docs: Path, collect: ModuleType) -> None:
+    for task, seed, value in (("sst2", 1, 0.913), ("sst2", 2, 0.5), ("rte", 1, 0.722)):
+        result = make_result("tinybert", task, value, seed, settings={"data": {"max_train_samples": 1000}})
+        write_json(docs / task / f"tinybert-seed{seed}.json", result)
+    write_json(docs / "ablation" / "sst2" / "tinybert-noda-seed1.json", make_result("tinybert-noda", "sst2", 0.907, 1))
+    assert collect.main([]) == 0
+    page = Path("docs/results.md").read_text()
+    section = page.split("### Ablation")[1].split("###")[0]
+    lines = [line.strip("|").split("|") for line in section.splitlines() if line.startswith("| Tiny")]
+    rows = [[cell.strip() for cell in line][:4] for line in lines]
+    assert rows == [["TinyBERT", "3", "91.3", "1"], ["TinyBERT w/o augmentation", "3", "90.7", "1"]]
+    assert "72.2" not in section
+    assert "augmentation" not in page.split("### Ablation")[0]
+    assert "- Trained on the task's first 1,000 rows only: TinyBERT." in page.split("### SST-2")[1]
+    assert "--seed 1" in page.split("Commands")[1]
+    assert "SST-2: Trained on the task's first 1,000 rows only: TinyBERT." in Path("README.md").read_text()
+    # Another method's ablation has a table of its own, also without a run of the whole method.
+    for method in ("distilbert-noce", "tinybert-nogd"):
+        write_json(docs / "ablation" / "sst2" / f"{method}-seed1.json", make_result(method, "sst2", 0.6, 1))
+    assert collect.main([]) == 0
+    section = Path("docs/results.md").read_text().split("### Ablation")[1].split("###")[0]
+    names = [line.split("|")[1].strip() for line in section.splitlines() if "BERT" in line and line.startswith("|")]
+    tinybert = ["TinyBERT", "TinyBERT w/o augmentation", "TinyBERT w/o general distillation"]
+    assert names == ["DistilBERT w/o soft targets", *tinybert]
+
+
+def test_an_ablation_says_where_teachers_differ(docs: Path, collect: ModuleType) -> None:
+    for folder, method, taught in (("", "tinybert", 0.93), ("ablation", "tinybert-noda", 0.901)):
+        result = make_result(method, "sst2", 0.9, 1, teacher_metrics={"accuracy": taught})
+        write_json(docs / folder / "sst2" / f"{method}-seed1.json", result)
+    assert collect.main([]) == 0
+    told = "trainings of the teacher: TinyBERT from one of 93.0; TinyBERT w/o augmentation from one of 90.1."
+    assert f"SST-2, different {told}" in Path("docs/results.md").read_text()
+
+
+def test_a_student_of_another_teacher_than_the_tables_is_named(docs: Path, collect: ModuleType) -> None:
+    for seed, taught in ((1, 0.93), (2, 0.801)):
+        result = make_result("tinybert", "sst2", 0.9, seed, teacher_metrics={"accuracy": taught})
+        write_json(docs / "sst2" / f"tinybert-seed{seed}.json", result)
+    collect.main([])
+    line = "Taught by another training of the teacher, which reaches 80.1: TinyBERT."
+    assert f"- {line}" in Path("docs/results.md").read_text()
+
+
+def test_the_readme_table_is_filled_between_its_markers(docs: Path, collect: ModuleType) -> None:
+    collect.main([])
+    text = Path("README.md").read_text()
+    assert text.startswith("# bertkd\n<!-- results:start -->\n")
+    assert text.endswith("<!-- results:end -->\nend\n")
+    assert "| PKD-skip" in text
+    assert "(docs/results.md)" in text
+    assert "old" not in text
+
+
+def test_a_readme_without_markers_is_left_alone_and_half_of_them_refused(
+    docs: Path, collect: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("README.md").write_text("plain\n")
+    assert collect.main([]) == 0
+    assert Path("README.md").read_text() == "plain\n"
+    Path("README.md").write_text("<!-- results:start -->\n")
+    assert collect.main([]) == 1
+    assert "README.md needs <!-- results:start --> and, after it," in capsys.readouterr().err
+
+
+def test_the_same_results_always_give_the_same_page(docs: Path, collect: ModuleType) -> None:
+    collect.main([])
+    first = Path("docs/results.md").read_bytes(), Path("docs/results.png").read_bytes(), Path("README.md").read_bytes()
+    collect.main([])
+    assert first == (
+        Path("docs/results.md").read_bytes(),
+        Path("docs/results.png").read_bytes(),
+        Path("README.md").read_bytes(),
+    )
+    assert collect.main(["--check"]) == 0
+
+
+@pytest.mark.parametrize("name", ["docs/results.md", "docs/results.png", "README.md"])
+def test_check_names_the_stale_file_and_writes_nothing(
+    docs: Path, collect: ModuleType, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    collect.main([])
+    stale = Path(name)
+    stale.write_bytes(stale.read_bytes().replace(b"bertkd", b"").replace(b"91.2", b"99.9"))
+    before = stale.read_bytes()
+    assert collect.main(["--check"]) == 1
+    assert f"{name} is stale" in capsys.readouterr().err
+    assert stale.read_bytes() == before
+
+
+def test_new_results_make_every_generated_file_stale(
+    docs: Path, collect: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    collect.main([])
+    write_json(docs / "sst2" / "kd-seed3.json", make_result("kd", "sst2", 0.7, 3))
+    assert collect.main(["--check"]) == 1
+    errors = capsys.readouterr().err
+    assert all(f"{name} is stale" in errors for name in ("docs/results.md", "docs/results.png", "README.md"))
+
+
+def test_sets_of_runs_have_tables_and_charts_of_their_own(docs: Path, collect: ModuleType) -> None:
+    write_json(Path("docs/results/bert-base/sst2/kd.json"), make_result("kd", value=0.5))
+    assert collect.main([]) == 0
+    page = Path("docs/results.md").read_text()
+    assert page.index("## bert-base") < page.index("## minilm")
+    assert "open: there is no run of both" in page
+    assert Path("docs/results-minilm.png").exists()
+
+
+def test_a_broken_results_file_stops_the_page_and_is_named(
+    docs: Path, collect: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_json(docs / "sst2" / "bad.json", make_result().to_json() | {"schema": 9})
+    assert collect.main([]) == 1
+    assert "bad.json is no results file: schema is 9" in capsys.readouterr().err
+    assert not Path("docs/results.md").exists()
+
+
+def test_exports_have_a_table_in_the_order_of_the_methods(docs: Path, collect: ModuleType) -> None:
+    common = {"conditions": {}, "attempts": [], "settings": {}, "versions": {}, "metrics": {}, "metrics_before": {}}
+    for method, value in (("kd", 0.851), ("teacher", 0.9)):
+        export = ExportResult(
+            method=method, task="sst2", metric="accuracy", value=value, value_before=0.86, engine="openvino",
+            precision="int8", runtime_precision="int8", attempt="int8", logit_difference=0.1, agreement=0.985,
+            parameters=1, embedding_parameters=1, size_mb=17.86, latency_ms=1.0, p95_ms=2.0, speedup=9.05,
+            speedup_best=None, layers=3, seed=1, command="x", commit="y", finished="z", hardware={}, **common,
+        )  # fmt: skip
+        write_json(docs / "sst2" / f"{method}-seed1.export_result.json", export)
+    assert collect.main([]) == 0
+    section = Path("docs/results.md").read_text().split("### SST-2, exported (accuracy)")[1].split("###")[0]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in section.splitlines() if "int8" in line]
+    assert rows == [
+        ["Teacher", "3", "openvino, int8", "86.0", "90.0", "98.5%", "17.9 MB", "9.05x"],
+        ["KD", "3", "openvino, int8", "86.0", "85.1", "98.5%", "17.9 MB", "9.05x"],
+    ]
