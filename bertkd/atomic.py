@@ -1,10 +1,14 @@
-"""Files that appear whole or not at all."""
+"""Writes files that appear whole or not at all; everything that bertkd writes goes through here.
+
+It is on the ground floor because the lowest rooms write files too: caches, submissions, sub-networks.
+"""
 
 from __future__ import annotations
 
 import json
 import math
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
@@ -12,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 __all__ = [
+    "atomic_folder",
     "atomic_path",
     "plain_json",
     "write_json",
@@ -33,6 +38,26 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(folder: str | Path) -> Iterator[Path]:
+    """A temporary folder to write a model's files to; they move into `folder`, each whole, when the block ends.
+
+    `config.json` moves last, so that a folder that has one has the weights too. Nothing moves when the block fails.
+    """
+    folder = Path(folder)
+    partial = folder / ".partial"
+    # A run that was killed may have left one.
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+
+    try:
+        yield partial
+        for file in sorted(partial.iterdir(), key=lambda file: file.name == "config.json"):
+            os.replace(file, folder / file.name)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def write_text(path: str | Path, text: str) -> None:
