@@ -42,13 +42,13 @@ from bertkd import (
     drop_layers,
 )
 from bertkd.atomic import write_json, write_text
-from bertkd.cli.experiment import quiet, run_script
-from bertkd.cli.loading import load_model, resolve
+from bertkd.cli.commands import quiet, run_safely
 from bertkd.data import GLUE_TASKS, load_glue, tokenize
 from bertkd.data.demo import make_demo_task
 from bertkd.distilbert import distilbert_student
 from bertkd.dynabert import Subnetwork, extract_subnetwork
 from bertkd.efficiency import PRESETS, count_flops
+from bertkd.pipeline import load_model, resolve_model_name
 from bertkd.records import environment, markdown_table
 from bertkd.students import SHAPES, Shape, small_student
 from bertkd.tinybert import WordVectors
@@ -92,7 +92,7 @@ class Setting:
     """Models and rows shared by all measurements."""
 
     def __init__(self, model: str, glue_dir: str | None, rows: int, folder: Path) -> None:
-        self.model_folder = resolve(model)
+        self.model_folder = resolve_model_name(model)
         self.tokenizer = AutoTokenizer.from_pretrained(self.model_folder)
         glue_dir = glue_dir or str(make_demo_task(folder))
         train = load_glue(TASK.name, glue_dir, splits=["train"])
@@ -525,4 +525,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    run_script(main)
+    run_safely(main, "benchmark_training.py")

@@ -1,5 +1,6 @@
 """The command `bertkd`: one module for each of its commands."""
 
+import difflib
 import importlib
 import sys
 from collections.abc import Sequence
@@ -8,37 +9,67 @@ __all__ = ["COMMANDS", "main", "run_command"]
 
 # What each command does, in the order of `bertkd --help`. The module is the name with underscores.
 COMMANDS = {
-    "compress": "From a fine-tuned teacher and a budget to a folder to deploy.",
-    "demo": "Distill a small model on built-in data, and compare.",
-    "finetune": "Fine-tune a model on a task: a teacher, or the student that distillation has to beat.",
+    "compress": "Go from a fine-tuned teacher and a budget to a folder to deploy.",
+    "demo": "Distill a small model on built-in data, and compare four methods.",
+    "finetune": "Fine-tune a teacher, or the student that distillation has to beat.",
     "kd": "Distill by the teacher's softened predictions (vanilla KD).",
-    "patient-kd": "Distill by predictions and the [CLS] states of intermediate layers (Patient-KD).",
-    "distilbert": "Pretrain a general student of half the layers on plain text (DistilBERT).",
-    "tinybert-general": "Pretrain a small student on plain text (TinyBERT, general distillation).",
-    "tinybert": "Distill attention, states and predictions on augmented rows (TinyBERT).",
-    "dynabert": "Train one network of many widths and depths (DynaBERT).",
+    "patient-kd": "Distill by predictions and the [CLS] states of intermediate layers.",
+    "distilbert": "Pretrain a general student with half of the layers on plain text.",
+    "tinybert-general": "Pretrain a small student of another shape on plain text.",
+    "tinybert": "Distill attention, states and predictions on augmented rows.",
+    "dynabert": "Train one supernet that runs at many widths and depths.",
     "mlm": "Train a masked language model on plain text.",
     "augment": "Augment a task's training rows as TinyBERT does.",
-    "search": "Find the best sub-network of a DynaBERT network within a budget.",
-    "extract": "Take one sub-network out of a DynaBERT network.",
-    "shrink": "Make a model smaller without training: vocabulary, low rank, shared layers.",
-    "export": "Export to OpenVINO, ONNX Runtime or PyTorch, quantized, with the accuracy checked.",
+    "search": "Find the best sub-network of a supernet within a budget.",
+    "extract": "Take one sub-network out of a supernet.",
+    "shrink": "Make a model smaller without training.",
+    "export": "Export to OpenVINO, ONNX Runtime or PyTorch, and check the accuracy.",
     "bench": "Measure parameters, FLOPs, memory and latency in every engine.",
     "report": "Make a page, charts and tables from results files.",
-    "submit": "Predict GLUE's test sets, and write the files of the leaderboard.",
+    "submit": "Predict GLUE's test sets for the leaderboard.",
     "env": "Show versions, hardware, instruction sets and engines.",
-    "configs": "List the shipped settings, or print one.",
+    "configs": "List the shipped settings, or print one of them.",
 }
+HELP = """\
+usage: bertkd COMMAND [--OPTION VALUE ...]
+
+Compresses BERT: knowledge distillation, pruning and quantization on current transformers.
+
+commands:
+{commands}
+
+`bertkd COMMAND --help` lists a command's options. On several GPUs: accelerate launch -m bertkd COMMAND ...
+"""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command that `argv` names; default: the command line of this process."""
-    argv = list(sys.argv[1:] if argv is None else argv)
-    run_command(argv[0], argv[1:])
+    """Runs the command that `argv` names; default: the command line of this process."""
+    words = list(sys.argv[1:] if argv is None else argv)
+
+    if not words or words[0] in ("-h", "--help", "help"):
+        commands = "\n".join(f"  {name:<18}{text}" for name, text in COMMANDS.items())
+        print(HELP.format(commands=commands), end="")
+        return
+    if words[0] in ("-V", "--version"):
+        print(importlib.import_module("bertkd").__version__)
+        return
+
+    name = words[0].replace("_", "-")
+    if name not in COMMANDS:
+        close = difflib.get_close_matches(name, COMMANDS, n=1)
+        hint = f", did you mean {close[0]}?" if close else "."
+        sys.exit(f"bertkd: there is no command {words[0]}{hint} `bertkd --help` lists them.")
+    run_command(name, words[1:])
 
 
 def run_command(name: str, argv: Sequence[str] | None = None) -> None:
-    """Run one command with its arguments."""
+    """Runs one command with its arguments; a user's mistake is one sentence.
+
+    Args:
+        name: a key of `COMMANDS`.
+        argv: the words after the command; None for the command line of a recipe's process.
+    """
+    # Commands import torch and transformers, which `bertkd --help` does not need.
+    commands = importlib.import_module("bertkd.cli.commands")
     module = importlib.import_module(f"bertkd.cli.{name.replace('-', '_')}")
-    run_script = importlib.import_module("bertkd.cli.experiment").run_script
-    run_script(lambda: module.main(argv))
+    commands.run_safely(lambda: module.main(argv), f"bertkd {name}")

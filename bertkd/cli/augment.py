@@ -1,83 +1,46 @@
-"""Augment a task's training rows as TinyBERT does: words replaced by those that fit their place.
+"""Augment a task's training rows as TinyBERT does: words are replaced by others that fit their place.
 
-    python recipes/augment.py --task_name mrpc --glue_dir GLUE --augment_model bert-base-uncased \
-        --augment_vectors glove.42B.300d.txt --output_dir outputs/mrpc-augmented
+    bertkd augment --task_name mrpc --augment_model bert-base-uncased --augment_vectors glove.42B.300d.txt \
+        --output_dir outputs/mrpc-augmented
 
-Leaves train.parquet: the task's columns and original_row, the number of the row that a variant was made of. Killed and
-started again, it goes on. recipes/tinybert.py does the same by itself.
+Writes train.parquet: the task's columns and original_row, the number of the row that a variant was made of. A command
+that was killed goes on when it is started again. `bertkd tinybert` augments by itself.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from datasets import Dataset
-from transformers import AutoTokenizer
-
 from bertkd import DistillationConfig
 from bertkd.atomic import atomic_path
-from bertkd.cli.arguments import AugmentationArguments, RecipeArguments, Run, parse
-from bertkd.cli.experiment import quiet
-from bertkd.cli.loading import load_language_model, read_task, resolve
-from bertkd.data import Task
-from bertkd.tinybert import NUM_COPIES, WordVectors, augment
+from bertkd.cli import resolve
+from bertkd.cli.commands import TaskRun, quiet
+from bertkd.cli.options import AugmentationOptions, RunOptions
+from bertkd.cli.parser import one_run, parse_runs
+from bertkd.cli.tinybert import augmentation_from
+from bertkd.pipeline.augmentation import augmented
+from bertkd.pipeline.experiment import output_folder
 
 
 @dataclass
-class AugmentRecipeArguments(AugmentationArguments, RecipeArguments):
-    """The augmentation's own."""
-
-
-def augmented(run: Run, rows: Dataset, task: Task) -> Dataset:
-    """The rows and their variants, as the run's arguments say.
-
-    Raises:
-        ValueError: no masked language model is named, or it cannot predict words.
-    """
-    arguments: AugmentationArguments = run.recipe
-    if arguments.augment_model is None:
-        raise ValueError(
-            "Augmentation needs a masked language model: --augment_model, e.g. bert-base-uncased, or a folder of "
-            "train_mlm.py."
-        )
-    name, training = resolve(arguments.augment_model), run.training
-    vectors = None if arguments.augment_vectors is None else WordVectors.read(arguments.augment_vectors)
-    # One process finds the words, the others read them.
-    with training.main_process_first(local=False, desc="augmentation"):
-        model = load_language_model(name).to(training.device)
-        with torch.autocast(training.device.type, torch.bfloat16, enabled=training.bf16):
-            return augment(
-                rows,
-                task.text_keys,
-                model,
-                AutoTokenizer.from_pretrained(name),
-                vectors,
-                probability=arguments.augment_probability,
-                num_candidates=arguments.augment_candidates,
-                num_copies=arguments.augment_copies or NUM_COPIES.get(task.name, 20),
-                conditional=arguments.augment_conditional,
-                seed=arguments.augment_seed,
-                batch_size=arguments.augment_batch_size,
-                folder=arguments.augment_dir or _folder(run),
-                progress=training.process_index == 0 and not training.disable_tqdm,
-            )
-
-
-def _folder(run: Run) -> Path:
-    """Several seeds, each with a folder of its own, share what is augmented."""
-    folder = Path(run.training.output_dir)
-    return (folder.parent if folder.name == f"seed-{run.training.seed}" else folder) / "augmented"
+class AugmentOptions(AugmentationOptions, RunOptions):
+    """The options of the augmentation alone."""
 
 
 def main(argv: Sequence[str] | None = None) -> Path:
+    """Writes the augmented rows; returns their file."""
     quiet()
-    (run,) = parse(DistillationConfig, argv, recipe_class=AugmentRecipeArguments, script=__file__)
-    datasets, task = read_task(run)
-    rows = augmented(run, datasets["train"], task)
-    path = Path(run.training.output_dir) / "train.parquet"
-    if run.training.process_index == 0:
+    runs: list[TaskRun[AugmentOptions, DistillationConfig]] = parse_runs(
+        "augment", str(__doc__), DistillationConfig, argv, own_class=AugmentOptions
+    )
+    options = one_run(runs, "An augmented set has a seed of its own, --augment_seed.")
+
+    rows, task = resolve.task_rows(options.data)
+    more = augmented(rows["train"], task, augmentation_from(options.own, options.config), options.config)
+
+    path = output_folder(options.config) / "train.parquet"
+    if options.config.process_index == 0:
         with atomic_path(path) as partial:
-            rows.to_parquet(str(partial))
-        print(f"{len(datasets['train']):,} rows became {len(rows):,}: {path}")
+            more.to_parquet(str(partial))
+        print(f"{len(rows['train']):,} rows became {len(more):,}: {path}")
     return path

@@ -1,353 +1,310 @@
 """From a fine-tuned teacher to a folder to deploy, in one command: method, budget, engine and precision.
 
-    python recipes/compress.py --teacher_model_name_or_path outputs/teacher --task_name sst2 --glue_dir GLUE \
-        --method pkd-skip --budget 5 --unit ms --engine openvino --precision int8 --output_dir outputs/small
+    bertkd compress --teacher_model_name_or_path outputs/teacher --task_name sst2 --method pkd-skip \
+        --budget 5 --unit ms --engine openvino --precision int8 --output_dir outputs/small
 
 The largest student of the method that is within the budget in that engine and precision is found by measuring, before
-anything is trained; DynaBERT trains first and searches its network of many sizes. The student is trained by the
-method's own recipe, exported, and measured once more. All other options go to that recipe, as does --config; what is
-done is not done again, so a killed command goes on when it is started once more.
+anything is trained; DynaBERT trains first and searches its supernet. The student is trained by the method's own
+command, exported, and measured once more. It starts from the teacher's layers, or from --model_name_or_path where
+that is given. A command that was killed goes on when it is started again.
 """
 
-import argparse
-import dataclasses
-import json
-import math
-import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from functools import cache
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from transformers import AutoModelForSequenceClassification, PreTrainedModel
-
-from bertkd import DistillationConfig, DynaBertKDConfig, PatientKDConfig, TinyBertKDConfig, drop_layers
+from bertkd import DistilBertKDConfig
 from bertkd.atomic import write_json, write_text
-from bertkd.cli import distilbert as distilbert_pretrain
-from bertkd.cli import dynabert, export, kd, patient_kd, search, tinybert
-from bertkd.cli import finetune as finetune_teacher
-from bertkd.cli.arguments import RecipeArguments, Run, command_line, parse, with_changes
-from bertkd.cli.experiment import check_writable, quiet
-from bertkd.cli.export import ExportArguments
-from bertkd.cli.loading import load_language_model, load_model, resolve
-from bertkd.distilbert import distilbert_layers, distilbert_student
+from bertkd.cli import distilbert, dynabert, export, finetune, kd, resolve, search, tinybert
+from bertkd.cli.commands import CORPUS_DEFAULTS, TaskRun, quiet, run_or_resume
+from bertkd.cli.export import ExportOptions
+from bertkd.cli.options import CorpusOptions, RunOptions
+from bertkd.cli.parser import Options, one_run, option_value, parse_runs
+from bertkd.cli.search import SearchOptions, deployment_of
 from bertkd.distillation.checks import check_vocabularies
-from bertkd.efficiency import count_parameters, measure_latency
-from bertkd.export import (
-    ENGINE_PACKAGES,
-    ENGINES,
-    PRECISIONS,
-    exported_size_mb,
-    open_exported,
-    random_batches,
-    require_engine,
-    ways_to_quantize,
-    write_export,
-)
-from bertkd.models import layer_sizes
-from bertkd.records import ReportSet, environment, read_result, render_page
-from bertkd.students import Shape, layers_to_keep, small_student
+from bertkd.distillation.method import Method
+from bertkd.export import ENGINE_PACKAGES, require_engine, ways_to_quantize
+from bertkd.methods import all_methods, method_named
+from bertkd.pipeline import load_language_model, load_model, resolve_model_name
+from bertkd.pipeline.compress import UNITS, Goal, Size, choose_size, depth_sizes, general_sizes, shape_sizes
+from bertkd.pipeline.experiment import check_writable, finished_stage, output_folder, with_changes
+from bertkd.records import ExportResult, ReportSet, RunResult, environment, render_page
 
-UNITS = ("ms", "mb", "parameters")
-# Shares of the teacher's layers and hidden size that a new student may have.
-SHARES = (1.0, 0.75, 0.5, 0.375, 0.25)
-# Recipe, its config, and its own arguments.
-RECIPES: dict[str, tuple[Any, type[DistillationConfig], type[RecipeArguments]]] = {
-    "finetuned": (finetune_teacher, DistillationConfig, RecipeArguments),
-    "kd": (kd, DistillationConfig, RecipeArguments),
-    "pkd-skip": (patient_kd, PatientKDConfig, RecipeArguments),
-    "pkd-last": (patient_kd, PatientKDConfig, RecipeArguments),
-    "distilbert": (kd, DistillationConfig, RecipeArguments),
-    "tinybert": (tinybert, TinyBertKDConfig, tinybert.TinyBertArguments),
-    "dynabert": (dynabert, DynaBertKDConfig, dynabert.DynaBertArguments),
-}
+DEFAULT_METHOD = "pkd-skip"
+METHOD_NAMES = [method.name for method in all_methods() if method.name != "teacher"]
+DEFAULTS = {"engine": "openvino", "precision": "int8"}
 
 
-@dataclass(frozen=True)
-class Size:
-    """A student that might be trained: what it is called, the recipe's options for it, and how one is made."""
+@dataclass
+class CompressOptions(ExportOptions):
+    """What is to be deployed, and what it may cost."""
 
-    name: str
-    options: tuple[str, ...]
-    make: Callable[[], PreTrainedModel]
+    method: str = field(
+        default=DEFAULT_METHOD, metadata={"choices": METHOD_NAMES, "help": "The method that trains the student."}
+    )
+    budget: float = field(default=0.0, metadata={"help": "The most that the deployed model may cost, in --unit."})
+    unit: str = field(
+        default="ms",
+        metadata={"choices": UNITS, "help": "The unit of the budget: ms (measured here), mb or parameters."},
+    )
+    corpus_files: list[str] | None = field(
+        default=None, metadata={"help": "Plain text that DistilBERT is pretrained on."}
+    )
+    pretrain_config: str = field(
+        default="distilbert/small", metadata={"help": "The settings of DistilBERT's pretraining."}
+    )
+    language_model: str | None = field(
+        default=None,
+        metadata={"help": "The model for masked words that teaches DistilBERT's pretraining."},
+    )
 
 
-def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
-    quiet()
-    options, rest = parse_arguments(argv)
-    require_engine(options.engine, options.precision)
-    ways_to_quantize(options.engine, options.precision)
-    if options.method == "distilbert" and not (options.corpus_files and options.language_model):
+@dataclass
+class TinyBertCompressOptions(CompressOptions, tinybert.TinyBertOptions):
+    """With TinyBERT's own options."""
+
+
+@dataclass
+class DynaBertCompressOptions(CompressOptions, dynabert.DynaBertOptions):
+    """With DynaBERT's own options."""
+
+
+Run = TaskRun[Any, Any]
+
+
+def own_classes(method: Method) -> tuple[type[CompressOptions], type[RunOptions]]:
+    """The options of this command for a method, and those of the method's own command."""
+    if method.student == "shape":
+        return TinyBertCompressOptions, tinybert.TinyBertOptions
+    if method.student == "supernet":
+        return DynaBertCompressOptions, dynabert.DynaBertOptions
+    return CompressOptions, RunOptions
+
+
+def parse(argv: Sequence[str] | None) -> Run:
+    """The command line, with the options of the method that it names.
+
+    Raises:
+        ValueError: an unknown method, or several seeds. SystemExit: an unknown option.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    method = method_named(option_value(words, "method") or DEFAULT_METHOD)
+
+    # DistilBERT's second step is vanilla KD.
+    config_class = method_named("kd").config_class if method.student == "pretrained" else method.config_class
+    defaults = {} if method.student == "pretrained" else dict(method.defaults)
+    if method.student == "supernet":
+        defaults["init_from"] = "teacher"
+
+    runs: list[Run] = parse_runs(
+        "compress", str(__doc__), config_class, argv, {**defaults, **DEFAULTS}, own_classes(method)[0]
+    )
+    options = one_run(runs, "What is to be deployed is one model.")
+    return replace(options, config=with_changes(options.config, **method.settings))
+
+
+def compress(options: Run) -> dict[str, Any]:
+    """Chooses, trains, exports and measures; returns the content of compress.json."""
+    own, models, folder = options.own, options.models, output_folder(options.config)
+    goal = Goal(own.budget, own.unit, deployment_of(own))
+    method = method_named(own.method)
+
+    # What cannot work ends before anything is trained.
+    require_engine(own.engine, own.precision)
+    ways_to_quantize(own.engine, own.precision)
+    teacher_name = resolve.required_teacher(models)
+    if method.student == "pretrained" and not (own.corpus_files and own.language_model):
         raise ValueError(
             "DistilBERT learns from plain text before the task: name it with --corpus_files, and the model that "
             "teaches there, with a head for masked words, with --language_model."
         )
-    folder = Path(options.output_dir)
     check_writable(folder)
-    recipe, config_class, recipe_class = RECIPES[options.method]
-    teacher = ["--teacher_model_name_or_path", options.teacher_model_name_or_path]
-    run, *more = parse(config_class, [*teacher, *rest], {}, recipe_class)
-    if more:
-        raise ValueError("What is to be deployed is one model: give one --seed.")
-    if options.method == "dynabert":
-        student, predicted = train_and_search(options, [*teacher, *rest], run, folder)
+
+    if method.student == "supernet":
+        student, predicted = train_and_search(method, options, folder)
     else:
-        size, predicted = chosen_size(sizes_of(options), options, folder)
-        print(f"\nThe largest student within {options.budget:g} {options.unit}: {size.name} ({predicted:.4g}).")
-        student = train(options, recipe, size, [*teacher, *rest], folder)
-    deployed = dataclasses.replace(
-        run,
-        model=dataclasses.replace(run.model, model_name_or_path=str(student)),
-        recipe=ExportArguments(**{name: getattr(options, name) for name in SHARED}),
-        training=with_changes(run.training, output_dir=str(folder / "deployed")),
-        command=command_line(argv),
-    )
-    result = export.export(deployed)
-    if options.unit == "ms":
-        measured = latency_alone(folder / "deployed", options)
+        size, predicted = choose_size(sizes_of(method, options), goal, folder, asked(options), own.method)
+        print(f"\nThe largest student within {goal.budget:g} {goal.unit}: {size.name} ({predicted:.4g}).")
+        student = train(method, options, size, folder)
+
+    exported = export.export(deployed_options(options, student, folder / "deployed"))
+    if goal.unit == "ms":
+        measured = goal.deployment.milliseconds(folder / "deployed")
     else:
-        measured = result.size_mb if options.unit == "mb" else result.parameters
+        measured = exported.size_mb if goal.unit == "mb" else exported.parameters
+
     answer = {
-        "method": options.method,
-        "budget": options.budget,
-        "unit": options.unit,
+        "method": own.method,
+        "budget": goal.budget,
+        "unit": goal.unit,
         "predicted": predicted,
         "measured": measured,
-        "is_within_budget": measured <= options.budget,
+        "is_within_budget": measured <= goal.budget,
         "student": student.name,
-        "exported": asdict(result),
-        "command": command_line(argv),
+        "exported": asdict(exported),
+        "command": options.command,
         **environment(ENGINE_PACKAGES),
     }
     write_json(folder / "compress.json", answer)
-    page = folder / "report.html"
-    records = (Path(options.teacher_model_name_or_path) / "results.json", student / "results.json")
-    runs = tuple(read_result(path) for path in records if path.is_file())
-    write_text(page, render_page([ReportSet("", runs, (result,))]))
-    verdict = "within the budget" if measured <= options.budget else "OVER the budget"
+    page = write_report(folder, teacher_name, student, exported)
+
+    verdict = "within the budget" if measured <= goal.budget else "OVER the budget"
     print(
-        f"\n{options.budget:g} {options.unit} asked for: predicted {predicted:.4g}, measured {measured:.4g}, {verdict}"
+        f"\n{goal.budget:g} {goal.unit} asked for: predicted {predicted:.4g}, measured {measured:.4g}, {verdict}"
         f"\nStudent: {student}\nTo deploy: {folder / 'deployed'}\nReport: {page}"
     )
     return answer
 
 
-SHARED = (
-    "engine",
-    "precision",
-    "max_drop",
-    "calibration_rows",
-    "batch_size",
-    "sequence_length",
-    "threads",
-    "repeats",
-)
+def asked(options: Run) -> dict[str, Any]:
+    """Everything that the choice of a size depends on."""
+    names = {member.name for member in fields(CompressOptions)} - {member.name for member in fields(RunOptions)}
+    values = {name: getattr(options.own, name) for name in sorted(names)}
+    return {**values, "teacher_model_name_or_path": options.models.teacher_model_name_or_path}
 
 
-def parse_arguments(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
-    """This recipe's own arguments, and the words that go to the method's."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
-    parser.add_argument("--teacher_model_name_or_path", required=True, help="The fine-tuned teacher.")
-    parser.add_argument("--method", choices=[*RECIPES], default="pkd-skip")
-    parser.add_argument("--budget", type=float, required=True, help="The most that the deployed model may cost.")
-    parser.add_argument("--unit", choices=UNITS, default="ms", help="ms is measured here.")
-    parser.add_argument("--engine", choices=ENGINES, default="openvino")
-    parser.add_argument("--precision", choices=PRECISIONS, default="int8")
-    parser.add_argument("--corpus_files", nargs="+", help="For DistilBERT: plain text to pretrain on.")
-    parser.add_argument(
-        "--pretrain_config",
-        default=str(Path(__file__).parents[1] / "configs/distilbert/small.yaml"),
-        help="For DistilBERT: the settings of its pretraining.",
-    )
-    parser.add_argument("--language_model", help="For DistilBERT: the teacher of the pretraining, for masked words.")
-    parser.add_argument("--output_dir", required=True)
-    for one in dataclasses.fields(ExportArguments):
-        if one.name in SHARED[2:]:
-            kind = float if one.name == "max_drop" else int
-            parser.add_argument(f"--{one.name}", type=kind, default=one.default, help=one.metadata["help"])
-    options, rest = parser.parse_known_args(argv)
-    if not options.budget > 0:
-        raise ValueError(f"Give a positive --budget, in --unit {options.unit}.")
-    return options, rest
+def write_report(folder: Path, teacher_name: str, student: Path, exported: ExportResult) -> Path:
+    """Writes the page of teacher, student and export; returns its path."""
+    records = (Path(teacher_name) / RunResult.FILE, student / RunResult.FILE)
+    runs = tuple(RunResult.read(path) for path in records if path.is_file())
+    page = folder / "report.html"
+    write_text(page, render_page([ReportSet("", runs, (exported,))]))
+    return page
 
 
 # ---- what to train ----
 
 
-def sizes_of(options: argparse.Namespace) -> list[Size]:
-    """The students of the method, the largest first."""
-    teacher = load_model(options.teacher_model_name_or_path)
-    if options.method == "distilbert":
-        language_model = load_language_model(resolve(options.language_model))
+def sizes_of(method: Method, options: Run) -> list[Size]:
+    """The students of a method that may be trained, the largest first."""
+    own, models = options.own, options.models
+    teacher = load_model(resolve.required_teacher(models))
+
+    if method.student == "pretrained":
+        language_model = load_language_model(resolve_model_name(own.language_model))
         check_vocabularies(language_model.config, teacher.config)
-        depths = range(language_model.config.num_hidden_layers, 0, -1)
-        return [general_size(language_model, teacher.config.num_labels, count) for count in depths]
-    if options.method != "tinybert":
-        depth = teacher.config.num_hidden_layers
-        least = 2 if options.method.startswith("pkd-") else 1  # the last layer has no level to be patient with
-        return [
-            Size(
-                _layers(count),
-                ("--num_student_layers", str(count)),
-                lambda count=count: drop_layers(teacher, layers_to_keep("first", depth, count)),
-            )
-            for count in range(depth, least - 1, -1)
-        ]
-    return [
-        Size(
-            f"{shape.num_hidden_layers} layers x {shape.hidden_size}",
-            tuple(word for name, value in asdict(shape).items() if value for word in (f"--{name}", str(value))),
-            lambda shape=shape: small_student(teacher, shape),
-        )
-        for shape in shapes_of(teacher, options.unit)
-    ]
+        return general_sizes(language_model, int(teacher.config.num_labels or 0))
 
+    if method.student == "shape":
+        if models.model_name_or_path is not None:
+            name = models.model_name_or_path
+            return [Size(name, lambda: load_model(name))]
+        return shape_sizes(teacher, own.unit)
 
-def general_size(language_model: PreTrainedModel, num_labels: int, count: int) -> Size:
-    """What DistilBERT's two steps make of so many layers of the masked language model; its weights are random."""
-    depth = language_model.config.num_hidden_layers
-    papers = distilbert_layers(depth)
-    keep = papers if len(papers) == count else layers_to_keep("every", depth, count)
-
-    def make() -> PreTrainedModel:
-        config = distilbert_student(language_model, keep).config
-        config.num_labels = num_labels
-        return AutoModelForSequenceClassification.from_config(config)
-
-    named = ("--student_layers", ",".join(map(str, keep)))
-    return Size(_layers(count), ("--num_student_layers", str(count), *named), make)
-
-
-def _layers(count: int) -> str:
-    return f"{count} layer{'s' if count > 1 else ''}"
-
-
-def shapes_of(teacher: PreTrainedModel, unit: str) -> list[Shape]:
-    """Shapes of shares of the teacher's depth and hidden size, the largest first: for a budget in milliseconds by the
-    weights of their layers, else by all parameters, most of which may lie in the embeddings."""
-    config, neurons = teacher.config, max(layer_sizes(teacher).neurons)
-    heads, found = max(layer_sizes(teacher).heads), set()
-    for depth in SHARES:
-        for width in SHARES:
-            hidden = max(1, round(width * config.hidden_size / heads)) * heads
-            inner = max(1, round(neurons * hidden / config.hidden_size))
-            found.add(Shape(max(1, math.floor(depth * config.num_hidden_layers)), hidden, inner))
-
-    def weights(one: Shape) -> int:
-        with torch.device("meta"):  # nothing is allocated
-            count = count_parameters(small_student(teacher, one))
-        return count.total - (count.embeddings if unit == "ms" else 0)
-
-    return sorted(found, key=weights, reverse=True)
-
-
-def chosen_size(sizes: Sequence[Size], options: argparse.Namespace, folder: Path) -> tuple[Size, float]:
-    """`largest_within`, or what an earlier start of the same command chose: another measurement may end otherwise."""
-    path, asked = folder / "size.json", {name: value for name, value in vars(options).items() if name != "output_dir"}
-    known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    by_name = {size.name: size for size in sizes}  # of another teacher in the same folder, there may be others
-    if known.get("asked") == asked and known["size"] in by_name:
-        return by_name[known["size"]], float(known["predicted"])
-    size, predicted = largest_within(sizes, options)
-    write_json(path, {"asked": asked, "size": size.name, "predicted": predicted})
-    return size, predicted
-
-
-def largest_within(sizes: Sequence[Size], options: argparse.Namespace) -> tuple[Size, float]:
-    """The first of the sizes, which go from large to small, whose cost is within the budget, and that cost.
-
-    Raises:
-        ValueError: the smallest costs more; the message has its cost.
-    """
-
-    @cache
-    def cost(index: int) -> float:
-        found = cost_of(sizes[index].make().eval(), options)
-        print(f"{sizes[index].name}: {found:.4g} {options.unit}", flush=True)
-        return found
-
-    low, high = 0, len(sizes) - 1
-    if cost(high) > options.budget:
-        raise ValueError(
-            f"No student of {options.method} is within {options.budget:g} {options.unit} with {options.engine} in "
-            f"{options.precision}: the smallest, {sizes[high].name}, takes {cost(high):.4g}."
-        )
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (low, middle) if cost(middle) <= options.budget else (middle + 1, high)
-    return sizes[high], cost(high)
-
-
-def cost_of(model: PreTrainedModel, options: argparse.Namespace) -> float:
-    """What a model costs as it would be deployed; only parameters are known without an export."""
-    if options.unit == "parameters":
-        return float(count_parameters(model).total)
-    with tempfile.TemporaryDirectory() as work:
-        way = ways_to_quantize(options.engine, options.precision)[0]
-        folder = write_export(model, work, options.engine, way, calibration=random_batches(model))
-        return exported_size_mb(folder) if options.unit == "mb" else latency_alone(folder, options)
-
-
-def latency_alone(folder: Path, options: argparse.Namespace) -> float:
-    """Milliseconds of a model that nothing takes turns with, as where it serves: its weights stay in the caches."""
-    runner = open_exported(folder, options.threads)
-    settings = (options.batch_size, options.sequence_length, options.repeats)
-    return measure_latency({"model": runner}, *settings, threads=options.threads)["model"].p50_ms
+    # With a single layer, Patient-KD has no level to be patient with: it leaves the last one out.
+    least = 2 if method.command == "patient-kd" else 1
+    if models.model_name_or_path is not None:
+        teacher = load_model(models.model_name_or_path)
+    return depth_sizes(teacher, least)
 
 
 # ---- training ----
 
 
-def train(options: argparse.Namespace, recipe: Any, size: Size, argv: list[str], folder: Path) -> Path:
-    """Train the student by the method's recipe; its folder."""
+def training_options(method: Method, options: Run, folder: Path, **models: Any) -> Run:
+    """The options of the student's training, as the method's own command would have them."""
+    own_type = own_classes(method)[1]
+    values = {member.name: getattr(options.own, member.name) for member in fields(own_type)}
+    return replace(
+        options,
+        models=replace(options.models, **models),
+        own=own_type(**values),
+        config=with_changes(options.config, output_dir=str(folder), push_to_hub=False),
+    )
+
+
+def train(method: Method, options: Run, size: Size, folder: Path) -> Path:
+    """Trains the student of the chosen size; returns its folder."""
     student = folder / "student"
-    own = [*size.options, "--output_dir", str(student)]
-    if options.method.startswith("pkd-"):
-        own += ["--strategy", options.method.removeprefix("pkd-")]
-    if options.method == "distilbert":
-        own = ["--model_name_or_path", str(pretrain(options, size, folder)), "--output_dir", str(student)]
-        own += ["--result_name", "distilbert-kd"]
-    elif options.method != "tinybert" and "--model_name_or_path" not in argv:
-        # From the teacher's layers, which fine-tuning alone takes for a checkpoint like any other.
-        teacher = options.teacher_model_name_or_path
-        own += ["--model_name_or_path", teacher] if options.method == "finetuned" else ["--init_from", "teacher"]
-    recipe.main([*argv, *own])
+    models = options.models
+
+    if method.student == "pretrained":
+        general = pretrain(options, size, folder)
+        own = training_options(method, options, student, model_name_or_path=str(general))
+        own = replace(own, own=replace(own.own, result_name=own.own.result_name or "distilbert-kd"))
+        run_or_resume(own, kd.train)
+    elif method.student == "shape":
+        own = training_options(method, options, student)
+        if size.shape is not None:
+            own = replace(own, own=replace(own.own, student_shape=None, **asdict(size.shape)))
+        run_or_resume(own, tinybert.train)
+    elif method.command == "finetune":
+        # Fine-tuning alone takes the teacher for a checkpoint like any other.
+        start = models.model_name_or_path or models.teacher_model_name_or_path
+        own = training_options(method, options, student, num_student_layers=len(size.layers), model_name_or_path=start)
+        run_or_resume(own, finetune.train)
+    else:
+        init_from = "teacher" if models.model_name_or_path is None else models.init_from
+        own = training_options(method, options, student, num_student_layers=len(size.layers), init_from=init_from)
+        run_or_resume(own, lambda run: kd.distill_run(run, method.name, method.trainer_class))
     return student
 
 
-def pretrain(options: argparse.Namespace, size: Size, folder: Path) -> Path:
-    """DistilBERT's first step."""
-    made = folder / "pretrained"
-    teacher = ["--teacher_model_name_or_path", options.language_model]
-    command = ["--config", options.pretrain_config, *teacher, *size.options]
-    distilbert_pretrain.main([*command, "--corpus_files", *options.corpus_files, "--output_dir", str(made)])
-    return made
+def pretrain(options: Run, size: Size, folder: Path) -> Path:
+    """Runs DistilBERT's first step; returns the folder of the general student."""
+    general = folder / "pretrained"
+    words = ["--config", options.own.pretrain_config, *(["--use_cpu"] if options.config.use_cpu else [])]
+    defaults = {**CORPUS_DEFAULTS, **distilbert.DEFAULTS}
+    (settings,) = parse_runs(
+        "distilbert", "", DistilBertKDConfig, words, defaults, distilbert.DistilBertOptions, CorpusOptions
+    )
+
+    layers = ",".join(map(str, size.layers))
+    own = Options(
+        models=replace(
+            settings.models,
+            teacher_model_name_or_path=options.own.language_model,
+            num_student_layers=len(size.layers),
+            student_layers=layers,
+        ),
+        data=replace(settings.data, corpus_files=options.own.corpus_files),
+        own=settings.own,
+        config=with_changes(settings.config, output_dir=str(general)),
+        command=options.command,
+        default_config=settings.default_config,
+    )
+    if finished_stage(own.experiment(), own.config) is None:
+        distilbert.train(own)
+    return general
 
 
-def train_and_search(options: argparse.Namespace, argv: list[str], run: Run, folder: Path) -> tuple[Path, float]:
-    """DynaBERT: train the network of many sizes, then take the best one within the budget out of it."""
-    dynabert.main([*argv, "--output_dir", str(folder / "supernet")])
-    student = folder / "student"
-    data = dataclasses.asdict(run.data)
-    words = [word for name, value in data.items() if value is not None for word in (f"--{name}", *_words(value))]
-    words += ["--model_name_or_path", str(folder / "supernet" / "finetune"), "--output_dir", str(student)]
-    words += [
-        "--budget",
-        str(options.budget),
-        "--unit",
-        options.unit,
-        *(["--use_cpu"] if run.training.use_cpu else []),
-    ]
-    for name in ("engine", "precision", "batch_size", "sequence_length", "threads", "repeats"):
-        if getattr(options, name) is not None:
-            words += [f"--{name}", str(getattr(options, name))]
-    found = search.main(words)
-    return student, float(found["predicted"])
+def train_and_search(method: Method, options: Run, folder: Path) -> tuple[Path, float]:
+    """Trains DynaBERT's supernet, and takes the best sub-network within the budget out of it."""
+    run_or_resume(training_options(method, options, folder / "supernet"), dynabert.train)
+
+    student, own = folder / "student", options.own
+    shared = {member.name for member in fields(SearchOptions)} & {member.name for member in fields(own)}
+    search_options = SearchOptions(**{name: getattr(own, name) for name in sorted(shared)})
+    answer = search.search(
+        replace(
+            options,
+            models=replace(
+                options.models,
+                model_name_or_path=str(folder / "supernet" / "finetune"),
+                teacher_model_name_or_path=None,
+                init_from="pretrained",
+            ),
+            own=search_options,
+            config=with_changes(options.config, output_dir=str(student), alpha=0.0, push_to_hub=False),
+        )
+    )
+    return student, float(answer["predicted"])
 
 
-def _words(value: Any) -> list[str]:
-    return [str(one) for one in value] if isinstance(value, list) else [str(value)]
+def deployed_options(options: Run, student: Path, folder: Path) -> Run:
+    """The options of the student's export."""
+    values = {member.name: getattr(options.own, member.name) for member in fields(ExportOptions)}
+    return replace(
+        options,
+        models=replace(options.models, model_name_or_path=str(student)),
+        own=ExportOptions(**values),
+        config=with_changes(options.config, output_dir=str(folder)),
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
+    """Compresses one teacher."""
+    quiet()
+    return compress(parse(argv))

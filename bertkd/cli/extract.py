@@ -1,60 +1,74 @@
-"""Take a sub-network out of a network of many sizes (recipes/dynabert.py), as a folder that loads anywhere.
+"""Take a sub-network out of a supernet (bertkd dynabert), as a folder that loads anywhere.
 
-    python recipes/extract_subnetwork.py --model_name_or_path outputs/dynabert/finetune --width 0.5 --depth 0.75 \
-        --output_dir outputs/small
+    bertkd extract --model_name_or_path outputs/dynabert/finetune --width 0.5 --depth 0.75 --output_dir outputs/small
 
 The folder's logits are compared with the network's before it is kept.
 """
 
-import argparse
+import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedModel
 
-from bertkd.cli.arguments import command_line
-from bertkd.cli.experiment import describe_subnetwork, quiet
-from bertkd.cli.loading import load_model, resolve
+from bertkd.cli.commands import quiet
+from bertkd.cli.parser import PlainParser, command_line
 from bertkd.dynabert import make_adaptive, save_subnetwork
 from bertkd.dynabert.extraction import FORMATS
 from bertkd.efficiency import count_parameters, model_size_mb
-from bertkd.records import read_result
+from bertkd.pipeline import load_model, resolve_model_name
+from bertkd.pipeline.training import describe_subnetwork
+from bertkd.records import RunResult, SubnetworkResult
 
 
-def figures_of(supernet: str, width: float, depth: float) -> dict[str, Any]:
-    """What the stage's table of sizes says of this one; nothing where it is not there."""
-    path = Path(supernet) / "results.json"
-    sizes = read_result(path).subnetworks if path.is_file() else []
-    found = next((one for one in sizes if (one.width, one.depth) == (width, depth)), None)
-    return {} if found is None else {"value": found.value, "metrics": found.metrics, "speedup": found.speedup}
+def known_size(supernet: str, width: float, depth: float) -> SubnetworkResult | None:
+    """What the supernet's record says of a size; None where it says nothing."""
+    path = Path(supernet) / RunResult.FILE
+    if not path.is_file():
+        return None
+
+    for size in RunResult.read(path).subnetworks:
+        if (size.width, size.depth) == (width, depth):
+            return size
+    return None
 
 
-def main(argv: Sequence[str] | None = None) -> PreTrainedModel:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model_name_or_path", required=True, help="A stage's folder: a model of full size.")
-    parser.add_argument("--width", type=float, default=1.0, help="Share of the heads and neurons, in (0, 1].")
-    parser.add_argument("--depth", type=float, default=1.0, help="Share of the layers, in (0, 1].")
-    parser.add_argument(
+def parser() -> PlainParser:
+    """The parser of the command."""
+    made = PlainParser("extract", str(__doc__))
+    made.add_argument("--model_name_or_path", required=True, help="The folder of a stage: a model of full size.")
+    made.add_argument("--width", type=float, default=1.0, help="The share of the heads and neurons, in (0, 1].")
+    made.add_argument("--depth", type=float, default=1.0, help="The share of the layers, in (0, 1].")
+    made.add_argument(
         "--format",
         default="auto",
         choices=FORMATS,
-        help="stock: zero-padded where the width is cut; larger, and known to every version of transformers.",
+        help="With `stock`, a model of less width is padded with zeros: larger, and known to every transformers.",
     )
-    parser.add_argument("--output_dir", required=True)
-    arguments = parser.parse_args(argv)
-    quiet()
-    model = make_adaptive(load_model(arguments.model_name_or_path).eval())
-    tokenizer = AutoTokenizer.from_pretrained(resolve(arguments.model_name_or_path))
-    size = {"width": arguments.width, "depth": arguments.depth, "format": arguments.format}
-    made = save_subnetwork(model, arguments.output_dir, **size, tokenizer=tokenizer)
-    known = figures_of(arguments.model_name_or_path, arguments.width, arguments.depth)
-    if arguments.format == "stock":
-        known.pop("speedup", None)  # that of the size without its zeros
-    describe_subnetwork(arguments.model_name_or_path, Path(arguments.output_dir), made, command_line(argv), **known)
-    before, after = count_parameters(model).total, count_parameters(made).total
-    print(
-        f"{type(made).__name__}, {after:,} of {before:,} parameters, {model_size_mb(arguments.output_dir):.1f} MB: "
-        f"{arguments.output_dir}"
-    )
+    made.add_argument("--output_dir", required=True, help="The folder of the sub-network.")
     return made
+
+
+def main(argv: Sequence[str] | None = None) -> PreTrainedModel:
+    """Extracts one sub-network."""
+    options = parser().parse(argv)
+    quiet()
+    supernet, folder = options.model_name_or_path, Path(options.output_dir)
+    model = make_adaptive(load_model(supernet).eval())
+    tokenizer = AutoTokenizer.from_pretrained(resolve_model_name(supernet))
+
+    size = {"width": options.width, "depth": options.depth, "format": options.format}
+    subnetwork = save_subnetwork(model, folder, **size, tokenizer=tokenizer)
+
+    known = known_size(supernet, options.width, options.depth)
+    value, metrics, speedup = math.nan, {}, None
+    if known is not None:
+        value, metrics = known.value, known.metrics
+        # The zeros of a padded model take time too.
+        speedup = None if options.format == "stock" else known.speedup
+    describe_subnetwork(supernet, folder, subnetwork, command_line("extract", argv), value, metrics, speedup)
+
+    kept, whole = count_parameters(subnetwork).total, count_parameters(model).total
+    name = type(subnetwork).__name__
+    print(f"{name}, {kept:,} of {whole:,} parameters, {model_size_mb(folder):.1f} MB: {folder}")
+    return subnetwork

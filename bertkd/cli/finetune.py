@@ -1,24 +1,35 @@
 """Fine-tune a teacher on a task; with --num_student_layers, the fine-tuned student that distillation has to beat.
 
-python recipes/finetune_teacher.py --model_name_or_path bert-base-uncased --task_name sst2 --output_dir outputs/teacher
+bertkd finetune --model_name_or_path bert-base-uncased --task_name sst2 --output_dir outputs/teacher
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 from bertkd import DistillationConfig, DistillationTrainer
-from bertkd.cli.arguments import Run
-from bertkd.cli.experiment import run_seeds, train_and_report
-from bertkd.cli.loading import load_data, make_student, number_of_layers
+from bertkd.cli import resolve
+from bertkd.cli.commands import TaskRun, train_seeds
+from bertkd.pipeline import train_on_task
 from bertkd.records import RunResult
 
 
-def finetune(run: Run[DistillationConfig]) -> RunResult:
-    """Train one model on labels alone."""
-    data = load_data(run)
-    method = "teacher" if number_of_layers(run.model) is None else "finetuned"
-    return train_and_report(run, data, method, DistillationTrainer, make_student(run, data.task))
+def train(options: TaskRun[Any, DistillationConfig]) -> RunResult | None:
+    """Trains one model on labels alone."""
+    data = resolve.task_data(options)
+    is_student = resolve.layer_count(options.models) is not None
+    student = resolve.student(options.models, data.task, options.config.seed)
+
+    # A student is compared with the checkpoint whose layers were dropped, a teacher with nothing.
+    experiment = options.experiment()
+    if experiment.replaces is None and is_student:
+        experiment = replace(experiment, replaces=options.models.model_name_or_path)
+
+    name = "finetuned" if is_student else "teacher"
+    return train_on_task(experiment, data, student, options.config, DistillationTrainer, name)
 
 
 def main(argv: Sequence[str] | None = None) -> list[RunResult]:
-    # No teacher: the loss is the labels' alone.
-    return run_seeds(argv, DistillationConfig, finetune, defaults={"alpha": 0.0})
+    """Trains one model per seed."""
+    # There is no teacher: the loss is that of the labels alone.
+    return train_seeds("finetune", str(__doc__), DistillationConfig, train, argv, defaults={"alpha": 0.0})

@@ -1,10 +1,9 @@
-"""Train a masked language model on text: a head for an encoder that has none, or an adaptation to own text.
+"""Train a masked language model on text: a head for an encoder that has none, or an adaptation to text of your own.
 
-    python recipes/train_mlm.py --model_name_or_path minilm --corpus_files wiki.txt reviews.parquet \
-        --output_dir outputs/mlm
+    bertkd mlm --model_name_or_path minilm --corpus_files wiki.txt reviews.parquet --output_dir outputs/mlm
 
-TinyBERT's augmentation (recipes/augment.py, recipes/tinybert.py) takes words from such a model. With --freeze_encoder
-only the head learns.
+TinyBERT's augmentation (bertkd augment, bertkd tinybert) takes words from such a model, and DistilBERT learns from
+one. With --freeze_encoder only the head learns.
 """
 
 from collections.abc import Sequence
@@ -14,37 +13,51 @@ import torch
 from transformers import AutoModelForMaskedLM, AutoTokenizer, set_seed
 
 from bertkd import DistilBertKDConfig, DistilBertKDTrainer
-from bertkd.cli.arguments import RecipeArguments, Run
-from bertkd.cli.loading import resolve
-from bertkd.cli.stages import run_stage, train_on_text
+from bertkd.cli import resolve
+from bertkd.cli.commands import CorpusRun, train_on_corpus
+from bertkd.cli.options import RunOptions
+from bertkd.pipeline import resolve_model_name, train_on_text
 from bertkd.records import StageResult
 
 
 @dataclass
-class MaskedLMArguments(RecipeArguments):
+class MaskedLMOptions(RunOptions):
     """What learns."""
 
     freeze_encoder: bool = field(default=False, metadata={"help": "Train the head alone."})
 
 
-def train_mlm(run: Run[DistilBertKDConfig]) -> StageResult:
-    """Train one model: DistilBERT's trainer without a teacher."""
-    if run.model.model_name_or_path is None:
+def train(options: CorpusRun[MaskedLMOptions, DistilBertKDConfig]) -> StageResult | None:
+    """Trains one model, by DistilBERT's trainer without a teacher."""
+    config = options.config
+    if options.models.model_name_or_path is None:
         raise ValueError("Name the model with --model_name_or_path.")
-    if run.training.compares_logits or run.training.alpha_cos > 0:
+    if config.compares_logits or config.alpha_cos > 0:
         raise ValueError("There is no teacher to learn from: leave alpha_ce, alpha_mse and alpha_cos at 0.")
-    name = resolve(run.model.model_name_or_path)
-    set_seed(run.training.seed)  # a new head's weights
+
+    name = resolve_model_name(options.models.model_name_or_path)
+    set_seed(config.seed)  # the weights of a new head
     model = AutoModelForMaskedLM.from_pretrained(name, dtype=torch.float32)
-    if run.recipe.freeze_encoder:
+    if options.own.freeze_encoder:
         model.base_model.requires_grad_(False)
+
     tokenizer = AutoTokenizer.from_pretrained(name)
-    card = {"auto_class": "AutoModelForMaskedLM", "untrained": "a classification head is"}
-    return train_on_text(run, "mlm", DistilBertKDTrainer, model, None, tokenizer, **card)
+    return train_on_text(
+        options.experiment(),
+        resolve.corpus_rows(options, tokenizer),
+        model,
+        config,
+        DistilBertKDTrainer,
+        "mlm",
+        tokenizer,
+        auto_class="AutoModelForMaskedLM",
+        untrained="a classification head is",
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> list[StageResult]:
+    """Trains one model per seed."""
     losses = {"alpha_ce": 0.0, "alpha_mlm": 1.0, "alpha_cos": 0.0}
-    # All tokens alike, as BERT was trained.
+    # All tokens are masked alike, as BERT was trained.
     defaults = {**losses, "mlm_smoothing": 0.0, "corpus_mode": "block"}
-    return run_stage(argv, DistilBertKDConfig, train_mlm, defaults, MaskedLMArguments)
+    return train_on_corpus("mlm", str(__doc__), DistilBertKDConfig, train, argv, defaults, MaskedLMOptions)

@@ -8,9 +8,9 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, TypeVar, get_origin, get_type_hints
+from typing import Any, ClassVar, TypeVar, get_origin, get_type_hints
 
-from bertkd.atomic import plain_json
+from bertkd.atomic import plain_json, write_json
 
 __all__ = [
     "METHOD_ORDER",
@@ -93,6 +93,11 @@ class StageResult:
     hardware: dict[str, Any]
     seconds: float
     finished: str
+    FILE: ClassVar[str] = "training.json"
+
+    def write(self, folder: str | Path) -> Path:
+        write_json(Path(folder) / self.FILE, self)
+        return Path(folder) / self.FILE
 
     @classmethod
     def read(cls, path: str | Path) -> StageResult:
@@ -156,6 +161,11 @@ class ExportResult:
     commit: str
     hardware: dict[str, Any]
     finished: str
+    FILE: ClassVar[str] = "export_result.json"
+
+    def write(self, folder: str | Path) -> Path:
+        write_json(Path(folder) / self.FILE, self)
+        return Path(folder) / self.FILE
 
     @classmethod
     def read(cls, path: str | Path) -> ExportResult:
@@ -218,6 +228,15 @@ class RunResult:
     speedup: float | None = None
     subnetworks: list[SubnetworkResult] = field(default_factory=list)
     schema: int = SCHEMA
+    FILE: ClassVar[str] = "results.json"
+
+    def write(self, folder: str | Path) -> Path:
+        write_json(Path(folder) / self.FILE, self.to_json())
+        return Path(folder) / self.FILE
+
+    @classmethod
+    def read(cls, path: str | Path) -> RunResult:
+        return read_result(path)
 
     def to_json(self) -> dict[str, Any]:
         """The fields as plain JSON values."""

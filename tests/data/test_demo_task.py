@@ -11,7 +11,7 @@ from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
-from bertkd.cli import finetune as finetune_teacher
+from bertkd.cli import finetune
 from bertkd.data.demo import DEMO_SIZES, make_demo_task
 
 Rows = list[tuple[str, int]]
@@ -108,6 +108,6 @@ def test_a_fine_tuned_bert_is_ten_points_above_a_bag_of_words(folder: Path, tmp_
     minilm = ["--model_name_or_path", "minilm", "--bf16", "--use_cpu", "--max_seq_length", "64"]
     task = ["--task_name", "sst2", "--glue_dir", str(folder.parent), "--disable_tqdm", "true"]
     training = ["--learning_rate", "1e-4", "--num_train_epochs", "2", "--output_dir", str(tmp_path)]
-    (teacher,) = finetune_teacher.main([*minilm, *task, *training])
+    (teacher,) = finetune.main([*minilm, *task, *training])
     bag_of_words = bag_of_words_accuracy(read_labeled(folder / "train.tsv"), read_labeled(folder / "dev.tsv"))
     assert teacher.value >= bag_of_words + 0.10

@@ -1,13 +1,16 @@
 """TinyBERT's recipes end to end on tiny models and files, as a user starts them."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from conftest import ROOT
 from datasets import Dataset
+from parsing import parse
 from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModel,
@@ -20,13 +23,11 @@ from transformers import (
 )
 
 from bertkd import TinyBertKDConfig, TinyBertKDTrainer
-from bertkd.cli import augment as augment_recipe
-from bertkd.cli import finetune as finetune_teacher
-from bertkd.cli import mlm as train_mlm
-from bertkd.cli import tinybert, tinybert_general
-from bertkd.cli.arguments import CorpusArguments, Run, StudentArguments, parse
-from bertkd.cli.loading import shape_of
+from bertkd.cli import augment, finetune, mlm, tinybert, tinybert_general
+from bertkd.cli.options import CorpusOptions, ShapeOptions
+from bertkd.cli.parser import Options
 from bertkd.distillation.trainer import EXTRA_FILE
+from bertkd.pipeline.models import shape_of
 from bertkd.records import StageResult, read_result
 from bertkd.students import Shape
 from bertkd.tinybert import NUM_COPIES
@@ -57,7 +58,7 @@ def task(glue_dir: Path) -> list[str]:
 @pytest.fixture(scope="module")
 def teacher(task: list[str], pretrained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("teacher") / "run"
-    finetune_teacher.main(["--model_name_or_path", str(pretrained), *task, "--output_dir", str(folder)])
+    finetune.main(["--model_name_or_path", str(pretrained), *task, "--output_dir", str(folder)])
     return folder
 
 
@@ -73,7 +74,7 @@ def language_model(text: list[str], pretrained: Path, tmp_path_factory: pytest.T
         "--output_dir",
         str(folder),
     ]
-    (result,) = train_mlm.main([*arguments, "--num_train_epochs", "3"])
+    (result,) = mlm.main([*arguments, "--num_train_epochs", "3"])
     assert result.loss < result.loss_before
     return folder
 
@@ -98,7 +99,7 @@ def test_a_language_model_is_an_ordinary_folder(language_model: Path, pretrained
     result = StageResult.read(language_model / "training.json")
     assert result.method == "mlm" and result.rows["validation"] == 20 and result.settings["corpus_mode"] == "block"
     card = (language_model / "README.md").read_text()
-    assert ("AutoModelForMaskedLM" in card and "train_mlm.py" in card) or "python" in card
+    assert ("AutoModelForMaskedLM" in card and "mlm.py" in card) or "python" in card
     learned = load_file(language_model / "model.safetensors")
     before = load_file(pretrained / "model.safetensors")
     name = "bert.encoder.layer.0.output.dense.weight"
@@ -107,7 +108,7 @@ def test_a_language_model_is_an_ordinary_folder(language_model: Path, pretrained
 
 def test_a_frozen_encoder_does_not_change(text: list[str], pretrained: Path, tmp_path: Path) -> None:
     arguments = [*text, "--model_name_or_path", str(pretrained), "--freeze_encoder", "--learning_rate", "1e-2"]
-    train_mlm.main([*arguments, "--output_dir", str(tmp_path)])
+    mlm.main([*arguments, "--output_dir", str(tmp_path)])
     before, after = AutoModel.from_pretrained(pretrained), AutoModelForMaskedLM.from_pretrained(tmp_path)
     learned = dict(after.base_model.named_parameters())
     for name, parameter in before.named_parameters():
@@ -175,8 +176,9 @@ def test_a_corpus_and_a_teacher_must_be_named(text: list[str], pretrained: Path,
 
 def test_numbers_win_over_a_named_shape(pretrained: Path) -> None:
     def shape(*options: str) -> Shape:
-        (run,) = parse(TinyBertKDConfig, [*options, "--use_cpu"], {}, StudentArguments, CorpusArguments)
-        return shape_of(run.recipe, AutoModel.from_pretrained(pretrained))
+        (run,) = parse(TinyBertKDConfig, [*options, "--use_cpu"], {}, ShapeOptions, CorpusOptions)
+        sizes = {field.name: getattr(run.own, field.name) for field in dataclasses.fields(Shape)}
+        return shape_of(AutoModel.from_pretrained(pretrained), run.own.student_shape, **sizes)
 
     assert shape("--student_shape", "TinyBERT4") == Shape(4, 312, 1200)
     assert shape("--student_shape", "TinyBERT4", "--num_hidden_layers", "3") == Shape(3, 312, 1200)
@@ -321,16 +323,16 @@ def test_seeds_share_one_augmented_set(student: list[str], tmp_path: Path, monke
 
 
 def test_the_papers_settings() -> None:
-    def settings(task: str) -> Run[TinyBertKDConfig]:
+    def settings(task: str) -> Options[Any, Any, Any]:
         arguments = ["--config", str(ROOT / f"recipes/configs/tinybert/{task}.yaml"), "--use_cpu"]
-        return parse(TinyBertKDConfig, arguments, {"stage": "prediction"}, tinybert.TinyBertArguments)[0]
+        return parse(TinyBertKDConfig, arguments, {"stage": "prediction"}, tinybert.TinyBertOptions)[0]
 
     for task, epochs, length, copies in (
         ("cola", 50, 64, 30), ("sst2", 20, 64, 20), ("mrpc", 20, 128, 30), ("stsb", 20, 128, 30),
         ("rte", 20, 128, 30), ("mnli", 10, 128, 10), ("qqp", 10, 128, 10), ("qnli", 10, 128, 20),
     ):  # fmt: skip
         run = settings(task)
-        recipe, training = run.recipe, run.training
+        recipe, training = run.own, run.config
         assert (recipe.intermediate_num_train_epochs, run.data.max_seq_length) == (epochs, length)
         assert recipe.augment_copies == copies == NUM_COPIES[task] and recipe.augment_prediction == (task != "stsb")
         assert (recipe.intermediate_learning_rate, training.learning_rate, training.num_train_epochs) == (
@@ -346,7 +348,7 @@ def test_the_papers_settings() -> None:
 
 def test_augmentation_leaves_a_file(task: list[str], language_model: Path, tmp_path: Path) -> None:
     arguments = [*task, "--augment_model", str(language_model), "--augment_copies", "3", "--output_dir", str(tmp_path)]
-    path = augment_recipe.main(arguments)
+    path = augment.main(arguments)
     made = Dataset.from_parquet(str(path))
     assert (
         set(made.column_names) == {"sentence", "label", "idx", "original_row"} and len(set(made["original_row"])) == 48
@@ -358,7 +360,7 @@ def test_augmentation_leaves_a_file(task: list[str], language_model: Path, tmp_p
 def test_a_model_without_a_head_for_masked_words_is_refused(
     student: list[str], task: list[str], pretrained: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(ValueError, match=r"has no head for masked words .* train one with recipes/train_mlm.py"):
-        augment_recipe.main([*task, "--augment_model", str(pretrained), "--output_dir", str(tmp_path)])
+    with pytest.raises(ValueError, match=r"has no head for masked words .* train one with `bertkd mlm`"):
+        augment.main([*task, "--augment_model", str(pretrained), "--output_dir", str(tmp_path)])
     with pytest.raises(ValueError, match="Augmentation needs a masked language model"):
-        augment_recipe.main([*task, "--output_dir", str(tmp_path)])
+        augment.main([*task, "--output_dir", str(tmp_path)])

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import ROOT
+from parsing import parse
 from safetensors.torch import load_file
 from transformers import (
     AutoModelForSequenceClassification,
@@ -16,10 +17,8 @@ from transformers import (
 )
 
 from bertkd import DistilBertKDConfig
-from bertkd.cli import distilbert as distilbert_pretrain
-from bertkd.cli import finetune as finetune_teacher
-from bertkd.cli import kd
-from bertkd.cli.arguments import CorpusArguments, parse
+from bertkd.cli import distilbert, finetune, kd
+from bertkd.cli.options import CorpusOptions
 from bertkd.distilbert import distilbert_student
 
 QUICK = ["--use_cpu", "--disable_tqdm", "true", "--num_train_epochs", "1"]
@@ -49,24 +48,22 @@ def test_from_a_corpus_to_a_student_and_on_to_a_task(
 ) -> None:
     general = tmp_path / "general"
     teacher = ["--teacher_model_name_or_path", str(language_model)]
-    (result,) = distilbert_pretrain.main([*corpus, *teacher, "--output_dir", str(general)])
+    (result,) = distilbert.main([*corpus, *teacher, "--output_dir", str(general)])
     assert result.method == "distilbert" and result.layers == 2 and result.loss < result.loss_before
     assert type(DistilBertForMaskedLM.from_pretrained(general)) is DistilBertForMaskedLM
     assert "DistilBERT" in (general / "README.md").read_text()
-    (again,) = distilbert_pretrain.main([*corpus, *teacher, "--output_dir", str(general)])
+    (again,) = distilbert.main([*corpus, *teacher, "--output_dir", str(general)])
     assert again == result
 
     task = ["--task_name", "sst2", "--glue_dir", str(glue_dir), "--max_train_samples", "48", *QUICK]
     task += ["--max_eval_samples", "40"]
-    (tuned,) = finetune_teacher.main(
-        ["--model_name_or_path", str(general), *task, "--output_dir", str(tmp_path / "a")]
-    )
+    (tuned,) = finetune.main(["--model_name_or_path", str(general), *task, "--output_dir", str(tmp_path / "a")])
     assert type(AutoModelForSequenceClassification.from_pretrained(tmp_path / "a")) is (
         DistilBertForSequenceClassification
     )
     assert tuned.layers == 2
     # The second step: a BERT that was fine-tuned teaches the DistilBERT on the task.
-    finetune_teacher.main(["--model_name_or_path", str(pretrained), *task, "--output_dir", str(tmp_path / "bert")])
+    finetune.main(["--model_name_or_path", str(pretrained), *task, "--output_dir", str(tmp_path / "bert")])
     assert isinstance(
         AutoModelForSequenceClassification.from_pretrained(tmp_path / "bert"), BertForSequenceClassification
     )
@@ -85,7 +82,7 @@ def test_the_student_starts_where_it_is_told(corpus: list[str], language_model: 
         (["--random_start"], None),
     ):
         folder = tmp_path / str(len(changes))
-        distilbert_pretrain.main([*start, *changes, "--output_dir", str(folder)])
+        distilbert.main([*start, *changes, "--output_dir", str(folder)])
         made = load_file(folder / "model.safetensors")
         if expected is not None:
             assert torch.equal(made[name], expected.state_dict()[name])
@@ -95,9 +92,9 @@ def test_the_student_starts_where_it_is_told(corpus: list[str], language_model: 
 
 def test_layers_are_named_by_the_paper_or_by_the_user() -> None:
     def layers(*options: str) -> list[int]:
-        defaults = {"student_layers": distilbert_pretrain.PAPER}
-        (run,) = parse(DistilBertKDConfig, [*options, "--use_cpu"], defaults, data_class=CorpusArguments)
-        return distilbert_pretrain.layers_of(run.model, 12)
+        defaults = {"student_layers": distilbert.PAPER}
+        (run,) = parse(DistilBertKDConfig, [*options, "--use_cpu"], defaults, data_class=CorpusOptions)
+        return distilbert.layers_of(run.models, 12)
 
     assert layers() == layers("--num_student_layers", "6") == [0, 2, 4, 7, 9, 11]
     assert layers("--student_layers", "0,5") == [0, 5]
@@ -110,17 +107,15 @@ def test_layers_are_named_by_the_paper_or_by_the_user() -> None:
 
 def test_a_teacher_without_a_head_for_words_is_refused(corpus: list[str], pretrained: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="has no head for masked words"):
-        distilbert_pretrain.main(
-            [*corpus, "--teacher_model_name_or_path", str(pretrained), "--output_dir", str(tmp_path)]
-        )
+        distilbert.main([*corpus, "--teacher_model_name_or_path", str(pretrained), "--output_dir", str(tmp_path)])
     with pytest.raises(ValueError, match="Name the masked language model"):
-        distilbert_pretrain.main([*corpus, "--output_dir", str(tmp_path)])
+        distilbert.main([*corpus, "--output_dir", str(tmp_path)])
 
 
 def test_the_released_settings() -> None:
     arguments = ["--config", str(ROOT / "recipes/configs/distilbert/original.yaml"), "--use_cpu"]
-    (run,) = parse(DistilBertKDConfig, arguments, {}, distilbert_pretrain.DistilBertArguments, CorpusArguments)
-    config = run.training
+    (run,) = parse(DistilBertKDConfig, arguments, {}, distilbert.DistilBertOptions, CorpusOptions)
+    config = run.config
     assert (config.alpha_ce, config.alpha_mlm, config.alpha_cos, config.alpha_mse) == (5.0, 2.0, 1.0, 0.0)
     assert (config.temperature, config.mlm_probability, config.mlm_smoothing) == (2.0, 0.15, 0.7)
     assert config.mlm_unit == "batch"
@@ -129,5 +124,5 @@ def test_the_released_settings() -> None:
     assert config.per_device_train_batch_size * config.gradient_accumulation_steps == 250
     assert run.data.corpus_min_tokens == 12 and run.data.max_seq_length == 512
     arguments[1] = str(ROOT / "recipes/configs/distilbert/small.yaml")
-    (run,) = parse(DistilBertKDConfig, arguments, {}, distilbert_pretrain.DistilBertArguments, CorpusArguments)
-    assert run.training.alpha_ce == 5.0 and run.data.corpus_mode == "block"
+    (run,) = parse(DistilBertKDConfig, arguments, {}, distilbert.DistilBertOptions, CorpusOptions)
+    assert run.config.alpha_ce == 5.0 and run.data.corpus_mode == "block"

@@ -1,10 +1,9 @@
-"""export.py, benchmark.py, compress.py and search.py's engines, on tiny models."""
+"""The commands export, bench and compress, and the engines of search, on tiny models."""
 
 import json
 import re
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,12 +12,17 @@ from conftest import ROOT
 from helpers import tiny_model
 from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassification, AutoTokenizer
 
-from bertkd.cli import bench as benchmark
-from bertkd.cli import compress, export, search
-from bertkd.cli.arguments import parse
+from bertkd.cli import bench, compress, export
 from bertkd.dynabert import Subnetwork, extract_subnetwork, make_adaptive
 from bertkd.efficiency import PRESETS, TorchRunner, count_flops, count_parameters, measure_latency
 from bertkd.export import engines, exported_size_mb, open_exported, write_export
+from bertkd.methods import method_named
+from bertkd.pipeline import compress as sizes_module
+from bertkd.pipeline import deployment, subnetwork_search
+from bertkd.pipeline.bench import page
+from bertkd.pipeline.compress import Size
+from bertkd.pipeline.deployment import Deployment, Timing
+from bertkd.pipeline.peak_memory import MeasuredModel
 from bertkd.records import ExportResult, read_result
 from bertkd.students import prune_vocabulary
 
@@ -74,7 +78,7 @@ def test_the_teacher_is_exported_before_its_attention_is_written_out(
         attention.append(model.config._attn_implementation)
         return write_export(model, *rest, **options)
 
-    monkeypatch.setattr(export, "write_export", seen)  # of the teacher
+    monkeypatch.setattr(deployment, "write_export", seen)  # of the teacher
     names = ["--model_name_or_path", str(tuned), "--teacher_model_name_or_path", str(tuned)]
     options = ["--engine", "onnxruntime", "--precision", "float32", *QUICK]
     result = export.main([*names, *task, *options, "--output_dir", str(tmp_path / "made")])
@@ -140,9 +144,9 @@ def test_a_budget_in_time_is_that_of_the_model_alone(tuned: Path, tmp_path: Path
         measured.append(set(runners))
         return measure_latency(runners, *rest, **options)
 
-    monkeypatch.setattr(compress, "measure_latency", seen)
-    options = SimpleNamespace(threads=1, batch_size=2, sequence_length=16, repeats=2)
-    assert 0 < compress.latency_alone(folder, options) < 1000 and measured == [{"model"}]
+    monkeypatch.setattr(deployment, "measure_latency", seen)
+    timing = Timing(batch_size=2, sequence_length=16, repeats=2, threads=1)
+    assert 0 < Deployment(timing=timing).milliseconds(folder) < 1000 and measured == [{"model"}]
 
 
 def test_the_committed_benchmarks_are_the_pages_of_their_figures() -> None:
@@ -150,7 +154,7 @@ def test_the_committed_benchmarks_are_the_pages_of_their_figures() -> None:
     found = {path.parent.name: json.loads(path.read_text()) for path in folder.glob("*/bench.json")}
     assert set(found) == {"cpu", "h200-batch1", "h200-batch128"}
     for name, figures in found.items():
-        assert (folder / name / "bench.md").read_text() == benchmark.page(figures)
+        assert (folder / name / "bench.md").read_text() == page(figures)
         assert f"docs/benchmark/{name}" in figures["command"]
 
 
@@ -175,7 +179,7 @@ def test_a_benchmark_measures_folders_and_compares(
 ) -> None:
     command = [str(tuned), str(exported[1]), "--engines", "pytorch", "onnxruntime", *QUICK]
     command += ["--precisions", "float32", "--threads", "1", "--output_dir"]
-    found = benchmark.main([*command, str(tmp_path / "a")])
+    found = bench.main([*command, str(tmp_path / "a")])
     ways = [one["way"] for one in found["rows"]]
     assert ways == ["pytorch float32 (eager)", "pytorch float32", "onnxruntime float32", "as exported"]
     first, last = found["rows"][0], found["rows"][-1]
@@ -184,37 +188,36 @@ def test_a_benchmark_measures_folders_and_compares(
     assert all(one["threads"] == 1 and one["padding"] == "none" for one in found["rows"])
     assert json.loads((tmp_path / "a" / "bench.json").read_text())["rows"] == found["rows"]
     assert all(one["warmup"] == 3 for one in found["rows"])
-    page = (tmp_path / "a" / "bench.md").read_text()
-    assert page.count("onnxruntime float32") == 1 and found["command"] in page and "Speed-ups are over" in page
-    benchmark.main([*command, str(tmp_path / "b"), "--compare", str(tmp_path / "a" / "bench.json")])
+    text = (tmp_path / "a" / "bench.md").read_text()
+    assert text.count("onnxruntime float32") == 1 and found["command"] in text and "Speed-ups are over" in text
+    bench.main([*command, str(tmp_path / "b"), "--compare", str(tmp_path / "a" / "bench.json")])
     out = capsys.readouterr().out
     assert "p50 then" in out and "the same" in out
     # Whatever the engines are, the first model is also measured as the papers do.
     other = shutil.copytree(tuned, tmp_path / "other" / tuned.name)
     engines = ["--engines", "onnxruntime", *QUICK, "--precisions", "float32", "--output_dir", str(tmp_path / "d")]
-    rows = benchmark.main([str(tuned), str(other), *engines])["rows"]
+    rows = bench.main([str(tuned), str(other), *engines])["rows"]
     assert [one["way"] for one in rows] == ["pytorch float32 (eager)", *["onnxruntime float32"] * 2]
     assert [one["model"] for one in rows] == [str(tuned), str(tuned), str(other)]
     with pytest.raises(ValueError, match="onnxruntime float32 is there twice"):
-        benchmark.main([str(tuned), str(tuned), *engines])
+        bench.main([str(tuned), str(tuned), *engines])
     (tmp_path / "wrong.json").write_text("{}")
-    with pytest.raises(ValueError, match=r"wrong\.json is no bench\.json of this recipe"):
-        benchmark.main([*command, str(tmp_path / "c"), "--compare", str(tmp_path / "wrong.json")])
+    with pytest.raises(ValueError, match=r"wrong\.json is no bench\.json of this command"):
+        bench.main([*command, str(tmp_path / "c"), "--compare", str(tmp_path / "wrong.json")])
     with pytest.raises(ValueError, match="is no model's folder, nor one of the shapes bert-base"):
-        benchmark.main([str(tmp_path), *QUICK])
+        bench.main([str(tmp_path), *QUICK])
 
 
 def test_the_memory_of_a_model_is_not_that_of_the_process_that_asks(tuned: Path) -> None:
-    arguments = benchmark.parse_arguments([str(tuned), "--sequence_length", "16", "--threads", "1"])
+    model = MeasuredModel(str(tuned), True, "cpu", threads=1, batch_size=1, sequence_length=16)
     ballast = torch.ones(300_000_000)  # 1.2 GB
-    found = benchmark.peak_memory(tuned, False, arguments)
-    assert len(ballast) and 0 < found < 600
+    assert len(ballast) and 0 < model.peak_memory_mb() < 600
 
 
 def test_the_largest_student_within_a_budget_is_trained_and_exported(
     tuned: Path, task: list[str], tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sizes = [tiny.make() for tiny in compress.sizes_of(compress.parse_arguments(command(tuned, "1e9"))[0])]
+    sizes = [size.make() for size in sizes_of(command(tuned, "1e9"))]
     counts = [count_parameters(one).total for one in sizes]
     assert counts == sorted(counts, reverse=True) and len(counts) == 3  # Patient-KD needs two layers
     budget = str((counts[1] + counts[2]) // 2)
@@ -235,15 +238,15 @@ def test_the_largest_student_within_a_budget_is_trained_and_exported(
     assert open_exported(tmp_path / "out" / "deployed").engine == "onnxruntime"
     assert "within the budget" in capsys.readouterr().out
     trained = read_result(tmp_path / "out" / "student" / "results.json")
-    assert trained.command.startswith("python recipes/patient_kd.py")  # what made it, on its own
+    assert trained.command.startswith("bertkd compress")  # what was typed
     card = (tmp_path / "out" / "deployed" / "README.md").read_text()
     assert "## Training" in card and trained.command in card and f"distilled from `{tuned.name}`" in card
     # Started again, it goes on with the size that it has chosen, whatever a new measurement would say.
-    monkeypatch.setattr(compress, "largest_within", lambda *_: 1 / 0)
+    monkeypatch.setattr(sizes_module, "_largest_within", lambda *_: 1 / 0)
     again = compress.main([*options, "--output_dir", str(tmp_path / "out")])
     assert again["predicted"] == answer["predicted"] and again["student"] == answer["student"]
     monkeypatch.undo()
-    with pytest.raises(ValueError, match="give one --seed"):
+    with pytest.raises(ValueError, match="Give one --seed"):
         compress.main([*options, "--seed", "1", "2", "--output_dir", str(tmp_path / "out")])
     count = re.escape(f"{counts[2]:.4g}")
     with pytest.raises(ValueError, match=rf"is within 10 parameters .*the smallest, 2 layers, takes {count}"):
@@ -268,9 +271,8 @@ def test_distilbert_learns_from_text_and_then_the_task_within_a_budget(
     text = ["--method", "distilbert", "--corpus_files", str(corpus), "--pretrain_config", str(settings)]
     text += ["--language_model", str(language_model)]
     with pytest.raises(ValueError, match="no head for masked words"):
-        compress.sizes_of(compress.parse_arguments([*command(tuned, "1"), *text[:-1], str(tuned)])[0])
-    sizes = compress.sizes_of(compress.parse_arguments([*command(tuned, "1"), *text])[0])
-    counts = [count_parameters(one.make()).total for one in sizes]
+        sizes_of([*command(tuned, "1"), *text[:-1], str(tuned)])
+    counts = [count_parameters(size.make()).total for size in sizes_of([*command(tuned, "1"), *text])]
     options = [*command(tuned, str(counts[1])), *text, *task, *QUICK, "--max_steps", "2", "--max_drop", "1"]
     answer = compress.main([*options, "--ignore_weak_teacher", "--output_dir", str(tmp_path / "out")])
     assert answer["predicted"] == answer["measured"] == counts[1] and answer["is_within_budget"]
@@ -297,46 +299,66 @@ def command(teacher: Path, budget: str) -> list[str]:
     return ["--teacher_model_name_or_path", str(teacher), "--budget", budget, "--unit", "parameters", *engine]
 
 
+def sizes_of(words: list[str]) -> list[Size]:
+    """The students that a command line may train."""
+    options = compress.parse([*words, "--use_cpu"])
+    return compress.sizes_of(method_named(options.own.method), options)
+
+
 @pytest.mark.parametrize("method", ["finetuned", "kd", "pkd-last", "tinybert"])
-def test_every_method_gets_a_command_that_its_recipe_knows(tuned: Path, task: list[str], method: str) -> None:
-    options, _ = compress.parse_arguments([*command(tuned, "1"), "--method", method])
-    recipe, config_class, recipe_class = compress.RECIPES[method]
-    given: list[str] = []
-    size = compress.sizes_of(options)[1]
-    teacher = ["--teacher_model_name_or_path", str(tuned)]
-    compress.train(options, SimpleNamespace(main=given.extend), size, [*teacher, *task], Path("out"))
-    (run,) = parse(config_class, given, {}, recipe_class)
-    assert run.training.output_dir == "out/student" and hasattr(recipe, "main")
-    assert run.model.init_from == "teacher" or method in ("finetuned", "tinybert")
-    if method == "finetuned":
-        assert run.model.model_name_or_path == str(tuned) and run.model.num_student_layers == 3
+@pytest.mark.parametrize("start", ["teacher", "pretrained", "pretrained=", "yaml"])
+def test_every_method_starts_its_student_from_what_is_asked_for(
+    tuned: Path, task: list[str], tmp_path: Path, method: str, start: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "settings.yaml").write_text(f"model_name_or_path: {tuned}\n")
+    more = {
+        "teacher": [],
+        "pretrained": ["--model_name_or_path", str(tuned)],
+        "pretrained=": [f"--model_name_or_path={tuned}"],
+        "yaml": ["--config", str(tmp_path / "settings.yaml")],
+    }[start]
+    options = compress.parse([*command(tuned, "1"), *task, "--method", method, *more])
+    trained: list[Any] = []
+    monkeypatch.setattr(compress, "run_or_resume", lambda run, train: trained.append(run))
+    size = compress.sizes_of(method_named(method), options)[0]
+    compress.train(method_named(method), options, size, Path("out"))
+
+    (run,) = trained
+    assert run.config.output_dir == "out/student"
+    if method == "tinybert":
+        assert run.models.model_name_or_path == (None if start == "teacher" else str(tuned))
+        assert (run.own.num_hidden_layers is None) == (start != "teacher")
+    elif method == "finetuned":
+        assert run.models.model_name_or_path == str(tuned) and run.models.num_student_layers == 4
+    else:
+        assert run.models.init_from == ("teacher" if start == "teacher" else "pretrained")
+        assert run.models.num_student_layers == 4
 
 
 def test_a_small_students_shapes_go_from_large_to_small(tuned: Path) -> None:
-    options = compress.parse_arguments([*command(tuned, "1"), "--method", "tinybert"])[0]
-    counts = [count_parameters(size.make()).total for size in compress.sizes_of(options)]
+    options = [*command(tuned, "1"), "--method", "tinybert"]
+    counts = [count_parameters(size.make()).total for size in sizes_of(options)]
     # The first that is within a budget is then the largest.
     assert len(counts) > 5 and counts[0] > 2 * counts[-1] and counts == sorted(counts, reverse=True)
-    options.unit = "ms"
-    flops = [count_flops(size.make(), 1, 16) for size in compress.sizes_of(options)]
+    flops = [count_flops(size.make(), 1, 16) for size in sizes_of([*options, "--unit", "ms"])]
     assert flops[0] > 2 * flops[-1]
 
 
 @pytest.mark.parametrize(("engine", "precision"), [("pytorch", "float32"), ("onnxruntime", "int8")])
 def test_a_size_in_megabytes_is_that_of_the_file(engine: str, precision: str, tmp_path: Path) -> None:
     model = make_adaptive(tiny_model(hidden=32, num_attention_heads=4, intermediate_size=64))
-    options = search.SearchArguments(engine=engine, precision=precision, unit="mb")
+    target = Deployment(engine, precision)
     half = Subnetwork.of(model, width=0.5, depth=0.5)
-    (told,) = search.measure_of(model, options)([half])
-    made = extract_subnetwork(model, subnetwork=half)
-    assert told == pytest.approx(exported_size_mb(search.write(made, tmp_path / "made", options)), rel=0.02)
+    (size_mb,) = subnetwork_search._measure_of(model, "mb", target)([half])
+    written = target.write(extract_subnetwork(model, subnetwork=half), tmp_path / "made")
+    assert size_mb == pytest.approx(exported_size_mb(written), rel=0.02)
 
 
 def test_a_search_measures_in_the_engine_that_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     written: list[tuple[Any, ...]] = []
-    monkeypatch.setattr(search, "write_export", lambda model, *rest, **_: written.append((model, *rest)) or model)
-    monkeypatch.setattr(search, "open_exported", lambda model, threads: TorchRunner(model))
-    options = search.SearchArguments(engine="openvino", precision="int8", repeats=1, sequence_length=8)
-    with search.opened([tiny_model(), tiny_model(layers=1)], options) as runners:
+    monkeypatch.setattr(deployment, "write_export", lambda model, *rest, **_: written.append((model, *rest)) or model)
+    monkeypatch.setattr(deployment, "open_exported", lambda model, threads: TorchRunner(model))
+    target = Deployment("openvino", "int8", Timing(repeats=1, sequence_length=8))
+    with target.opened([tiny_model(), tiny_model(layers=1)]) as runners:
         assert len(runners) == 2
     assert [(engine, way) for _, _, engine, way in written] == [("openvino", "int8")] * 2

@@ -17,6 +17,7 @@ from accelerate.state import PartialState
 from conftest import ROOT
 from datasets import Dataset, DatasetDict
 from helpers import tiny_model
+from parsing import parse
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -29,26 +30,36 @@ from bertkd import (
     PatientKDConfig,
     TinyBertKDConfig,
 )
-from bertkd.cli import demo, dynabert, experiment, export, kd, patient_kd, search, tinybert
-from bertkd.cli import distilbert as distilbert_pretrain
-from bertkd.cli import extract as extract_subnetwork
-from bertkd.cli import finetune as finetune_teacher
-from bertkd.cli import mlm as train_mlm
-from bertkd.cli import submit as make_submission
-from bertkd.cli.arguments import CorpusArguments, RecipeArguments, StudentArguments, parse
-from bertkd.cli.experiment import check_teacher, evaluate
-from bertkd.cli.loading import Data, load_data, load_teacher, make_student
+from bertkd.cli import (
+    demo,
+    distilbert,
+    dynabert,
+    export,
+    extract,
+    finetune,
+    kd,
+    mlm,
+    patient_kd,
+    resolve,
+    search,
+    submit,
+    tinybert,
+)
+from bertkd.cli.options import CorpusOptions, RunOptions, ShapeOptions
 from bertkd.data import GLUE_TASKS
 from bertkd.dynabert import CostTable, Importance, make_adaptive
 from bertkd.efficiency import measure_latency
+from bertkd.pipeline import TaskData, check_teacher, evaluate, limit_rows, subnetwork_search, training
+from bertkd.pipeline import demo as demo_pipeline
+from bertkd.pipeline.subnetwork_search import Budget
 from bertkd.records import read_result
 
 RECIPES = ROOT / "recipes"
 CONFIGS = {
-    "kd": (DistillationConfig, RecipeArguments),
-    "patient_kd": (PatientKDConfig, RecipeArguments),
-    "dynabert": (DynaBertKDConfig, dynabert.DynaBertArguments),
-    "tinybert": (TinyBertKDConfig, tinybert.TinyBertArguments),
+    "kd": (DistillationConfig, RunOptions),
+    "patient_kd": (PatientKDConfig, RunOptions),
+    "dynabert": (DynaBertKDConfig, dynabert.DynaBertOptions),
+    "tinybert": (TinyBertKDConfig, tinybert.TinyBertOptions),
 }
 QUICK = [
     "--use_cpu",
@@ -67,7 +78,7 @@ QUICK = [
 def teacher(glue_dir: Path, pretrained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("teacher") / "run"
     data = ["--task_name", "sst2", "--glue_dir", str(glue_dir)]
-    finetune_teacher.main(["--model_name_or_path", str(pretrained), *data, *QUICK, "--output_dir", str(folder)])
+    finetune.main(["--model_name_or_path", str(pretrained), *data, *QUICK, "--output_dir", str(folder)])
     return folder
 
 
@@ -173,7 +184,7 @@ def test_a_run_killed_after_its_last_step_trains_no_further(
 ) -> None:
     arguments = [*student, "--num_train_epochs", "3", "--output_dir", str(tmp_path)]
     with monkeypatch.context() as patch:
-        patch.setattr(experiment, "write_model_card", lambda *args, **kwargs: 1 / 0)
+        patch.setattr(training, "write_model_card", lambda *args, **kwargs: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             kd.main(arguments)
     steps = []
@@ -192,7 +203,7 @@ def test_settings_can_be_mended_as_long_as_nothing_was_trained(student: list[str
 def test_describing_a_run_does_not_reset_the_devices(student: list[str], tmp_path: Path) -> None:
     (run,) = parse(DistillationConfig, [*student, "--output_dir", str(tmp_path)])
     PartialState._shared_state["marker"] = "kept"
-    run.settings()
+    run.experiment().settings(run.config)
     assert PartialState._shared_state.pop("marker") == "kept"
 
 
@@ -209,7 +220,7 @@ def test_the_speed_up_compares_both_models_in_float32(
             hook.remove()
         return measure_latency(models, **settings)
 
-    monkeypatch.setattr(experiment, "measure_latency", measure)
+    monkeypatch.setattr(training, "measure_latency", measure)
     kd.main([*student, "--bf16", "--output_dir", str(tmp_path)])
     assert seen == {"whole": torch.float32, "student": torch.float32}
 
@@ -281,7 +292,7 @@ def test_a_sub_network_is_taken_out_by_its_multipliers(
     (parent,) = dynabert.main([*adaptive, "--stages", "width", "--output_dir", str(tmp_path)])
     folder = tmp_path / "small"
     arguments = ["--model_name_or_path", str(tmp_path / "width"), "--format", format, "--output_dir", str(folder)]
-    extract_subnetwork.main([*arguments, "--width", "0.5"])
+    extract.main([*arguments, "--width", "0.5"])
     model = AutoModelForSequenceClassification.from_pretrained(folder)
     assert type(model).__name__ == f"{name}ForSequenceClassification"
     assert AutoTokenizer.from_pretrained(folder).model_max_length and str(folder) in capsys.readouterr().out
@@ -303,7 +314,7 @@ def test_sizes_of_equally_many_parameters_keep_their_own_figures(adaptive: list[
     for depth, value in (("0.5", 0.123), ("0.25", None)):
         folder = tmp_path / depth
         arguments = ["--model_name_or_path", str(tmp_path / "width"), "--depth", depth, "--output_dir", str(folder)]
-        extract_subnetwork.main(arguments)
+        extract.main(arguments)
         found = read_result(folder / "results.json").value
         assert found == value if value is not None else np.isnan(found)
 
@@ -311,8 +322,8 @@ def test_sizes_of_equally_many_parameters_keep_their_own_figures(adaptive: list[
 def test_a_pruned_model_is_trained_on_by_the_recipes(adaptive: list[str], student: list[str], tmp_path: Path) -> None:
     dynabert.main([*adaptive, "--stages", "width", "--output_dir", str(tmp_path)])
     small = tmp_path / "small"
-    extract = ["--model_name_or_path", str(tmp_path / "width"), "--width", "0.5", "--output_dir", str(small)]
-    extract_subnetwork.main(extract)
+    arguments = ["--model_name_or_path", str(tmp_path / "width"), "--width", "0.5", "--output_dir", str(small)]
+    extract.main(arguments)
     start = [word for word in student if word != "--num_student_layers"][:-1]
     start[start.index("--model_name_or_path") + 1] = str(small)
     kd.main([*start, "--output_dir", str(tmp_path / "kd")])
@@ -355,17 +366,17 @@ def test_a_table_that_promises_too_much_is_corrected_by_measuring() -> None:
     table = CostTable(1.0, {0: 0.0, 1: 1.0, 2: 2.0}, {0: 0.0, 24: 1.0})
     supernet = make_adaptive(tiny_model(layers=2))
     importance = Importance(torch.tensor([[2.0, 1.0]] * 2), torch.ones(2, 24))
-    options = search.SearchArguments(budget=7.0, candidates=3)
+    budget = Budget(7.0, candidates=3)
 
     def slower(factor: float) -> Any:
         return lambda sizes: [factor * table.cost(size) for size in sizes]
 
-    found, costs = search.within_budget(supernet, importance, table, slower(1.5), options)
+    found, costs = subnetwork_search._within_budget(supernet, importance, table, slower(1.5), budget)
     assert found and all(cost <= 7 for cost in costs) and costs == slower(1.5)([one.size for one in found])
-    whole, _ = search.within_budget(supernet, importance, table, slower(1.0), options)
+    whole, _ = subnetwork_search._within_budget(supernet, importance, table, slower(1.0), budget)
     assert whole[0].score > found[0].score
     with pytest.raises(ValueError, match="measured within 7 ms; the closest took [0-9.]+.*larger --budget"):
-        search.within_budget(supernet, importance, table, slower(10.0), options)
+        subnetwork_search._within_budget(supernet, importance, table, slower(10.0), budget)
 
 
 # ---- configs and the command line ----
@@ -392,11 +403,11 @@ def test_every_command_behind_the_results_parses() -> None:
     skipped = [one for one in reproduce.SKIPPED if one[1] in reproduce.EXPORTED]
     assert len(exports) == (1 + len(reproduce.EXPORTED)) * len(tasks) - len(skipped)
     for step in exports:
-        (run,) = parse(DistillationConfig, step.command[1:], {}, export.ExportArguments)
-        made = Path(str(run.model.model_name_or_path))
+        (run,) = parse(DistillationConfig, step.command[1:], {}, export.ExportOptions)
+        made = Path(str(run.models.model_name_or_path))
         trained = next(one for one in steps if one.folder in (made, made.parent))
         sources = [str(source.parent) for source, _ in trained.files()]
-        assert run.model.model_name_or_path in sources
+        assert run.models.model_name_or_path in sources
     targets = [target for step in (*steps, *grid, *exports) for _, target in step.files()]
     assert len(set(targets)) == len(targets)
     aside = {target.name.rpartition("-seed")[0] for target in targets if "ablation" in target.parts}
@@ -405,11 +416,11 @@ def test_every_command_behind_the_results_parses() -> None:
         name = Path(step.command[0]).stem
         if step.task == reproduce.TEXT:
             classes = {
-                "train_mlm": (DistillationConfig, train_mlm.MaskedLMArguments),
-                "tinybert_general": (TinyBertKDConfig, StudentArguments),
-                "distilbert_pretrain": (DistilBertKDConfig, distilbert_pretrain.DistilBertArguments),
+                "train_mlm": (DistillationConfig, mlm.MaskedLMOptions),
+                "tinybert_general": (TinyBertKDConfig, ShapeOptions),
+                "distilbert_pretrain": (DistilBertKDConfig, distilbert.DistilBertOptions),
             }[name]
-            (run,) = parse(classes[0], step.command[1:], {}, classes[1], CorpusArguments)
+            (run,) = parse(classes[0], step.command[1:], {}, classes[1], CorpusOptions)
             assert run.data.corpus_files
             continue
         config_class, recipe_class = CONFIGS.get(name, CONFIGS["kd"])
@@ -466,7 +477,7 @@ def test_steps_wait_for_what_they_build_on(monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_list_of_layers_says_how_many_there_are(pretrained: Path) -> None:
     def depth(*options: str) -> int:
         (run,) = parse(DistillationConfig, ["--model_name_or_path", str(pretrained), "--use_cpu", *options])
-        return make_student(run, GLUE_TASKS["sst2"]).config.num_hidden_layers
+        return resolve.student(run.models, GLUE_TASKS["sst2"], run.config.seed).config.num_hidden_layers
 
     assert depth() == depth("--student_layers", "last") == 4
     assert depth("--student_layers", "0,2,3") == 3
@@ -482,7 +493,7 @@ def test_rows_of_a_file_that_is_sorted_by_label_are_drawn_at_random(tmp_path: Pa
 
     def labels(*options: str) -> list[int]:
         (run,) = parse(DistillationConfig, [*own, "--use_cpu", *options])
-        return list(load_data(run).splits["train"]["label"])
+        return list(resolve.task_data(run).splits["train"]["label"])
 
     limit = ["--max_train_samples", "50"]
     with pytest.raises(ValueError, match=r"first 50 rows of 'train' all have one label.*--sample_seed"):
@@ -495,13 +506,13 @@ def test_rows_of_a_file_that_is_sorted_by_label_are_drawn_at_random(tmp_path: Pa
 
 def test_the_authors_settings() -> None:
     (run,) = parse(PatientKDConfig, ["--config", str(RECIPES / "configs/patient_kd/rte.yaml"), "--use_cpu"])
-    config = run.training
+    config = run.config
     assert (config.learning_rate, config.temperature, config.alpha, config.beta) == (1e-5, 10, 0.7, 500)
-    assert config.normalize_patience and config.strategy == "skip" and run.model.num_student_layers == 6
+    assert config.normalize_patience and config.strategy == "skip" and run.models.num_student_layers == 6
     (run,) = parse(PatientKDConfig, ["--config", str(RECIPES / "configs/patient_kd/mnli-3layer.yaml"), "--use_cpu"])
-    config = run.training
+    config = run.config
     assert (config.learning_rate, config.temperature, config.alpha, config.beta) == (5e-5, 5, 0.7, 1000)
-    assert not config.normalize_patience and config.strategy == "last" and run.model.num_student_layers == 3
+    assert not config.normalize_patience and config.strategy == "last" and run.models.num_student_layers == 3
 
 
 def write_config(folder: Path, text: str) -> str:
@@ -513,16 +524,16 @@ def write_config(folder: Path, text: str) -> str:
 def test_the_command_line_wins_over_the_file(tmp_path: Path) -> None:
     path = write_config(tmp_path, "alpha: 0.3\nlearning_rate: 5e-5\nseed: [1, 2]\nbf16: true\n")
     runs = parse(DistillationConfig, ["--config", path, "--alpha", "0.6", "--use_cpu"])
-    assert [run.training.seed for run in runs] == [1, 2]
+    assert [run.config.seed for run in runs] == [1, 2]
     assert runs[0].training.alpha == 0.6 and runs[0].training.learning_rate == 5e-5 and runs[0].training.bf16
     (run,) = parse(DistillationConfig, ["--config", path, "--seed", "7", "--use_cpu"])
-    assert run.training.seed == 7
+    assert run.config.seed == 7
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("temperatur: 3", "unknown option 'temperatur'; did you mean 'temperature'"),
+        ("temperatur: 3", "unknown option 'temperatur', did you mean temperature?"),
         ("- alpha", "must hold one `option: value` per line"),
         ("alpha: [", "cannot read the config file"),
         ("alpha: much", "invalid float value: 'much'"),
@@ -537,9 +548,14 @@ def test_a_wrong_config_is_refused(text: str, message: str, tmp_path: Path, caps
 
 
 def test_an_unknown_or_shortened_option_is_refused(capsys: pytest.CaptureFixture) -> None:
-    for option in ("--alpa", "--alph"):
-        with pytest.raises(ValueError, match=f"{option}"):
-            parse(DistillationConfig, [option, "0.5", "--use_cpu"])
+    for words in (["--alpa", "0.5"], ["--alph", "0.5"], ["--alpa=0.5"]):
+        with pytest.raises(SystemExit):
+            parse(DistillationConfig, [*words, "--use_cpu"])
+        assert f"there is no option {words[0][:6]}" in (message := capsys.readouterr().err)
+        assert "did you mean --alpha?" in message
+    with pytest.raises(SystemExit):
+        parse(DistillationConfig, ["--use_cpu", "true", "stray"])
+    assert "'stray' belongs to no option" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -561,7 +577,7 @@ def test_options_that_would_do_nothing_are_refused(
 
 def test_the_users_own_metric_chooses_the_best_epoch(tmp_path: Path) -> None:
     (run,) = parse(DistillationConfig, ["--metric_for_best_model", "eval_loss", "--use_cpu"])
-    assert run.training.metric_for_best_model == "eval_loss" and run.training.greater_is_better is False
+    assert run.config.metric_for_best_model == "eval_loss" and run.config.greater_is_better is False
 
 
 # ---- teachers ----
@@ -587,25 +603,24 @@ def test_a_teacher_no_better_than_the_majority_is_refused(
 
 def test_the_teacher_check_knows_regression_and_classes(student: list[str], tmp_path: Path) -> None:
     (run,) = parse(DistillationConfig, [*student, "--output_dir", str(tmp_path)])
-    data = load_data(run)
+    data = resolve.task_data(run)
     share = np.mean(data.splits["validation"]["label"])
     majority = max(share, 1 - share)
-    check_teacher({"accuracy": majority + 0.01}, data, ignore=False)
+    check_teacher({"accuracy": majority + 0.01}, data)
     with pytest.raises(ValueError, match="no better"):
-        check_teacher({"accuracy": majority}, data, ignore=False)
-    check_teacher({"accuracy": 0.0}, data, ignore=True)
+        check_teacher({"accuracy": majority}, data)
     scores = Dataset.from_dict({"label": [0.0, 2.5, 5.0]})
-    data = Data(GLUE_TASKS["stsb"], DatasetDict(validation=scores), None)
-    check_teacher({"combined_score": 0.1}, data, ignore=False)
+    data = TaskData(GLUE_TASKS["stsb"], DatasetDict(validation=scores), None)
+    check_teacher({"combined_score": 0.1}, data)
     with pytest.raises(ValueError, match=r"combined_score on stsb is 0\.000, no better .* \(0\.000\)"):
-        check_teacher({"combined_score": 0.0}, data, ignore=False)
+        check_teacher({"combined_score": 0.0}, data)
 
 
 def test_a_teacher_of_another_task_is_refused(student: list[str], tmp_path: Path) -> None:
     wrong = ["--task_name", "stsb", *(w for w in student if w not in ("--task_name", "sst2"))]
     (run,) = parse(DistillationConfig, [*wrong, "--output_dir", str(tmp_path)])
     with pytest.raises(ValueError, match="has 2 labels, but the task stsb has 1"):
-        load_teacher(run, GLUE_TASKS["stsb"])
+        resolve.teacher(run, GLUE_TASKS["stsb"])
 
 
 MNLI_HEADER = "index\tpromptID\tpairID\tgenre\tsentence1_binary_parse\tsentence2_binary_parse\tsentence1_parse\t"
@@ -631,7 +646,7 @@ def mnli_dir(glue_dir: Path, tmp_path: Path) -> Path:
 def test_mnli_with_a_teacher_in_the_other_order(pretrained: Path, mnli_dir: Path, tmp_path: Path) -> None:
     data = ["--task_name", "mnli", "--glue_dir", str(mnli_dir), "--use_cpu", "--disable_tqdm", "true"]
     data += ["--learning_rate", "5e-3", "--num_train_epochs", "20", "--per_device_train_batch_size", "16"]
-    (result,) = finetune_teacher.main(
+    (result,) = finetune.main(
         ["--model_name_or_path", str(pretrained), *data, "--output_dir", str(tmp_path / "teacher")]
     )
     assert set(result.metrics) == {"accuracy_matched", "accuracy_mismatched"} and result.value > 0.9
@@ -648,7 +663,7 @@ def test_mnli_with_a_teacher_in_the_other_order(pretrained: Path, mnli_dir: Path
     AutoTokenizer.from_pretrained(tmp_path / "teacher").save_pretrained(tmp_path / "other")
     arguments = [*data, "--teacher_model_name_or_path", str(tmp_path / "other"), "--alpha", "1"]
     (run,) = parse(DistillationConfig, [*arguments, "--output_dir", str(tmp_path / "x")])
-    assert evaluate(model, run, load_data(run)) == result.metrics
+    assert evaluate(model, resolve.task_data(run), run.config) == result.metrics
     for start in (["--model_name_or_path", str(pretrained)], ["--init_from", "teacher", "--student_layers", "first"]):
         folder = tmp_path / start[0].strip("-")
         (distilled,) = kd.main([*arguments, *start, "--num_student_layers", "2", "--output_dir", str(folder)])
@@ -699,15 +714,15 @@ def test_models_and_tasks_that_are_not_named(glue_dir: Path, pretrained: Path, t
     rest = ["--use_cpu", "--output_dir", str(tmp_path)]
     task = ["--task_name", "sst2", "--glue_dir", str(glue_dir)]
     with pytest.raises(ValueError, match="Name the model with --model_name_or_path"):
-        finetune_teacher.main([*task, *rest])
+        finetune.main([*task, *rest])
     with pytest.raises(ValueError, match="--task_name .*--train_file"):
-        finetune_teacher.main(["--model_name_or_path", str(pretrained), *rest])
+        finetune.main(["--model_name_or_path", str(pretrained), *rest])
     with pytest.raises(ValueError, match="--validation_file"):
-        finetune_teacher.main(["--model_name_or_path", str(pretrained), "--train_file", "x.csv", *rest])
+        finetune.main(["--model_name_or_path", str(pretrained), "--train_file", "x.csv", *rest])
     with pytest.raises(
         OSError, match=r"Cannot load the model 'bert-base-nowhere': .* Give a local folder, or 'minilm'"
     ):
-        finetune_teacher.main(["--model_name_or_path", "bert-base-nowhere", *task, *rest])
+        finetune.main(["--model_name_or_path", "bert-base-nowhere", *task, *rest])
     with pytest.raises(ValueError, match="--teacher_model_name_or_path"):
         kd.main(["--model_name_or_path", str(pretrained), *task, *rest])
 
@@ -717,7 +732,7 @@ def test_models_and_tasks_that_are_not_named(glue_dir: Path, pretrained: Path, t
 
 def test_a_submission_of_one_task(shared_data: Path, teacher: Path, tmp_path: Path) -> None:
     arguments = ["--glue_dir", str(shared_data / "glue"), "--output_dir", str(tmp_path), "--fill_missing"]
-    path = make_submission.main(["--models", f"sst2={teacher}", *arguments])
+    path = submit.main(["--models", f"sst2={teacher}", *arguments])
     assert path.is_file()
     lines = (tmp_path / "SST-2.tsv").read_text().splitlines()
     assert lines[0] == "index\tprediction" and len(lines) == 1822
@@ -735,13 +750,13 @@ def test_a_submission_of_one_task(shared_data: Path, teacher: Path, tmp_path: Pa
 def test_submission_arguments(tmp_path: Path) -> None:
     for pair in ("sst2", "sst3=x", "ax=x"):
         with pytest.raises(ValueError, match="write TASK=FOLDER"):
-            make_submission.parse_models([pair])
+            submit.models_by_task([pair])
 
 
 def test_settings_hold_what_decides_the_outcome(tmp_path: Path) -> None:
     arguments: list[Any] = ["--alpha", "0.4", "--weight_decay", "0.5", "--output_dir", str(tmp_path), "--use_cpu"]
     (run,) = parse(PatientKDConfig, [*arguments, "--model_name_or_path", "m", "--task_name", "rte"])
-    settings = run.settings()
+    settings = run.experiment().settings(run.config)
     assert settings["alpha"] == 0.4 and settings["weight_decay"] == 0.5 and settings["beta"] == 100
     assert settings["model_name_or_path"] == "m" and settings["task_name"] == "rte"
     assert "output_dir" not in settings and "seed" not in settings
@@ -754,10 +769,10 @@ def test_settings_hold_what_decides_the_outcome(tmp_path: Path) -> None:
 def test_the_demo_leaves_table_chart_results_and_student(
     pretrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    quick = [*QUICK, "--num_train_epochs", "1", "--ignore_weak_teacher"]
-    monkeypatch.setattr(demo, "TEACHER", ["--model_name_or_path", str(pretrained), *quick])
-    student = ["--model_name_or_path", str(pretrained), "--num_student_layers", "3", *quick]
-    monkeypatch.setattr(demo, "STUDENT", student)
+    real_rows = demo_pipeline.load_glue
+    monkeypatch.setattr(demo_pipeline, "MODEL", str(pretrained))
+    monkeypatch.setattr(training, "check_teacher", lambda *_: None)  # it learns too little from so few rows
+    monkeypatch.setattr(demo_pipeline, "load_glue", lambda *a, **k: limit_rows(real_rows(*a, **k), 256, 64))
     results = demo.main(["--output_dir", str(tmp_path), "--epochs", "1"])
     assert [result.method for result in results] == ["teacher", "finetuned", "kd", "pkd-skip", "pkd-last"]
     assert (tmp_path / "chart.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"

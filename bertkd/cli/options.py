@@ -1,0 +1,221 @@
+"""Options that several commands share, in the groups that their help shows; commands add their own."""
+
+from dataclasses import dataclass, field
+
+from bertkd.dynabert.importance import REDUCTIONS
+from bertkd.export import ENGINES, PRECISIONS
+from bertkd.students import SHAPES
+
+__all__ = [
+    "AugmentationOptions",
+    "CorpusOptions",
+    "ImportanceOptions",
+    "MeasuringOptions",
+    "ModelOptions",
+    "RunOptions",
+    "ShapeOptions",
+    "TaskOptions",
+]
+
+
+@dataclass
+class ModelOptions:
+    """Which models take part, and how the student starts."""
+
+    model_name_or_path: str | None = field(
+        default=None,
+        metadata={
+            "help": "The pretrained checkpoint that is trained, or whose layers the student starts from. The name "
+            "'minilm' stands for the checkpoint of the extra 'demo'."
+        },
+    )
+    teacher_model_name_or_path: str | None = field(
+        default=None, metadata={"help": "The fine-tuned teacher, a folder or a name of the hub."}
+    )
+    tokenizer_name: str | None = field(
+        default=None, metadata={"help": "The tokenizer, where it is not the one of the teacher or the model."}
+    )
+    num_student_layers: int | None = field(
+        default=None, metadata={"help": "How many layers the student keeps. By default it keeps all."}
+    )
+    student_layers: str = field(
+        default="first",
+        metadata={"help": "Which layers the student keeps: first, every, last, or 0-based numbers such as 0,2,4."},
+    )
+    init_from: str = field(
+        default="pretrained",
+        metadata={
+            "choices": ["pretrained", "teacher"],
+            "help": "Whether the student starts from model_name_or_path, as the papers do, or from the teacher.",
+        },
+    )
+    ignore_weak_teacher: bool = field(
+        default=False, metadata={"help": "Go on although the teacher is no better than a constant answer."}
+    )
+
+
+@dataclass
+class TaskOptions:
+    """The task: one of GLUE, from the hub or a folder, or the user's own files."""
+
+    task_name: str | None = field(
+        default=None, metadata={"help": "A task of GLUE: cola, sst2, mrpc, stsb, qqp, mnli, qnli, rte or wnli."}
+    )
+    glue_dir: str | None = field(
+        default=None, metadata={"help": "The folder of GLUE's official tsv files. By default the hub is asked."}
+    )
+    train_file: str | None = field(
+        default=None, metadata={"help": "A csv, tsv, json or parquet file of your own to train on."}
+    )
+    validation_file: str | None = field(default=None, metadata={"help": "A file of your own to evaluate on."})
+    test_file: str | None = field(default=None, metadata={"help": "A file of your own to predict."})
+    text_column_names: list[str] | None = field(
+        default=None, metadata={"help": "The one or two text columns of your files. By default they are inferred."}
+    )
+    files_name: str = field(default="files", metadata={"help": "The name of your files' task in results."})
+    label_column_name: str = field(default="label", metadata={"help": "The label column of your files."})
+    class_names: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "The classes of your files, in the order of their ids. They are needed where the training rows "
+            "have no labels."
+        },
+    )
+    max_seq_length: int = field(default=128, metadata={"help": "Longer inputs are cut to this many tokens."})
+    max_train_samples: int | None = field(default=None, metadata={"help": "Train on the first rows only."})
+    max_eval_samples: int | None = field(default=None, metadata={"help": "Evaluate on the first rows only."})
+    sample_seed: int | None = field(
+        default=None,
+        metadata={"help": "Draw these rows at random instead of taking the first; sorted files need it."},
+    )
+
+
+@dataclass
+class CorpusOptions:
+    """The plain text to train on without a task."""
+
+    corpus_files: list[str] | None = field(
+        default=None,
+        metadata={"help": "Text files with a text per line, or parquet, csv and json. A folder stands for its files."},
+    )
+    corpus_name: str | None = field(default=None, metadata={"help": "A data set of the hub instead of files."})
+    corpus_config: str | None = field(default=None, metadata={"help": "The configuration of the hub's data set."})
+    corpus_split: str = field(default="train", metadata={"help": "The split of the hub's data set."})
+    corpus_text_column: str = field(default="text", metadata={"help": "The text column, in files that have columns."})
+    corpus_mode: str = field(
+        default="sentence",
+        metadata={
+            "choices": ["sentence", "block"],
+            "help": "Whether each text makes a row, or all texts are cut into blocks of equal length.",
+        },
+    )
+    corpus_streaming: bool = field(
+        default=False, metadata={"help": "Read the corpus while training. It needs --max_steps."}
+    )
+    max_corpus_rows: int | None = field(default=None, metadata={"help": "Use the first texts only."})
+    corpus_min_tokens: int = field(default=0, metadata={"help": "Drop rows with fewer tokens."})
+    corpus_max_unknown: float = field(
+        default=1.0, metadata={"help": "Drop rows with this share of unknown tokens or more."}
+    )
+    eval_rows: int = field(default=500, metadata={"help": "How many rows are held out to evaluate on."})
+    max_seq_length: int = field(
+        default=128, metadata={"help": "The tokens of a row at most; longer texts make several."}
+    )
+
+
+@dataclass
+class RunOptions:
+    """What a command does around the training."""
+
+    dry_run: bool = field(
+        default=False,
+        metadata={"help": "Only say what would be trained, and estimate the time from a few steps."},
+    )
+    keep_checkpoints: bool = field(default=False, metadata={"help": "Keep the checkpoints of a finished run."})
+    paper: str = field(default="", metadata={"help": "A note for the results file, such as what the paper reports."})
+    result_name: str = field(default="", metadata={"help": "The method's name in results files."})
+
+
+@dataclass
+class ImportanceOptions(RunOptions):
+    """How the importance of heads and neurons is computed."""
+
+    importance_reduction: str = field(
+        default="sum_abs",
+        metadata={"choices": REDUCTIONS, "help": "How gradients are added up over rows to an importance."},
+    )
+    importance_split: str = field(
+        default="train",
+        metadata={
+            "choices": ["train", "validation"],
+            "help": "Which rows the importance is computed from. The authors use the validation rows.",
+        },
+    )
+    importance_rows: int = field(
+        default=2048, metadata={"help": "At most this many rows, drawn by the seed, give the importance."}
+    )
+
+
+@dataclass
+class ShapeOptions(RunOptions):
+    """The shape of a student that starts with random weights."""
+
+    student_shape: str | None = field(
+        default=None,
+        metadata={"choices": [*SHAPES], "help": "A shape of the paper. Numbers that are given beside it win."},
+    )
+    num_hidden_layers: int | None = field(default=None, metadata={"help": "The student's number of layers."})
+    hidden_size: int | None = field(
+        default=None, metadata={"help": "The student's hidden size, a multiple of the number of heads."}
+    )
+    intermediate_size: int | None = field(
+        default=None, metadata={"help": "The feed-forward neurons of each of the student's layers."}
+    )
+    num_attention_heads: int | None = field(
+        default=None,
+        metadata={"help": "The student's heads. Another number than the teacher's needs --attention_weight 0."},
+    )
+
+
+@dataclass
+class AugmentationOptions:
+    """How the training rows are augmented."""
+
+    augment_model: str | None = field(
+        default=None,
+        metadata={"help": "A masked language model, such as bert-base-uncased or one of `bertkd mlm`."},
+    )
+    augment_copies: int | None = field(
+        default=None,
+        metadata={"help": "The variants of each text (N). By default those of the released code for the task, or 20."},
+    )
+    augment_probability: float = field(default=0.4, metadata={"help": "The probability of replacing a word (p)."})
+    augment_candidates: int = field(default=15, metadata={"help": "The number of words to choose from (K)."})
+    augment_conditional: bool = field(
+        default=True,
+        metadata={"help": "Show the model the whole sentence too, as the released code does and the paper does not."},
+    )
+    augment_vectors: str | None = field(
+        default=None,
+        metadata={"help": "A GloVe text file, for words of several pieces. By default the model's own embeddings."},
+    )
+    augment_seed: int = field(default=42, metadata={"help": "The seed of the augmented set, which all seeds share."})
+    augment_batch_size: int | None = field(
+        default=None, metadata={"help": "How many masked sentences go through the model at once."}
+    )
+    augment_dir: str | None = field(
+        default=None,
+        metadata={"help": "The folder where finished parts are kept. By default it lies in the output folder."},
+    )
+
+
+@dataclass
+class MeasuringOptions(RunOptions):
+    """How a model is run and timed."""
+
+    engine: str = field(default="pytorch", metadata={"choices": ENGINES, "help": "The engine that runs the model."})
+    precision: str = field(default="float32", metadata={"choices": PRECISIONS, "help": "What it computes in."})
+    batch_size: int = field(default=1, metadata={"help": "The rows of a measured forward pass."})
+    sequence_length: int = field(default=128, metadata={"help": "The tokens of a measured forward pass."})
+    threads: int | None = field(default=None, metadata={"help": "The CPU threads of a measured forward pass."})
+    repeats: int = field(default=20, metadata={"help": "How many passes of each model are measured."})

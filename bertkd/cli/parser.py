@@ -1,0 +1,444 @@
+"""Reads command lines: options of dataclasses, a YAML file that the command line wins over, and one run per seed."""
+
+import argparse
+import dataclasses
+import difflib
+import json
+import shlex
+import shutil
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import yaml
+from transformers import HfArgumentParser, TrainingArguments
+from transformers.hf_argparser import string_to_bool
+
+from bertkd.cli.options import CorpusOptions, ModelOptions, RunOptions, TaskOptions
+from bertkd.cli.shipped import read_settings
+from bertkd.distillation import DistillationConfig
+from bertkd.pipeline import Experiment
+from bertkd.pipeline.experiment import output_folder
+from bertkd.pipeline.training import TRAINING_DEFAULTS
+
+__all__ = ["CommandParser", "Options", "PlainParser", "command_line", "one_run", "option_value", "parse_runs"]
+
+Config = TypeVar("Config", bound=DistillationConfig)
+Own = TypeVar("Own", bound=RunOptions)
+Data = TypeVar("Data")
+# The types of an object that never changes.
+ConfigOf = TypeVar("ConfigOf", bound=DistillationConfig, covariant=True)
+OwnOf = TypeVar("OwnOf", bound=RunOptions, covariant=True)
+DataOf = TypeVar("DataOf", covariant=True)
+
+# Fields of TrainingArguments that the first screen of a command's help shows, and under which title.
+SHOWN_TRAINING = (
+    "learning_rate",
+    "num_train_epochs",
+    "max_steps",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "weight_decay",
+    "warmup_steps",
+    "bf16",
+    "use_cpu",
+)
+SHOWN_OUTPUT = ("output_dir", "seed", "push_to_hub", "hub_model_id")
+# Options whose value must not be written down.
+SECRET = ("token",)
+# Of the help, in columns.
+MAX_WIDTH = 119
+CONFIG_HELP = "A YAML file, or the name of shipped settings (`bertkd configs`). The command line wins over it."
+
+
+@dataclass(frozen=True)
+class Options(Generic[DataOf, OwnOf, ConfigOf]):
+    """The command line of one training: one seed, one folder.
+
+    Attributes:
+        models: which models take part.
+        data: which task or corpus.
+        own: the command's own options.
+        config: of the trainer.
+        command: what was typed.
+        default_config: the values of a config that nobody changed.
+    """
+
+    models: ModelOptions
+    data: DataOf
+    own: OwnOf
+    config: ConfigOf
+    command: str
+    default_config: dict[str, Any]
+
+    def own_options(self) -> dict[str, Any]:
+        """Every option of models, data and the command itself that decides the outcome, as JSON values."""
+        run_fields = {field.name for field in dataclasses.fields(RunOptions)}
+        own = {name: value for name, value in dataclasses.asdict(self.own).items() if name not in run_fields}
+        return {**dataclasses.asdict(self.models), **dataclasses.asdict(self.data), **own}  # type: ignore[call-overload]
+
+    def experiment(self) -> Experiment:
+        """The training, for its record. The student replaces the teacher, where there is one."""
+        models = self.models
+        teacher_name = models.teacher_model_name_or_path or ""
+        if isinstance(self.data, CorpusOptions):
+            teacher_name = teacher_name or models.model_name_or_path or ""
+
+        return Experiment(
+            command=self.command,
+            options=self.own_options(),
+            default_config=self.default_config,
+            result_name=self.own.result_name,
+            note=self.own.paper,
+            teacher_name=teacher_name,
+            replaces=models.teacher_model_name_or_path,
+            keep_checkpoints=self.own.keep_checkpoints,
+            is_dry_run=self.own.dry_run,
+        )
+
+
+# ---- parsers ----
+
+
+class _Help(argparse.Action):
+    """`--help` for the command's own options, `--help all` for all of them."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        if values not in (None, "all"):
+            parser.error("write --help, or --help all for the options of transformers' TrainingArguments too.")
+        parser.print_help_of("all" if values else "own")
+        parser.exit()
+
+
+class _NearestOption:
+    """Answers an unknown option with the nearest one that exists."""
+
+    def check_known(self, unknown: Sequence[str]) -> None:
+        """Ends the program where a command line has words that no option takes.
+
+        Raises:
+            SystemExit: naming the first such word, and the nearest option.
+        """
+        if not unknown:
+            return
+
+        word = unknown[0].partition("=")[0]
+        if not word.startswith("-"):
+            self.error(f"{word!r} belongs to no option; --help lists the options.")  # type: ignore[attr-defined]
+
+        hint = nearest(word, self._option_string_actions)  # type: ignore[attr-defined]
+        self.error(f"there is no option {word}{hint}; --help lists the options.")  # type: ignore[attr-defined]
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A hint that names the known word that is closest to `name`; empty where none is close."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f", did you mean {close[0]}?" if close else ""
+
+
+class _Formatter(argparse.HelpFormatter):
+    """Shows each option once, and its default at the end of its help."""
+
+    def __init__(self, prog: str, **settings: Any) -> None:
+        width = min(shutil.get_terminal_size().columns, MAX_WIDTH)
+        super().__init__(prog, max_help_position=36, width=width, **settings)
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        if not action.option_strings:
+            return super()._format_action_invocation(action)
+
+        # HfArgumentParser also knows every option with dashes in the place of underscores.
+        name = max(action.option_strings, key=lambda option: (option.startswith("--"), "_" in option))
+        if action.choices:
+            return f"{name} {'|'.join(map(str, action.choices))}"
+        if action.type is string_to_bool:
+            return f"{name} true|false" if action.default else name
+        placeholder = {int: "N", float: "X"}.get(action.type, "TEXT")  # type: ignore[call-overload]
+        return name if action.nargs == 0 else f"{name} {placeholder}{' ...' if action.nargs in ('+', '*') else ''}"
+
+    def _expand_help(self, action: argparse.Action) -> str:
+        text = " ".join((action.help or "").replace("%(default)s", str(action.default)).split())
+        has_default = action.default is not False and action.default not in (None, "", argparse.SUPPRESS)
+        if not has_default or "default" in text.lower():
+            return text
+
+        default = " ".join(map(str, action.default)) if isinstance(action.default, list) else action.default
+        return f"{text} (default: {default})"
+
+
+class PlainParser(_NearestOption, argparse.ArgumentParser):
+    """The parser of a command that trains nothing and has few options."""
+
+    def __init__(self, command: str, description: str) -> None:
+        super().__init__(
+            prog=f"bertkd {command}",
+            description=description,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+
+    def parse(self, argv: Sequence[str] | None) -> argparse.Namespace:
+        """Parses a command line; None for that of this process.
+
+        Raises:
+            SystemExit: an unknown option, or a value that does not fit.
+        """
+        options, unknown = self.parse_known_args(argv)
+        self.check_known(unknown)
+        return options
+
+
+class CommandParser(_NearestOption, HfArgumentParser):
+    """The parser of a command that has a trainer's options: those of dataclasses, `--config` and `--help all`."""
+
+    def __init__(self, command: str, description: str, dataclass_types: Sequence[type], defaults: dict[str, Any]):
+        super().__init__(
+            list(dataclass_types),  # type: ignore[arg-type]
+            prog=f"bertkd {command}",
+            description=description,
+            formatter_class=_Formatter,
+            # There are some 150 options: an error would be lost behind a list of them.
+            usage=f"bertkd {command} [--config NAME] [--OPTION VALUE ...]",
+            allow_abbrev=False,
+            add_help=False,
+        )
+        self.add_argument("--config", help=CONFIG_HELP)
+        self.add_argument("-h", "--help", nargs="?", action=_Help, help="Show this help, or with `all` every option.")
+        self.set_defaults(**defaults)
+        self.dataclasses = tuple(dataclass_types)
+
+    def known_options(self) -> set[str]:
+        """The names of all options, which are also the keys of a YAML file."""
+        return {action.dest for action in self._actions}
+
+    def parse_objects(self, words: Sequence[str]) -> list[Any]:
+        """One object of each dataclass from the words of a command line.
+
+        Raises:
+            SystemExit: an unknown option, or a value that does not fit.
+        """
+        *objects, unknown = self.parse_args_into_dataclasses(list(words), return_remaining_strings=True)
+        self.check_known(unknown)
+        return objects[: len(self.dataclasses)]
+
+    def print_help_of(self, which: str) -> None:
+        """Prints the help: the "own" options of a command, or "all"."""
+        formatter = _Formatter(self.prog)
+
+        for title, actions in self._sections(which).items():
+            formatter.start_section(title)
+            formatter.add_arguments(actions)
+            formatter.end_section()
+
+        if which == "own":
+            formatter.add_text("`--help all` lists the options of transformers' TrainingArguments too.")
+        # The description has examples, whose lines stay as they are.
+        print(f"usage: {self.usage}\n\n{(self.description or '').strip()}\n\n{formatter.format_help()}", end="")
+
+    def _sections(self, which: str) -> dict[str, list[argparse.Action]]:
+        """The options under the titles of the help, in its order."""
+        titles = {}
+        for dataclass_type in self.dataclasses:
+            for name in (field.name for field in dataclasses.fields(dataclass_type)):
+                titles[name] = _title(dataclass_type, name)
+
+        order = ("Models", "Data", "Method", "Training", "Output")
+        sections: dict[str, list[argparse.Action]] = {title: [] for title in order}
+        more = []
+        for action in self._actions:
+            title = titles.get(action.dest, "Output" if action.dest == "config" else "")
+            # The twin of an option that is on by default says nothing that `--option false` does not.
+            is_twin = any(option.startswith("--no_") for option in action.option_strings) and which == "own"
+            if title in sections and not is_twin:
+                sections[title].append(action)
+            elif action.dest != "help":
+                more.append(action)
+
+        if which == "all":
+            sections["Every other option of transformers' TrainingArguments"] = more
+        return {title: actions for title, actions in sections.items() if actions}
+
+
+def _title(dataclass_type: type, name: str) -> str:
+    """Under which title of the help a field stands; empty for one that only `--help all` shows."""
+    if name in SHOWN_OUTPUT or name in {field.name for field in dataclasses.fields(RunOptions)}:
+        return "Output"
+    if dataclass_type is ModelOptions:
+        return "Models"
+    if not issubclass(dataclass_type, (TrainingArguments, RunOptions)):
+        return "Data"
+    if name in SHOWN_TRAINING:
+        return "Training"
+    if name in {field.name for field in dataclasses.fields(TrainingArguments)}:
+        # A method that changes the meaning of a field declares it again.
+        return ""
+    return "Method"
+
+
+# ---- runs ----
+
+
+def parse_runs(
+    command: str,
+    description: str,
+    config_class: type[Config],
+    argv: Sequence[str] | None = None,
+    defaults: dict[str, Any] | None = None,
+    own_class: type[Own] = RunOptions,  # type: ignore[assignment]
+    data_class: type[Data] = TaskOptions,  # type: ignore[assignment]
+) -> list[Options[Data, Own, Config]]:
+    """The trainings that a command line asks for: one per seed.
+
+    Args:
+        command: the name of the command.
+        description: its help's first sentences.
+        config_class: the trainer's config, whose fields become options.
+        argv: the command line; default: that of this process.
+        defaults: the command's own defaults, on top of `TRAINING_DEFAULTS`.
+        own_class: with the command's own options.
+        data_class: `TaskOptions`, or `CorpusOptions` for plain text.
+
+    Raises:
+        SystemExit: an option or a key of the YAML file is unknown, or a value has the wrong type.
+    """
+    typed = list(sys.argv[1:] if argv is None else argv)
+    types = (ModelOptions, data_class, own_class, config_class)
+    parser = CommandParser(command, description, types, {**TRAINING_DEFAULTS, **(defaults or {})})
+
+    config_name, seeds, words = _split_off(parser, typed)
+    if config_name is not None:
+        from_file, file_seeds = _words_of_file(parser, config_name)
+        seeds, words = seeds or file_seeds, [*from_file, *words]
+    seeds = seeds or ["42"]
+
+    # Made before the real ones: a config that is made resets the state of accelerate.
+    default_config = config_class(output_dir="unused", use_cpu="--use_cpu" in words).to_dict()
+    shown = command_line(command, argv)
+
+    runs = []
+    for seed in seeds:
+        models, data, own, config = parser.parse_objects([*words, "--seed", seed])
+        if config.resume_from_checkpoint is not None:
+            parser.error("--resume_from_checkpoint is not used: a command that is started again goes on by itself.")
+        if isinstance(data, TaskOptions):
+            _check_files(parser, data)
+        if len(seeds) > 1:
+            config.output_dir = str(output_folder(config) / f"seed-{seed}")
+        runs.append(Options(models, data, own, config, shown, default_config))
+    return runs
+
+
+def one_run(runs: Sequence[Options[Data, Own, Config]], why: str) -> Options[Data, Own, Config]:
+    """The only run of a command that has one seed.
+
+    Args:
+        runs: those that were asked for.
+        why: the reason that there can be only one, as a sentence.
+
+    Raises:
+        ValueError: several seeds were given.
+    """
+    if len(runs) > 1:
+        raise ValueError(f"{why} Give one --seed.")
+    return runs[0]
+
+
+def _split_off(parser: CommandParser, argv: list[str]) -> tuple[str | None, list[str], list[str]]:
+    """Takes `--config` and `--seed`, which may name several, from a command line."""
+    first = argparse.ArgumentParser(prog=parser.prog, add_help=False, allow_abbrev=False, usage=parser.usage)
+    first.add_argument("--config")
+    first.add_argument("--seed", nargs="+", default=[])
+    options, words = first.parse_known_args(argv)
+
+    for seed in options.seed:
+        if not seed.isdigit():
+            parser.error(f"argument --seed: {seed!r} is not a whole number.")
+    return options.config, options.seed, words
+
+
+def option_value(words: Sequence[str], name: str) -> str | None:
+    """The value of one option, from a command line or from the YAML file that it names; None where it is not given."""
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--config")
+    first.add_argument(f"--{name}")
+    options, _ = first.parse_known_args(list(words))
+
+    value: str | None = getattr(options, name)
+    if value is None and options.config is not None:
+        try:
+            content = yaml.safe_load(read_settings(options.config))
+        except (OSError, ValueError, yaml.YAMLError):
+            return None  # the whole parser says what is wrong with the file
+        if isinstance(content, dict) and name in content:
+            return str(content[name])
+    return value
+
+
+def _check_files(parser: CommandParser, data: TaskOptions) -> None:
+    if data.train_file is None and (data.validation_file is not None or data.test_file is not None):
+        parser.error("--validation_file and --test_file go with --train_file.")
+    if data.train_file is not None and data.task_name is not None:
+        parser.error("give either --task_name or --train_file, not both.")
+
+
+def _words_of_file(parser: CommandParser, name: str) -> tuple[list[str], list[str]]:
+    """The options of a YAML file as words, which argparse then checks like those of a command line, and its seeds."""
+    known = parser.known_options()
+    try:
+        values = yaml.safe_load(read_settings(name)) or {}
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        parser.error(f"cannot read the config file {name}: {error}")
+    if not isinstance(values, dict):
+        parser.error(f"the config file {name} must hold one `option: value` per line.")
+
+    words: list[str] = []
+    for key, value in values.items():
+        if key not in known or key in ("config", "help"):
+            parser.error(f"the config file {name} has the unknown option {key!r}{nearest(str(key), known)}")
+        if value is None:
+            parser.error(f"the config file {name} gives {key} no value: leave the line out for the default.")
+        if key != "seed":
+            words += [f"--{key}", *(_word(item) for item in _as_list(value))]
+    return words, [str(seed) for seed in _as_list(values.get("seed", []))]
+
+
+def _word(value: Any) -> str:
+    return json.dumps(value) if isinstance(value, dict | bool) else str(value)
+
+
+def _as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def command_line(command: str, argv: Sequence[str] | None) -> str:
+    """What was typed, without secrets: `bertkd kd ...`, or `python recipes/kd.py ...` where a recipe was started."""
+    started = Path(sys.argv[0]).resolve()
+    typed = list(sys.argv[1:] if argv is None else argv)
+
+    if argv is None and started.parent.name == "recipes":
+        words = ["python", f"recipes/{started.name}", *typed]
+    elif argv is None and typed[:1] == [command]:
+        words = ["bertkd", *typed]
+    else:
+        words = ["bertkd", command, *typed]
+    return shlex.join(_without_secrets(words))
+
+
+def _without_secrets(words: list[str]) -> list[str]:
+    """The words with the values of secret options hidden."""
+    shown: list[str] = []
+    hides_next = False
+
+    for word in words:
+        name, equals, _ = word.partition("=")
+        is_secret = name.startswith("--") and name.endswith(SECRET)
+        if hides_next:
+            shown.append("***")
+        elif is_secret and equals:
+            shown.append(f"{name}=***")
+        else:
+            shown.append(word)
+        hides_next = is_secret and not equals
+    return shown

@@ -1,0 +1,220 @@
+"""Turns options into objects, once: a task with its data, models, and a corpus. Nothing below sees options."""
+
+import dataclasses
+from typing import Any
+
+from datasets import DatasetDict
+from transformers import AutoTokenizer, PreTrainedModel, set_seed
+
+from bertkd.cli.options import CorpusOptions, ModelOptions, ShapeOptions, TaskOptions
+from bertkd.cli.parser import Options
+from bertkd.data import GLUE_TASKS, Task, hold_out, load_corpus, load_files, load_glue, tokenize_corpus
+from bertkd.distillation import DistillationConfig
+from bertkd.pipeline import TaskData, limit_rows, load_model, load_teacher, resolve_model_name
+from bertkd.pipeline.models import check_same_vocabulary, copy_for_task, random_student, shape_of, shortened
+from bertkd.students import LAYER_STRATEGIES, Shape
+
+__all__ = [
+    "corpus_rows",
+    "layer_count",
+    "new_student",
+    "required_teacher",
+    "student",
+    "task_data",
+    "task_rows",
+    "teacher",
+    "tokenizer_for",
+]
+
+# The rows of a stream that are in memory, to be drawn from.
+STREAM_BUFFER = 10_000
+
+
+# ---- data ----
+
+
+def task_rows(options: TaskOptions, with_test: bool = False) -> tuple[DatasetDict, Task]:
+    """The rows of the task that is asked for, not tokenized.
+
+    Args:
+        options: name a task of GLUE, or files.
+        with_test: whether a GLUE task's test rows are read too; a test file is whenever it is given.
+
+    Raises:
+        ValueError: neither a task nor a file is named, or the data is malformed.
+    """
+    if options.train_file is not None:
+        rows, task = load_files(
+            options.train_file,
+            options.validation_file,
+            options.test_file,
+            text_keys=options.text_column_names,
+            label_key=options.label_column_name,
+            labels=options.class_names,
+        )
+        if options.files_name in GLUE_TASKS:
+            raise ValueError(f"--files_name {options.files_name} is a GLUE task's: give your files another name.")
+        task = dataclasses.replace(task, name=options.files_name)
+    elif options.task_name in GLUE_TASKS:
+        task = GLUE_TASKS[options.task_name]
+        wanted = ["train", *task.validation_splits, *(task.test_splits if with_test else ())]
+        rows = load_glue(task.name, options.glue_dir, splits=wanted)
+    else:
+        raise ValueError(f"Name a task with --task_name (one of {', '.join(GLUE_TASKS)}) or a file with --train_file.")
+
+    return limit_rows(rows, options.max_train_samples, options.max_eval_samples, options.sample_seed), task
+
+
+def task_data(options: Options[TaskOptions, Any, DistillationConfig]) -> TaskData:
+    """The task that is asked for, tokenized for the models that take part.
+
+    Raises:
+        ValueError: the data cannot be read, there is nothing to evaluate on, or teacher and student were made for
+            different tokenizers.
+    """
+    check_evaluation_rows(options.data)
+    tokenizer = tokenizer_for(options.models)
+    rows, task = task_rows(options.data, with_test=options.config.do_predict)
+    return TaskData.tokenized(rows, task, tokenizer, options.data.max_seq_length)
+
+
+def check_evaluation_rows(options: TaskOptions) -> None:
+    """Checks that files to train on come with one to evaluate on.
+
+    Raises:
+        ValueError: they do not.
+    """
+    if options.train_file is not None and options.validation_file is None:
+        raise ValueError("Give a labeled file to choose the best epoch by, and to evaluate on: --validation_file.")
+
+
+def tokenizer_for(models: ModelOptions) -> Any:
+    """The tokenizer of a training: the one that is named, or the teacher's, or the model's.
+
+    Raises:
+        ValueError: no model is named, or teacher and student were made for different tokenizers.
+    """
+    check_same_vocabulary(models.teacher_model_name_or_path, models.model_name_or_path)
+    names = (models.tokenizer_name, models.teacher_model_name_or_path, models.model_name_or_path)
+
+    for name in names:
+        if name is not None:
+            return AutoTokenizer.from_pretrained(resolve_model_name(name))
+    raise ValueError("Name the model with --model_name_or_path.")
+
+
+def corpus_rows(options: Options[CorpusOptions, Any, DistillationConfig], tokenizer: Any) -> tuple[Any, Any]:
+    """The tokenized corpus that is asked for: rows to train on, and rows that are held out.
+
+    Raises:
+        ValueError: no corpus is named, it has no text, or it is streamed without a number of steps.
+    """
+    corpus, config = options.data, options.config
+    if corpus.corpus_files is None and corpus.corpus_name is None:
+        raise ValueError("Give a corpus with --corpus_files (text or parquet), or --corpus_name for one of the hub.")
+    check_same_vocabulary(options.models.teacher_model_name_or_path, options.models.model_name_or_path)
+    if corpus.corpus_streaming and config.max_steps <= 0:
+        raise ValueError("A streamed corpus has no known length: say how long to train with --max_steps.")
+
+    # One process reads and tokenizes, the others find what it has cached.
+    with config.main_process_first(local=True, desc="corpus"):
+        texts = load_corpus(
+            corpus.corpus_files,
+            hub_name=corpus.corpus_name,
+            hub_config=corpus.corpus_config,
+            split=corpus.corpus_split,
+            text_key=corpus.corpus_text_column,
+            max_rows=corpus.max_corpus_rows,
+            streaming=corpus.corpus_streaming,
+        )
+        rows = tokenize_corpus(
+            texts,
+            tokenizer,
+            corpus.max_seq_length,
+            corpus.corpus_mode,
+            corpus.corpus_min_tokens,
+            corpus.corpus_max_unknown,
+        )
+
+    train, held_out = hold_out(rows, corpus.eval_rows, config.seed)
+    if corpus.corpus_streaming:
+        train = train.shuffle(seed=config.seed, buffer_size=STREAM_BUFFER)
+    return train, held_out
+
+
+# ---- models ----
+
+
+def required_teacher(models: ModelOptions) -> str:
+    """The name of the fine-tuned teacher.
+
+    Raises:
+        ValueError: none is given.
+    """
+    if models.teacher_model_name_or_path is None:
+        raise ValueError("Name the fine-tuned teacher with --teacher_model_name_or_path; `bertkd finetune` makes one.")
+    return models.teacher_model_name_or_path
+
+
+def teacher(options: Options[Any, Any, DistillationConfig], task: Task) -> PreTrainedModel:
+    """The fine-tuned teacher that is asked for.
+
+    Raises:
+        ValueError: none is named, or it has another number of labels than the task.
+    """
+    return load_teacher(required_teacher(options.models), task, options.config.teacher_labels)
+
+
+def student(models: ModelOptions, task: Task, seed: int, whole: PreTrainedModel | None = None) -> PreTrainedModel:
+    """The student at its start: layers of the pretrained checkpoint or of the teacher, or a checkpoint as it is.
+
+    Args:
+        models: say which.
+        task: whose labels the head is to have.
+        seed: of the weights of a new head.
+        whole: the teacher, where there is one.
+
+    Raises:
+        ValueError: nothing to start from is named, or the layers do not fit it.
+    """
+    set_seed(seed)
+
+    if models.init_from == "teacher":
+        if whole is None:
+            raise ValueError("--init_from teacher needs --teacher_model_name_or_path.")
+        start = copy_for_task(whole, task)
+    elif models.model_name_or_path is not None:
+        start = load_model(models.model_name_or_path, task)
+    else:
+        raise ValueError(
+            "Name the checkpoint that the student starts from with --model_name_or_path, or start from the teacher's "
+            "layers with --init_from teacher."
+        )
+    return shortened(start, models.student_layers, layer_count(models))
+
+
+def layer_count(models: ModelOptions) -> int | None:
+    """How many layers the student keeps: the number that is given, or as many as a list names; None for all."""
+    if models.num_student_layers is not None or models.student_layers in LAYER_STRATEGIES:
+        return models.num_student_layers
+    return len(models.student_layers.split(","))
+
+
+def new_student(
+    models: ModelOptions, shape: ShapeOptions, seed: int, whole: PreTrainedModel, task: Task | None = None
+) -> PreTrainedModel:
+    """A student with random weights, in the shape that is asked for.
+
+    Raises:
+        ValueError: no shape is given, or the layers of a student that starts otherwise.
+    """
+    if models.num_student_layers is not None:
+        raise ValueError("--num_student_layers goes with --init_from teacher; a new student has --num_hidden_layers.")
+
+    sizes = {field.name: getattr(shape, field.name) for field in dataclasses.fields(Shape)}
+    if shape.student_shape is None and not any(sizes.values()):
+        raise ValueError(
+            "Name the student to start from with --model_name_or_path, or give a new one's shape: --student_shape "
+            "TinyBERT4, or --num_hidden_layers, --hidden_size and --intermediate_size."
+        )
+    return random_student(whole, shape_of(whole, shape.student_shape, **sizes), seed, task)

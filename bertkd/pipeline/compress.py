@@ -1,0 +1,188 @@
+"""Chooses the largest student within a budget by measuring, and tells whether the deployed model keeps it."""
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForSequenceClassification, PreTrainedModel
+
+from bertkd.atomic import write_json
+from bertkd.distilbert import distilbert_layers, distilbert_student
+from bertkd.efficiency import count_parameters
+from bertkd.models import layer_sizes
+from bertkd.pipeline.deployment import Deployment
+from bertkd.students import Shape, drop_layers, layers_to_keep, small_student
+
+__all__ = ["UNITS", "Goal", "Size", "choose_size", "depth_sizes", "general_sizes", "shape_sizes"]
+
+UNITS = ("ms", "mb", "parameters")
+FILE = "size.json"
+# Shares of the teacher's layers and hidden size that a new student may have.
+SHARES = (1.0, 0.75, 0.5, 0.375, 0.25)
+
+
+@dataclass(frozen=True)
+class Goal:
+    """The most that the deployed model may cost, and where it is to serve.
+
+    Raises:
+        ValueError: the budget is not positive.
+    """
+
+    budget: float
+    unit: str
+    deployment: Deployment
+
+    def __post_init__(self) -> None:
+        if not self.budget > 0:
+            raise ValueError(f"Give a positive --budget, in --unit {self.unit}.")
+
+    def cost(self, model: PreTrainedModel) -> float:
+        """What a model costs when it is deployed, in the unit of the budget."""
+        return self.deployment.cost(model, self.unit)
+
+
+@dataclass(frozen=True)
+class Size:
+    """A student that might be trained.
+
+    Attributes:
+        name: for people, such as "3 layers".
+        make: gives a model of this size, whose weights do not matter.
+        layers: the teacher's layers that it has, 0-based, where it is made of layers.
+        shape: its shape, where it starts with random weights.
+    """
+
+    name: str
+    make: Callable[[], PreTrainedModel]
+    layers: tuple[int, ...] = ()
+    shape: Shape | None = None
+
+
+def depth_sizes(teacher: PreTrainedModel, least: int = 1) -> list[Size]:
+    """Students of the teacher's first layers, from all of them down to `least`."""
+    depth = teacher.config.num_hidden_layers
+    sizes = []
+
+    for count in range(depth, least - 1, -1):
+        layers = tuple(layers_to_keep("first", depth, count))
+        sizes.append(Size(_layers(count), lambda layers=layers: drop_layers(teacher, layers), layers))  # type: ignore[misc]
+    return sizes
+
+
+def general_sizes(language_model: PreTrainedModel, num_labels: int) -> list[Size]:
+    """Students that DistilBERT's two steps make of layers of a masked language model, from all layers down to one.
+
+    Args:
+        language_model: whose layers they start from.
+        num_labels: of the task.
+    """
+    depth = language_model.config.num_hidden_layers
+    papers = distilbert_layers(depth)
+    sizes = []
+
+    for count in range(depth, 0, -1):
+        layers = tuple(papers if len(papers) == count else layers_to_keep("every", depth, count))
+
+        def make(layers: tuple[int, ...] = layers) -> PreTrainedModel:
+            config = distilbert_student(language_model, layers).config
+            config.num_labels = num_labels
+            return AutoModelForSequenceClassification.from_config(config)
+
+        sizes.append(Size(_layers(count), make, layers))
+    return sizes
+
+
+def shape_sizes(teacher: PreTrainedModel, unit: str) -> list[Size]:
+    """Students of shares of the teacher's depth and hidden size, the largest first.
+
+    For a budget in milliseconds they are ordered by the weights of their layers, else by all parameters, most of
+    which may lie in the embeddings.
+    """
+    config, sizes = teacher.config, layer_sizes(teacher)
+    neurons, heads = max(sizes.neurons), max(sizes.heads)
+
+    shapes = set()
+    for depth in SHARES:
+        for width in SHARES:
+            hidden = max(1, round(width * config.hidden_size / heads)) * heads
+            inner = max(1, round(neurons * hidden / config.hidden_size))
+            shapes.add(Shape(max(1, math.floor(depth * config.num_hidden_layers)), hidden, inner))
+
+    def weights(shape: Shape) -> int:
+        with torch.device("meta"):  # nothing is allocated
+            parameters = count_parameters(small_student(teacher, shape))
+        return parameters.encoder if unit == "ms" else parameters.total
+
+    ordered = sorted(shapes, key=weights, reverse=True)
+    return [
+        Size(
+            f"{shape.num_hidden_layers} layers x {shape.hidden_size}",
+            lambda shape=shape: small_student(teacher, shape),  # type: ignore[misc]
+            shape=shape,
+        )
+        for shape in ordered
+    ]
+
+
+def _layers(count: int) -> str:
+    return f"{count} layer{'s' if count > 1 else ''}"
+
+
+def choose_size(
+    sizes: Sequence[Size], goal: Goal, folder: Path, asked: dict[str, Any], method_name: str
+) -> tuple[Size, float]:
+    """The largest size within the budget and its cost, or what an earlier start of the same command chose.
+
+    Another measurement may end otherwise, and would throw away a training that has begun.
+
+    Args:
+        sizes: from large to small.
+        goal: the budget.
+        folder: where the choice is kept.
+        asked: everything that the choice depends on.
+        method_name: for the message.
+
+    Raises:
+        ValueError: the smallest size costs more than the budget.
+    """
+    path = folder / FILE
+    by_name = {size.name: size for size in sizes}
+
+    if path.is_file():
+        known = json.loads(path.read_text(encoding="utf-8"))
+        # A folder may hold the choice for another teacher, which has other sizes.
+        if known["asked"] == json.loads(json.dumps(asked)) and known["size"] in by_name:
+            return by_name[known["size"]], float(known["predicted"])
+
+    size, predicted = _largest_within(sizes, goal, method_name)
+    write_json(path, {"asked": asked, "size": size.name, "predicted": predicted})
+    return size, predicted
+
+
+def _largest_within(sizes: Sequence[Size], goal: Goal, method_name: str) -> tuple[Size, float]:
+    """The first size within the budget, by bisection, and its cost."""
+
+    @cache
+    def cost(index: int) -> float:
+        measured = goal.cost(sizes[index].make().eval())
+        print(f"{sizes[index].name}: {measured:.4g} {goal.unit}", flush=True)
+        return measured
+
+    low, high = 0, len(sizes) - 1
+    if cost(high) > goal.budget:
+        deployment = goal.deployment
+        raise ValueError(
+            f"No student of {method_name} is within {goal.budget:g} {goal.unit} with {deployment.engine} in "
+            f"{deployment.precision}: the smallest, {sizes[high].name}, takes {cost(high):.4g}."
+        )
+
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if cost(middle) <= goal.budget else (middle + 1, high)
+    return sizes[high], cost(high)

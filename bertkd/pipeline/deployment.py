@@ -1,0 +1,82 @@
+"""Runs and times models in the engine and precision that are to serve them."""
+
+import contextlib
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from transformers import PreTrainedModel
+
+from bertkd.efficiency import Latency, Runner, TorchRunner, count_parameters, measure_latency
+from bertkd.export import exported_size_mb, open_exported, random_batches, ways_to_quantize, write_export
+
+__all__ = ["Deployment", "Timing", "eager"]
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How forward passes are timed.
+
+    Attributes:
+        batch_size, sequence_length: rows and tokens of a pass; none is padding.
+        repeats: measured passes of each model.
+        threads: of the CPU; None for torch's number.
+    """
+
+    batch_size: int = 1
+    sequence_length: int = 128
+    repeats: int = 20
+    threads: int | None = None
+
+    def measure(self, models: dict[str, Runner]) -> dict[str, Latency]:
+        """The latencies of models that take turns; the first is the baseline of the speed-ups."""
+        return measure_latency(models, self.batch_size, self.sequence_length, self.repeats, threads=self.threads)
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """Where a model is to serve: the engine, what it computes in, and how its passes are timed."""
+
+    engine: str = "pytorch"
+    precision: str = "float32"
+    timing: Timing = Timing()
+
+    def write(self, model: PreTrainedModel, folder: str | Path) -> Path:
+        """Writes a model in the form that the engine reads; ranges of int8 are read from random rows."""
+        scheme = ways_to_quantize(self.engine, self.precision)[0]
+        return write_export(model, folder, self.engine, scheme, calibration=random_batches(model))
+
+    @contextlib.contextmanager
+    def opened(self, models: Sequence[PreTrainedModel]) -> Iterator[list[Runner]]:
+        """The models in the engine, while the block runs."""
+        if (self.engine, self.precision) == ("pytorch", "float32"):
+            yield [TorchRunner(model) for model in models]
+            return
+
+        with tempfile.TemporaryDirectory() as work:
+            runners: list[Runner] = []
+            for index, model in enumerate(models):
+                folder = self.write(model, Path(work) / str(index))
+                runners.append(open_exported(folder, self.timing.threads))
+            yield runners
+
+    def milliseconds(self, folder: Path) -> float:
+        """The median latency of an exported model that runs alone, as where it serves: its weights stay in caches."""
+        runner = open_exported(folder, self.timing.threads)
+        return self.timing.measure({"model": runner})["model"].p50_ms
+
+    def cost(self, model: PreTrainedModel, unit: str) -> float:
+        """What a model costs when it is deployed: "ms", "mb" of its files, or "parameters"."""
+        if unit == "parameters":
+            return float(count_parameters(model).total)
+
+        with tempfile.TemporaryDirectory() as work:
+            folder = self.write(model, work)
+            return exported_size_mb(folder) if unit == "mb" else self.milliseconds(folder)
+
+
+def eager(model: PreTrainedModel) -> TorchRunner:
+    """The model as the papers measure it: PyTorch, float32, attention written out."""
+    model.set_attn_implementation("eager")
+    return TorchRunner(model.float())

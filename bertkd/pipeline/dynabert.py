@@ -1,0 +1,209 @@
+"""Trains DynaBERT: importance and rewiring, then the stages of one network that runs at many widths and depths."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from transformers import PreTrainedModel
+
+from bertkd.dynabert import DynaBertKDConfig, DynaBertKDTrainer, compute_importance, extract_subnetwork, rewire
+from bertkd.dynabert.config import STAGES
+from bertkd.efficiency import count_flops, count_parameters, measure_latency
+from bertkd.metrics import main_value
+from bertkd.pipeline.evaluation import check_teacher, evaluate
+from bertkd.pipeline.experiment import Experiment, finished_run, output_folder, with_changes
+from bertkd.pipeline.models import load_model
+from bertkd.pipeline.task_data import TaskData
+from bertkd.pipeline.training import train_on_task
+from bertkd.records import (
+    ChartPoint,
+    RunResult,
+    SubnetworkResult,
+    curves_chart,
+    metric_label,
+    subnetwork_rows,
+    task_label,
+    terminal_table,
+)
+
+__all__ = ["ImportanceSettings", "measure_sizes", "stage_config", "train_dynabert"]
+
+MakeModel = Callable[[], PreTrainedModel]
+
+
+@dataclass(frozen=True)
+class ImportanceSettings:
+    """How the importance of heads and neurons is computed.
+
+    Attributes:
+        reduction: how gradients are added up over rows, see `compute_importance`.
+        split: "train", or "validation" as the authors do.
+        rows: how many rows at most, drawn by the training's seed.
+    """
+
+    reduction: str = "sum_abs"
+    split: str = "train"
+    rows: int = 2048
+
+
+def train_dynabert(
+    experiment: Experiment,
+    data: TaskData,
+    make_teacher: MakeModel,
+    make_student: Callable[[PreTrainedModel], PreTrainedModel],
+    config: DynaBertKDConfig,
+    stages: Sequence[str] = STAGES,
+    importance: ImportanceSettings | None = None,
+    ignore_weak_teacher: bool = False,
+) -> RunResult | None:
+    """Runs the stages that an earlier start has not done, each in a folder of its own.
+
+    Args:
+        experiment: what the training is called and where it came from.
+        data: the task.
+        make_teacher: gives the fine-tuned teacher; stage "width" alone needs it.
+        make_student: gives the student that stage "width" starts from, of the teacher.
+        config: of every stage; `stage` and `output_dir` are put in their place.
+        stages: which of `STAGES` run, in their order.
+        importance: how heads and neurons are put in order before stage "width"; None leaves them as they are.
+        ignore_weak_teacher: whether a teacher that is no better than a constant answer is accepted.
+
+    Returns:
+        The record of the last stage; None for a dry run.
+
+    Raises:
+        ValueError: the stage before the first one is not done, or the teacher is too weak.
+    """
+    folder = output_folder(config)
+    is_main = config.process_index == 0
+    result = None
+
+    for stage in stages:
+        own_config = stage_config(config, stage)
+        result = finished_run(experiment, own_config)
+        if result is not None:
+            continue
+
+        if is_main:
+            print(f"\n=== stage {stage} ===", flush=True)
+        # A dry run has no folder of the stage before: the first models have the same shapes.
+        is_first = stage == "width" or experiment.is_dry_run
+        teacher, metrics = None, {}
+        if stage != "finetune" or experiment.is_dry_run:
+            teacher = make_teacher() if is_first else _finished_model(folder, "width")
+        if teacher is not None and not experiment.is_dry_run:
+            metrics = evaluate(teacher, data, own_config)
+            if not ignore_weak_teacher:
+                check_teacher(metrics, data)
+
+        if is_first:
+            assert teacher is not None
+            student = _first_student(make_student(teacher), data, own_config, importance)
+        else:
+            student = _finished_model(folder, STAGES[STAGES.index(stage) - 1])
+
+        result = train_on_task(
+            experiment,
+            data,
+            student,
+            own_config,
+            DynaBertKDTrainer,
+            _method_name(stage, is_rewired=importance is not None, is_distilled=config.alpha > 0),
+            teacher if stage != "finetune" else None,
+            metrics,
+            partial(measure_sizes, data=data, config=own_config),
+        )
+
+    if result is not None and is_main:
+        show_sizes(result, folder / stages[-1])
+    return result
+
+
+def stage_config(config: DynaBertKDConfig, stage: str) -> DynaBertKDConfig:
+    """The config of one stage, in a folder of its own."""
+    own = with_changes(config, stage=stage, output_dir=str(output_folder(config) / stage))
+    # Stage finetune has no teacher, whatever alpha says for the others.
+    return with_changes(own, alpha=0.0) if stage == "finetune" else own
+
+
+def _first_student(
+    student: PreTrainedModel, data: TaskData, config: DynaBertKDConfig, importance: ImportanceSettings | None
+) -> PreTrainedModel:
+    """The student of stage width, with its most important heads and neurons first."""
+    if importance is not None:
+        batches = data.sampled_batches(importance.rows, config.seed, importance.split)
+        rewire(student, compute_importance(student, batches, importance.reduction, progress=True))
+    return student
+
+
+def _finished_model(folder: Path, stage: str) -> PreTrainedModel:
+    if not (folder / stage / RunResult.FILE).is_file():
+        raise ValueError(f"Stage {stage} is not done in {folder}: run it first, with --stages {stage} or without.")
+    return load_model(str(folder / stage))
+
+
+def _method_name(stage: str, is_rewired: bool, is_distilled: bool) -> str:
+    """The name of a stage, with the parts of the method that are left out."""
+    left_out = ("" if is_rewired else "-unwired") + ("" if is_distilled else "-nokd")
+    return f"dynabert-{stage}{left_out}"
+
+
+def measure_sizes(model: PreTrainedModel, data: TaskData, config: DynaBertKDConfig) -> list[SubnetworkResult]:
+    """Every sub-network of a supernet's stage: metrics, parameters, FLOPs and latency (batch 1, 128 tokens)."""
+    depths = [1.0] if config.stage == "width" else sorted({*config.depth_mult_list, 1.0}, reverse=True)
+    widths = sorted({*config.width_mult_list, 1.0}, reverse=True)
+
+    subnetworks = {}
+    for depth in depths:
+        for width in widths:
+            subnetworks[width, depth] = extract_subnetwork(model, width, depth)
+
+    # Before they are evaluated, because mixed precision sticks to a model.
+    latency = measure_latency({str(size): subnetwork for size, subnetwork in subnetworks.items()})
+    flops = {size: count_flops(subnetwork) for size, subnetwork in subnetworks.items()}
+
+    results = []
+    for (width, depth), subnetwork in subnetworks.items():
+        metrics = evaluate(subnetwork, data, config)
+        parameters, timing = count_parameters(subnetwork), latency[str((width, depth))]
+        results.append(
+            SubnetworkResult(
+                width=width,
+                depth=depth,
+                layers=subnetwork.config.num_hidden_layers,
+                value=main_value(metrics, data.task.metric),
+                metrics=metrics,
+                parameters=parameters.total,
+                embedding_parameters=parameters.embeddings,
+                flops=flops[width, depth],
+                latency_ms=round(timing.p50_ms, 2),
+                speedup=round(timing.speedup, 2),
+            )
+        )
+    return results
+
+
+def show_sizes(result: RunResult, folder: Path) -> None:
+    """Prints the table of sizes, and draws accuracy against latency beside the stage's folder."""
+    print(f"\n{terminal_table(subnetwork_rows(result))}")
+
+    curves: dict[str, list[ChartPoint]] = {}
+    for size in result.subnetworks:
+        curve = curves.setdefault(f"{size.layers} layers (depth {size.depth:g})", [])
+        curve.append(ChartPoint(f"{size.width:g}", size.latency_ms, 100 * size.value))
+
+    reference = None
+    if result.teacher_metrics:
+        slowest = max(size.latency_ms for size in result.subnetworks)
+        reference = ChartPoint("Teacher", slowest, 100 * main_value(result.teacher_metrics, result.metric))
+
+    chart = curves_chart(
+        curves,
+        folder.with_suffix(".png"),
+        f"{task_label(result.task)}: sub-networks, labeled with their width",
+        "Latency (ms, batch 1, 128 tokens)",
+        f"{metric_label(result.metric)} (%)",
+        reference=reference,
+    )
+    print(f"Chart: {chart}\nSupernet (a model of full size), its card and {RunResult.FILE}: {folder}")

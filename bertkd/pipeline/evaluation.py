@@ -1,0 +1,91 @@
+"""Evaluates models on a task, and refuses a teacher that has nothing to teach."""
+
+import numpy as np
+from transformers import PreTrainedModel, PrinterCallback, ProgressCallback
+
+from bertkd.distillation import DistillationConfig, DistillationTrainer
+from bertkd.metrics import glue_metrics, main_value
+from bertkd.models import label_names, label_permutation
+from bertkd.pipeline.experiment import with_changes
+from bertkd.pipeline.task_data import TaskData
+
+__all__ = ["check_teacher", "evaluate", "logit_order"]
+
+
+def logit_order(model: PreTrainedModel, data: TaskData) -> list[int] | None:
+    """Positions that put a model's logits into the task's label order; None where they are in it.
+
+    Raises:
+        ValueError: the labels of model and task do not match.
+    """
+    if data.task.is_regression:
+        return None
+    return label_permutation(data.task.labels, label_names(model.config), wanted_by="the task", given_by="the model")
+
+
+def evaluate(model: PreTrainedModel, data: TaskData, config: DistillationConfig) -> dict[str, float]:
+    """Every metric of the task on each of its validation splits, as fractions, the main one first.
+
+    Args:
+        model: a classifier; labels in another order than the task's are put right.
+        data: the task.
+        config: says where and in which precision to run.
+
+    Raises:
+        ValueError: the labels of model and task do not match.
+    """
+    order = logit_order(model, data)
+    evaluation = with_changes(
+        config,
+        alpha=0.0,
+        eval_strategy="no",
+        save_strategy="no",
+        load_best_model_at_end=False,
+        # An evaluation in half precision would leave the model so.
+        bf16_full_eval=False,
+        fp16_full_eval=False,
+        # Trackers and the hub belong to the student's training.
+        report_to=[],
+        push_to_hub=False,
+    )
+    trainer = DistillationTrainer(
+        model=model,
+        args=evaluation,
+        processing_class=data.tokenizer,
+        compute_metrics=glue_metrics(data.task.metric_config),
+    )
+
+    # They would print each result, which the pipeline does at its end.
+    for callback in (ProgressCallback, PrinterCallback):
+        trainer.remove_callback(callback)
+    if order is not None:
+        trainer.preprocess_logits_for_metrics = lambda logits, labels: logits[:, order]
+
+    scores = []
+    for rows in data.validation.values():
+        metrics = trainer.evaluate(rows, metric_key_prefix="eval")
+        scores.append({name.removeprefix("eval_"): value for name, value in metrics.items()})
+    return data.named_metrics(scores)
+
+
+def check_teacher(metrics: dict[str, float], data: TaskData) -> None:
+    """Refuses a teacher that says no more than the most frequent label (regression: the mean) does.
+
+    Raises:
+        ValueError: naming the teacher's metric and that of the constant answer.
+    """
+    labels = np.asarray(data.first_validation["label"])
+    constant = labels.mean() if data.task.is_regression else np.bincount(labels).argmax()
+    answers = np.full_like(labels, constant)
+
+    metric = data.task.metric
+    baseline = glue_metrics(data.task.metric_config).compute(predictions=answers, references=labels)[metric]
+    value = main_value(metrics, metric)
+    if value > baseline + 1e-6:
+        return
+
+    raise ValueError(
+        f"The teacher's {metric} on {data.task.name} is {value:.3f}, no better than always giving the most frequent "
+        f"answer ({baseline:.3f}): fine-tune it on this task first, check the order of its labels, or go on with "
+        "--ignore_weak_teacher."
+    )

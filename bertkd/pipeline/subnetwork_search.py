@@ -1,0 +1,252 @@
+"""Finds the best sub-network of a trained supernet within a budget. Nothing is trained."""
+
+import functools
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from transformers import PreTrainedModel
+
+from bertkd.atomic import write_json
+from bertkd.distillation import DistillationConfig
+from bertkd.dynabert import (
+    Candidate,
+    CostTable,
+    Importance,
+    Subnetwork,
+    compute_importance,
+    cost_table,
+    extract_subnetwork,
+    make_adaptive,
+    save_subnetwork,
+    search_subnetworks,
+)
+from bertkd.efficiency import count_flops, count_parameters, model_size_mb
+from bertkd.export import exported_size_mb, require_engine
+from bertkd.metrics import main_value
+from bertkd.pipeline.deployment import Deployment
+from bertkd.pipeline.dynabert import ImportanceSettings
+from bertkd.pipeline.evaluation import evaluate
+from bertkd.pipeline.experiment import Experiment, output_folder
+from bertkd.pipeline.models import load_model
+from bertkd.pipeline.task_data import TaskData
+from bertkd.pipeline.training import describe_subnetwork
+from bertkd.records import environment, terminal_table
+
+__all__ = ["UNITS", "Budget", "find_subnetwork"]
+
+UNITS = ("ms", "mb", "parameters", "gflops")
+FILE = "search.json"
+# Models that are measured side by side: a large network's sizes do not all fit into memory.
+TOGETHER = 6
+# Searches with a smaller budget, when the clock finds none of the candidates within the one that was asked for.
+ATTEMPTS = 4
+
+# Tells what sizes cost, in the unit of a budget.
+Measure = Callable[[Sequence[Subnetwork]], list[float]]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The most that a sub-network may cost, and how many candidates are evaluated on the validation rows."""
+
+    amount: float
+    unit: str = "ms"
+    candidates: int = 6
+
+    def __post_init__(self) -> None:
+        if not self.amount > 0:
+            raise ValueError(f"Give a positive --budget, in --unit {self.unit}.")
+
+
+def find_subnetwork(
+    experiment: Experiment,
+    data: TaskData,
+    supernet: str,
+    budget: Budget,
+    deployment: Deployment,
+    importance: ImportanceSettings,
+    config: DistillationConfig,
+) -> dict[str, Any]:
+    """Searches, and leaves the folder of the best sub-network with search.json, its record and its card.
+
+    Args:
+        experiment: where the search came from.
+        data: the task.
+        supernet: the folder of the trained supernet.
+        budget: what the sub-network may cost.
+        deployment: where it is to serve, and so where milliseconds are measured.
+        importance: how the importance of heads and neurons is computed.
+        config: its `output_dir` is the folder, and its seed draws the rows for the importance.
+
+    Returns:
+        The content of search.json.
+
+    Raises:
+        ValueError: no sub-network is within the budget.
+    """
+    require_engine(deployment.engine, deployment.precision)
+    folder = output_folder(config)
+    model = make_adaptive(load_model(supernet))
+    batches = data.sampled_batches(importance.rows, config.seed, importance.split)
+    scores = compute_importance(model, batches, importance.reduction, progress=True)
+
+    measure = _measure_of(model, budget.unit, deployment)
+    table = cost_table(model, measure)
+    candidates, costs = _within_budget(model, scores, table, measure, budget)
+
+    metrics = []
+    for candidate in candidates:
+        metrics.append(evaluate(extract_subnetwork(model, subnetwork=candidate.size), data, config))
+    values = [main_value(scored, data.task.metric) for scored in metrics]
+    best = int(np.argmax(values))
+
+    size = candidates[best].size
+    subnetwork = save_subnetwork(model, folder, subnetwork=size, tokenizer=data.tokenizer)
+    measured, full = measure([size, Subnetwork.of(model)])
+    print(f"\n{terminal_table(_rows(candidates, costs, values, best, data.task.metric, budget.unit))}")
+
+    described = []
+    for candidate, cost, scored in zip(candidates, costs, metrics, strict=True):
+        described.append(asdict(candidate) | {"measured": cost, "metrics": scored})
+    answer = {
+        "budget": budget.amount,
+        "unit": budget.unit,
+        "predicted": candidates[best].cost,
+        "measured": measured,
+        "metrics": metrics[best],
+        "size": asdict(size),
+        "parameters": count_parameters(subnetwork).total,
+        "size_mb": model_size_mb(folder),
+        "candidates": described,
+        "cost_table": asdict(table),
+        "settings": experiment.settings(config),
+        "command": experiment.command,
+        **environment(),
+    }
+    write_json(folder / FILE, answer)
+
+    # The speed-up in a record is that of the model itself; another engine's gain is measured when it is exported.
+    is_plain = (budget.unit, deployment.engine, deployment.precision) == ("ms", "pytorch", "float32")
+    speedup = round(full / measured, 2) if is_plain else None
+    describe_subnetwork(supernet, folder, subnetwork, experiment.command, values[best], metrics[best], speedup)
+    print(
+        f"Budget {budget.amount:g} {budget.unit}: predicted {candidates[best].cost:.4g}, measured once more "
+        f"{measured:.4g}.\nModel ({type(subnetwork).__name__}), tokenizer, card and {FILE}: {folder}"
+    )
+    return answer
+
+
+def _within_budget(
+    model: PreTrainedModel, importance: Importance, table: CostTable, measure: Measure, budget: Budget
+) -> tuple[list[Candidate], list[float]]:
+    """The candidates whose cost, measured, is within the budget, and that cost.
+
+    The table's errors favor sizes that it takes for cheaper than they are; where these are all that was found, the
+    search is repeated for a smaller budget.
+
+    Raises:
+        ValueError: no sub-network is within the budget.
+    """
+    target, closest = budget.amount, float("inf")
+    candidates = search_subnetworks(model, importance, table, target)
+
+    for _ in range(ATTEMPTS):
+        candidates = candidates[: budget.candidates]
+        costs = measure([candidate.size for candidate in candidates])
+        within = [index for index, cost in enumerate(costs) if cost <= budget.amount]
+        if within:
+            return [candidates[index] for index in within], [costs[index] for index in within]
+
+        closest = min(closest, *costs)
+        target *= budget.amount / min(costs)
+        try:
+            candidates = search_subnetworks(model, importance, table, target)
+        except ValueError:  # nothing is as small as that
+            break
+
+    raise ValueError(
+        f"No sub-network was measured within {budget.amount:g} {budget.unit}; the closest took {closest:.4g}. The "
+        "machine may be busy: try again, or give a larger --budget."
+    )
+
+
+def _rows(
+    candidates: Sequence[Candidate], costs: Sequence[float], values: Sequence[float], best: int, metric: str, unit: str
+) -> list[dict[str, str]]:
+    """The candidates for a terminal."""
+    rows = []
+    for index, (candidate, cost, value) in enumerate(zip(candidates, costs, values, strict=True)):
+        rows.append(
+            {
+                "": "→" if index == best else "",
+                "kind": candidate.kind,
+                "layers": str(len(candidate.size.layers)),
+                "heads": _per_layer(candidate.size.heads),
+                "neurons": _per_layer(candidate.size.neurons),
+                "retained": f"{100 * candidate.score:.1f}%",
+                f"predicted {unit}": f"{candidate.cost:.4g}",
+                f"measured {unit}": f"{cost:.4g}",
+                metric: f"{100 * value:.1f}",
+            }
+        )
+    return rows
+
+
+def _per_layer(counts: Sequence[int]) -> str:
+    """The number of each layer; one number where all are equal."""
+    return str(counts[0]) if len(set(counts)) == 1 else " ".join(map(str, counts))
+
+
+def _measure_of(model: PreTrainedModel, unit: str, deployment: Deployment) -> Measure:
+    """The function that tells what sizes cost, in the unit that is asked for."""
+    timing = deployment.timing
+
+    def extract(size: Subnetwork) -> PreTrainedModel:
+        return extract_subnetwork(model, subnetwork=size).eval()
+
+    def milliseconds(sizes: Sequence[Subnetwork]) -> list[float]:
+        ratios, baselines = [], []
+
+        for start in range(0, len(sizes), TOGETHER):
+            group = [Subnetwork.of(model), *sizes[start : start + TOGETHER]]
+            names = ["full", *map(str, range(len(group) - 1))]
+            with deployment.opened([extract(size) for size in group]) as runners:
+                latency = timing.measure(dict(zip(names, runners, strict=True)))
+            baselines.append(latency["full"].p50_ms)
+            ratios += [1 / latency[name].speedup for name in names[1:]]
+
+        # Each group stands beside the full network, so that a machine that slows down meanwhile changes no ratio.
+        usual = sorted(baselines)[len(baselines) // 2]
+        return [ratio * usual for ratio in ratios]
+
+    def gflops(sizes: Sequence[Subnetwork]) -> list[float]:
+        return [count_flops(extract(size), timing.batch_size, timing.sequence_length) / 1e9 for size in sizes]
+
+    def parameters(sizes: Sequence[Subnetwork]) -> list[float]:
+        return [float(count_parameters(extract(size)).total) for size in sizes]
+
+    def facts(sizes: Sequence[Subnetwork]) -> np.ndarray:
+        return np.array([[1, len(size.layers), count] for size, count in zip(sizes, parameters(sizes), strict=True)])
+
+    @functools.cache
+    def megabytes_per_fact() -> np.ndarray:
+        # A file grows with layers (their operators) and parameters alone: three of them tell the size of all.
+        whole, narrow = Subnetwork.of(model), Subnetwork.of(model, width=0.5)
+        known = [whole, narrow, Subnetwork(whole.layers[:1], whole.heads[:1], whole.neurons[:1])]
+
+        sizes_mb = []
+        with tempfile.TemporaryDirectory() as work:
+            for index, size in enumerate(known):
+                sizes_mb.append(exported_size_mb(deployment.write(extract(size), Path(work) / str(index))))
+        factors: np.ndarray = np.linalg.lstsq(facts(known), np.array(sizes_mb), rcond=None)[0]
+        return factors
+
+    def megabytes(sizes: Sequence[Subnetwork]) -> list[float]:
+        costs: list[float] = (facts(sizes) @ megabytes_per_fact()).tolist()
+        return costs
+
+    return {"ms": milliseconds, "mb": megabytes, "gflops": gflops, "parameters": parameters}[unit]

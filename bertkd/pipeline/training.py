@@ -1,0 +1,270 @@
+"""Trains on a task: checks the teacher, trains or goes on, measures, and leaves a folder that opens anywhere."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from bertkd.atomic import atomic_folder, write_text
+from bertkd.data import Task
+from bertkd.distillation import DistillationConfig, DistillationTrainer
+from bertkd.dynabert import extract_subnetwork
+from bertkd.efficiency import count_parameters, measure_latency, model_size_mb
+from bertkd.metrics import glue_metrics, main_value
+from bertkd.models.adaptive import is_adaptive
+from bertkd.pipeline.evaluation import check_teacher, evaluate
+from bertkd.pipeline.experiment import Experiment, output_folder, remove_checkpoints, start_in_folder, with_changes
+from bertkd.pipeline.hub import upload
+from bertkd.pipeline.models import load_model
+from bertkd.pipeline.plan import print_plan
+from bertkd.pipeline.task_data import TaskData
+from bertkd.records import RunResult, SubnetworkResult, environment, write_model_card
+
+__all__ = ["TRAINING_DEFAULTS", "MeasureSubnetworks", "describe_subnetwork", "distill", "save_model", "train_on_task"]
+
+# Stands for the task's own main metric in `metric_for_best_model`.
+TASK_METRIC = "task"
+# What a training on a task wants of the trainer where nobody says otherwise: the best epoch by the task's metric is
+# kept, as the Patient-KD authors do, and a killed run loses at most one epoch.
+TRAINING_DEFAULTS: dict[str, Any] = {
+    "output_dir": "outputs",
+    "eval_strategy": "epoch",
+    "save_strategy": "epoch",
+    # With one, the Trainer deletes the last checkpoint of a finished training for the sake of the best.
+    "save_total_limit": 2,
+    "load_best_model_at_end": True,
+    "metric_for_best_model": TASK_METRIC,
+    "per_device_train_batch_size": 32,
+    "per_device_eval_batch_size": 64,
+    "learning_rate": 5e-5,
+    "num_train_epochs": 4,
+    "weight_decay": 0.01,
+    "warmup_steps": 0.1,
+    "logging_steps": 50,
+}
+
+MeasureSubnetworks = Callable[[PreTrainedModel], list[SubnetworkResult]]
+
+
+def distill(
+    experiment: Experiment,
+    data: TaskData,
+    teacher: PreTrainedModel,
+    student: PreTrainedModel,
+    config: DistillationConfig,
+    trainer_class: type[DistillationTrainer],
+    method_name: str,
+    ignore_weak_teacher: bool = False,
+) -> RunResult | None:
+    """Checks the teacher on the task, and distills it into one student.
+
+    Returns:
+        The record of the training; None for a dry run.
+
+    Raises:
+        ValueError: the teacher is no better than a constant answer, and that is not to be ignored.
+    """
+    teacher_metrics = evaluate(teacher, data, config)
+    if not ignore_weak_teacher:
+        check_teacher(teacher_metrics, data)
+
+    return train_on_task(experiment, data, student, config, trainer_class, method_name, teacher, teacher_metrics)
+
+
+def train_on_task(
+    experiment: Experiment,
+    data: TaskData,
+    student: PreTrainedModel,
+    config: DistillationConfig,
+    trainer_class: type[DistillationTrainer],
+    method_name: str,
+    teacher: PreTrainedModel | None = None,
+    teacher_metrics: dict[str, float] | None = None,
+    measure_subnetworks: MeasureSubnetworks | None = None,
+) -> RunResult | None:
+    """Trains a student on a task, or goes on with an earlier start, and leaves model, tokenizer, card and record.
+
+    A supernet is evaluated at full size, and by `measure_subnetworks` at its other sizes.
+
+    Args:
+        experiment: what the training is called and where it came from.
+        data: the task.
+        student: the model at its start.
+        config: of the trainer; its `output_dir` is the folder.
+        trainer_class: the method's trainer.
+        method_name: the method's name in the record.
+        teacher: what it learns from, if anything.
+        teacher_metrics: the teacher's metrics on the task.
+        measure_subnetworks: gives the records of a supernet's sizes.
+
+    Returns:
+        The record of the training; None for a dry run.
+    """
+    folder = output_folder(config)
+    start_in_folder(experiment, config)
+    if config.metric_for_best_model == TASK_METRIC:
+        config = with_changes(config, metric_for_best_model=_best_metric(data.task), greater_is_better=True)
+
+    # Before the trainer is made, which draws the starts of its projections: an evaluation sets the seed anew.
+    metrics_before = {} if experiment.is_dry_run else evaluate(student, data, config)
+
+    # The folder is uploaded as a whole at the end, with its card; the trainer would upload checkpoints.
+    trainer = trainer_class(
+        model=student,
+        teacher_model=teacher,
+        args=with_changes(config, push_to_hub=False),
+        train_dataset=data.splits["train"],
+        eval_dataset=data.validation if len(data.validation) > 1 else data.first_validation,
+        processing_class=data.tokenizer,
+        compute_metrics=glue_metrics(data.task.metric_config),
+    )
+    if experiment.is_dry_run:
+        print_plan(experiment, trainer, method_name)
+        return None
+
+    started = time.perf_counter()
+    trainer.train(resume_from_checkpoint=True)
+    seconds = time.perf_counter() - started
+
+    model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False, keep_torch_compile=False)
+    metrics = evaluate(extract_subnetwork(model) if is_adaptive(model) else model, data, config)
+    subnetworks = [] if measure_subnetworks is None else measure_subnetworks(model)
+    save_model(trainer, folder)
+    _write_predictions(trainer, data, folder)
+
+    is_main = config.process_index == 0
+    parameters = count_parameters(model)
+    result = RunResult(
+        method=experiment.result_name or method_name,
+        task=data.task.name,
+        metric=data.task.metric,
+        value=main_value(metrics, data.task.metric),
+        metrics=metrics,
+        metrics_before=metrics_before,
+        teacher_metrics=teacher_metrics or {},
+        parameters=parameters.total,
+        embedding_parameters=parameters.embeddings,
+        size_mb=model_size_mb(folder) if is_main else 0.0,
+        layers=model.config.num_hidden_layers,
+        seed=config.seed,
+        settings=experiment.settings(config),
+        command=experiment.command,
+        **environment(),
+        seconds=round(seconds, 1),
+        finished=datetime.now(UTC).isoformat(timespec="seconds"),
+        rows={str(name): len(rows) for name, rows in data.splits.items()},
+        paper=experiment.note,
+        # A supernet's sizes have their own.
+        speedup=_measured_speedup(experiment, folder, data.task) if is_main and not subnetworks else None,
+        subnetworks=subnetworks,
+    )
+
+    if is_main:
+        write_model_card(folder, result, teacher=experiment.teacher_name)
+        result.write(folder)
+        remove_checkpoints(experiment, folder)
+        upload(folder, config)
+    trainer.accelerator.wait_for_everyone()
+    return result
+
+
+def _best_metric(task: Task) -> str:
+    """The name that the trainer gives the task's main metric; of several validation splits, that of the first."""
+    split = f"{task.validation_splits[0]}_" if len(task.validation_splits) > 1 else ""
+    return f"eval_{split}{task.metric}"
+
+
+def _measured_speedup(experiment: Experiment, folder: Path, task: Task) -> float | None:
+    """How many times faster the student answers than the model it replaces: batch 1, 128 tokens, float32, here.
+
+    Both are loaded anew: models that were trained or evaluated in mixed precision still run in it.
+    """
+    if experiment.replaces is None:
+        return None
+
+    models = {"whole": load_model(experiment.replaces, task).eval(), "student": load_model(str(folder)).eval()}
+    latency = measure_latency(models, batch_size=1, sequence_length=128)
+    return round(latency["whole"].p50_ms / latency["student"].p50_ms, 2)
+
+
+def _write_predictions(trainer: DistillationTrainer, data: TaskData, folder: Path) -> None:
+    """Writes `predict_results_SPLIT.txt` for each test split, in the form of `run_glue.py`."""
+    for name, rows in data.splits.items():
+        if not str(name).startswith("test"):
+            continue
+
+        unlabeled = rows.remove_columns("label") if "label" in rows.column_names else rows
+        logits: Any = trainer.predict(unlabeled).predictions
+
+        if data.task.is_regression:
+            answers = [f"{value:.3f}" for value in logits.squeeze(-1)]
+        else:
+            answers = [data.task.labels[i] for i in logits.argmax(-1)]
+
+        lines = "".join(f"{i}\t{answer}\n" for i, answer in enumerate(answers))
+        if trainer.is_world_process_zero():
+            write_text(folder / f"predict_results_{name}.txt", f"index\tprediction\n{lines}")
+
+
+def save_model(trainer: DistillationTrainer, folder: Path) -> None:
+    """Writes the student and its tokenizer to a folder; each file appears whole or not at all."""
+    if trainer.is_world_process_zero():
+        with atomic_folder(folder) as partial:
+            trainer.save_model(str(partial))
+    else:
+        # Sharded weights are gathered from all processes; the main one alone writes them.
+        trainer.save_model(str(folder))
+
+    trainer.accelerator.wait_for_everyone()
+
+
+def describe_subnetwork(
+    supernet: str,
+    folder: Path,
+    model: PreTrainedModel,
+    command: str,
+    value: float = math.nan,
+    metrics: dict[str, float] | None = None,
+    speedup: float | None = None,
+) -> RunResult | None:
+    """Writes the record and the card of a model that was taken out of a supernet.
+
+    Args:
+        supernet: the folder of the supernet, whose record tells how it was trained.
+        folder: the model's.
+        model: the sub-network.
+        command: what was typed.
+        value, metrics, speedup: what is known of it; the rest stays unknown.
+
+    Returns:
+        The record; None where the supernet's folder has none.
+    """
+    path = Path(supernet) / RunResult.FILE
+    if not path.is_file():
+        return None
+
+    parent, parameters = RunResult.read(path), count_parameters(model)
+    result = replace(
+        parent,
+        method="dynabert-subnetwork",
+        value=value,
+        metrics=metrics or {},
+        metrics_before={},
+        speedup=speedup,
+        subnetworks=[],
+        parameters=parameters.total,
+        embedding_parameters=parameters.embeddings,
+        size_mb=model_size_mb(folder),
+        layers=model.config.num_hidden_layers,
+        command=command,
+        finished=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+    write_model_card(folder, result, teacher=str(parent.settings.get("teacher_model_name_or_path") or ""))
+    result.write(folder)
+    return result
