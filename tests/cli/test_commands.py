@@ -525,7 +525,7 @@ def test_the_command_line_wins_over_the_file(tmp_path: Path) -> None:
     path = write_config(tmp_path, "alpha: 0.3\nlearning_rate: 5e-5\nseed: [1, 2]\nbf16: true\n")
     runs = parse(DistillationConfig, ["--config", path, "--alpha", "0.6", "--use_cpu"])
     assert [run.config.seed for run in runs] == [1, 2]
-    assert runs[0].training.alpha == 0.6 and runs[0].training.learning_rate == 5e-5 and runs[0].training.bf16
+    assert runs[0].config.alpha == 0.6 and runs[0].config.learning_rate == 5e-5 and runs[0].config.bf16
     (run,) = parse(DistillationConfig, ["--config", path, "--seed", "7", "--use_cpu"])
     assert run.config.seed == 7
 
