@@ -2,8 +2,8 @@
 
 - A notebook links to pages as files, `../kd.md`, so that the links also work where the repository is read. MkDocs
   translates such links in Markdown pages, but not in notebooks, which reach it as HTML.
-- The scripts that nbconvert puts into a notebook's page, for formulas and diagrams, come from another host. The notebooks
-  have neither.
+- The scripts that nbconvert puts into a notebook's page, for formulas and diagrams, come from another host. The
+  notebooks have neither.
 - Each Markdown page is also left as the file that it was made of, because `llms.txt` links to those files.
 """
 
