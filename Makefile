@@ -15,7 +15,7 @@ export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv demo test style results report clean
+.PHONY: help venv demo test style docs results report clean
 
 help:  ## Show what can be made (the default)
 	@echo "make TARGET [ARGS='more arguments for the command'] [PYTHON=python3]"
@@ -47,6 +47,10 @@ style: $(INSTALLED)  ## Check style, formatting, the floors of the package and t
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 
+docs: export NO_MKDOCS_2_WARNING := 1
+docs: $(INSTALLED)  ## Build the documentation as a site in site/; a dead link or a missing page fails
+	$(BIN)/mkdocs build --strict $(ARGS)
+
 results: $(INSTALLED)  ## Make the tables and charts of docs/ again from the results files
 	$(BIN)/python recipes/collect_results.py $(ARGS)
 
@@ -54,5 +58,5 @@ report: $(INSTALLED)  ## Make one HTML page of all results, with charts of quali
 	$(BIN)/python recipes/report.py $(ARGS)
 
 clean:  ## Remove the environment, caches and build outputs (not what recipes wrote)
-	rm -rf $(VENV) build dist bertkd.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) build dist site bertkd.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
 	find bertkd recipes tests -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
