@@ -1,39 +1,19 @@
 """The commands in README.md and docs/: how they are found, checked and run."""
 
-import argparse
 import importlib
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 from conftest import ROOT
 
-from bertkd import DistilBertKDConfig, DistillationConfig, DynaBertKDConfig, PatientKDConfig, TinyBertKDConfig
-from bertkd.cli import COMMANDS, bench, compress, distilbert, dynabert, export, mlm, search, shrink, tinybert
-from bertkd.cli.arguments import CorpusArguments, DataArguments, RecipeArguments, StudentArguments, parse
-from bertkd.cli.augment import AugmentRecipeArguments
+from bertkd.cli import COMMANDS
+from bertkd.cli.parser import CommandParser, PlainParser
 
 CONFIGS = ROOT / "bertkd" / "configs"
-# What the command line of a training command consists of.
-OPTIONS: dict[str, tuple[Any, Any, Any]] = {
-    "finetune": (DistillationConfig, RecipeArguments, DataArguments),
-    "kd": (DistillationConfig, RecipeArguments, DataArguments),
-    "patient-kd": (PatientKDConfig, RecipeArguments, DataArguments),
-    "dynabert": (DynaBertKDConfig, dynabert.DynaBertArguments, DataArguments),
-    "search": (DistillationConfig, search.SearchArguments, DataArguments),
-    "tinybert": (TinyBertKDConfig, tinybert.TinyBertArguments, DataArguments),
-    "export": (DistillationConfig, export.ExportArguments, DataArguments),
-    "augment": (DistillationConfig, AugmentRecipeArguments, DataArguments),
-    "tinybert-general": (TinyBertKDConfig, StudentArguments, CorpusArguments),
-    "distilbert": (DistilBertKDConfig, distilbert.DistilBertArguments, CorpusArguments),
-    "mlm": (DistilBertKDConfig, mlm.MaskedLMArguments, CorpusArguments),
-    "shrink": (DistillationConfig, shrink.ShrinkArguments, DataArguments),
-}
-# Options and commands that the documentation describes and the command line does not have yet.
-NOT_YET = ("--dry_run",)
 
 
 class ParsedError(Exception):
@@ -85,29 +65,20 @@ def check_command(name: str, options: list[str]) -> None:
     if name in ("configs", "env") or "--help" in options:
         return
 
-    options = with_settings_path(options)
-    if name == "bench":
-        bench.parse_arguments(options)
-    elif name == "compress":
-        parsed, others = compress.parse_arguments(options)
-        _, config_class, recipe_class = compress.RECIPES[parsed.method]
-        parse(config_class, [*others, "--use_cpu"], {}, recipe_class)
-    elif name in OPTIONS:
-        config_class, recipe_class, data_class = OPTIONS[name]
-        parse(config_class, [*options, "--use_cpu"], {}, recipe_class, data_class)
-    else:
-        check_parser_of_main(name, options)
+    parse_objects, parse_plain = CommandParser.parse_objects, PlainParser.parse
 
-
-def check_parser_of_main(name: str, options: list[str]) -> None:
-    """Parse the options of a command whose parser is inside its `main`."""
-    parse_args = argparse.ArgumentParser.parse_args
-
-    def parse_and_stop(parser: argparse.ArgumentParser, words: Any = None) -> None:
-        parse_args(parser, words)
+    def parse_and_stop(parser: CommandParser, words: Sequence[str]) -> None:
+        parse_objects(parser, [*words, "--use_cpu"])
         raise ParsedError
 
-    with mock.patch.object(argparse.ArgumentParser, "parse_args", parse_and_stop):
+    def parse_plain_and_stop(parser: PlainParser, words: Any = None) -> None:
+        parse_plain(parser, words)
+        raise ParsedError
+
+    with (
+        mock.patch.object(CommandParser, "parse_objects", parse_and_stop),
+        mock.patch.object(PlainParser, "parse", parse_plain_and_stop),
+    ):
         try:
             module_of(name).main(options)
         except ParsedError:
@@ -117,18 +88,8 @@ def check_parser_of_main(name: str, options: list[str]) -> None:
 
 def run_command(name: str, options: list[str]) -> Any:
     """Run a command in this process."""
-    return module_of(name).main(with_settings_path(options))
+    return module_of(name).main(options)
 
 
 def module_of(name: str) -> Any:
     return importlib.import_module(f"bertkd.cli.{name.replace('-', '_')}")
-
-
-def with_settings_path(options: list[str]) -> list[str]:
-    """The options, with the path of a settings file in the place of its name."""
-    options = [option for option in options if option not in NOT_YET]
-    if "--config" in options:
-        place = options.index("--config") + 1
-        options[place] = str(CONFIGS / f"{options[place]}.yaml")
-        assert Path(options[place]).is_file(), options[place]
-    return options
