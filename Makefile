@@ -30,11 +30,11 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@if [ -e $(INSTALLING) ]; then rm -rf $(VENV); fi
 	@mkdir -p $(VENV) && touch $(INSTALLING)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt --editable '.[demo,dev,export,openvino]'
+	$(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt --editable '.[demo,dev,docs,export,report]'
 	@rm -f $(INSTALLING) && touch $(INSTALLED)
 
 demo: $(INSTALLED)  ## Distil a small model on the built-in data: table, chart, results file and model folder
-	$(BIN)/python recipes/demo.py $(ARGS)
+	$(BIN)/bertkd demo $(ARGS)
 
 # One thread for each of a few processes: the models are tiny, and threads that wait for each other take longer.
 test: export OMP_NUM_THREADS := 1
@@ -52,10 +52,10 @@ docs: $(INSTALLED)  ## Build the documentation as a site in site/; a dead link o
 	$(BIN)/mkdocs build --strict $(ARGS)
 
 results: $(INSTALLED)  ## Make the tables and charts of docs/ again from the results files
-	$(BIN)/python recipes/collect_results.py $(ARGS)
+	$(BIN)/python benchmarks/collect_results.py $(ARGS)
 
 report: $(INSTALLED)  ## Make one HTML page of all results, with charts of quality against speed and size
-	$(BIN)/python recipes/report.py $(ARGS)
+	$(BIN)/bertkd report $(ARGS)
 
 clean:  ## Remove the environment, caches and build outputs (not what recipes wrote)
 	rm -rf $(VENV) build dist site bertkd.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

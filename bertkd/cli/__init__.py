@@ -38,7 +38,8 @@ Compresses BERT: knowledge distillation, pruning and quantization on current tra
 commands:
 {commands}
 
-`bertkd COMMAND --help` lists a command's options. On several GPUs: accelerate launch -m bertkd COMMAND ...
+`bertkd COMMAND --help` lists the options of a command.
+On several GPUs: accelerate launch -m bertkd COMMAND ...
 """
 
 
@@ -69,7 +70,6 @@ def run_command(name: str, argv: Sequence[str] | None = None) -> None:
         name: a key of `COMMANDS`.
         argv: the words after the command; None for the command line of a recipe's process.
     """
-    # Commands import torch and transformers, which `bertkd --help` does not need.
     commands = importlib.import_module("bertkd.cli.commands")
     module = importlib.import_module(f"bertkd.cli.{name.replace('-', '_')}")
     commands.run_safely(lambda: module.main(argv), f"bertkd {name}")

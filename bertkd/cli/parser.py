@@ -48,6 +48,7 @@ SHOWN_TRAINING = (
 SHOWN_OUTPUT = ("output_dir", "seed", "push_to_hub", "hub_model_id")
 # Options whose value must not be written down.
 SECRET = ("token",)
+HIDDEN = "HIDDEN"
 # Of the help, in columns.
 MAX_WIDTH = 119
 CONFIG_HELP = "A YAML file, or the name of shipped settings (`bertkd configs`). The command line wins over it."
@@ -435,9 +436,9 @@ def _without_secrets(words: list[str]) -> list[str]:
         name, equals, _ = word.partition("=")
         is_secret = name.startswith("--") and name.endswith(SECRET)
         if hides_next:
-            shown.append("***")
+            shown.append(HIDDEN)
         elif is_secret and equals:
-            shown.append(f"{name}=***")
+            shown.append(f"{name}={HIDDEN}")
         else:
             shown.append(word)
         hides_next = is_secret and not equals

@@ -107,6 +107,7 @@ def train_on_task(
     """
     folder = output_folder(config)
     start_in_folder(experiment, config)
+    settings = experiment.settings(config)
     if config.metric_for_best_model == TASK_METRIC:
         config = with_changes(config, metric_for_best_model=_best_metric(data.task), greater_is_better=True)
 
@@ -152,7 +153,7 @@ def train_on_task(
         size_mb=model_size_mb(folder) if is_main else 0.0,
         layers=model.config.num_hidden_layers,
         seed=config.seed,
-        settings=experiment.settings(config),
+        settings=settings,
         command=experiment.command,
         **environment(),
         seconds=round(seconds, 1),

@@ -1,0 +1,296 @@
+"""The command `bertkd` itself: its help, its answers to mistakes, dry runs, records without secrets, and uploads."""
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import yaml
+from conftest import ROOT
+
+from bertkd.cli import COMMANDS, dynabert, kd, main, mlm, patient_kd, tinybert
+from bertkd.cli import run_command as run_named
+from bertkd.cli.parser import CommandParser, PlainParser, command_line
+from bertkd.cli.shipped import settings_path, shipped_settings
+from bertkd.pipeline import hub
+
+SECRET = "hf_abcdefghijklmnop"
+QUICK = ["--use_cpu", "--disable_tqdm", "true", "--max_train_samples", "64", "--max_eval_samples", "48"]
+
+
+@pytest.fixture
+def student(glue_dir: Path, pretrained: Path) -> list[str]:
+    """The options of a distillation; the teacher is the tiny model itself."""
+    models = ["--model_name_or_path", str(pretrained), "--teacher_model_name_or_path", str(pretrained)]
+    data = ["--task_name", "sst2", "--glue_dir", str(glue_dir), *QUICK, "--num_train_epochs", "1"]
+    labels = ["--teacher_labels", "negative", "positive", "--ignore_weak_teacher"]
+    return [*models, *data, *labels, "--num_student_layers", "2"]
+
+
+def written(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+# ---- help ----
+
+
+def test_the_help_fits_a_screen_and_names_every_command(capsys: pytest.CaptureFixture) -> None:
+    main(["--help"])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) <= 40 and max(map(len, lines)) <= 100
+    for name in COMMANDS:
+        assert any(line.split()[:1] == [name] for line in lines), name
+
+
+@pytest.fixture(scope="module")
+def parsers() -> dict[str, Any]:
+    """The parser of each command."""
+    found: dict[str, Any] = {}
+
+    def keep(parser: Any, *_: Any) -> None:
+        found[current] = parser
+        raise SystemExit(0)
+
+    patch = pytest.MonkeyPatch()
+    patch.setattr(CommandParser, "print_help_of", keep)
+    patch.setattr(PlainParser, "parse", keep)
+    for current in COMMANDS:
+        with pytest.raises(SystemExit):
+            run_named(current, ["--help"])
+    patch.undo()
+    return found
+
+
+def test_every_command_has_a_parser(parsers: dict[str, Any]) -> None:
+    assert list(parsers) == list(COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_no_help_text_is_a_fragment(command: str, parsers: dict[str, Any]) -> None:
+    parser = parsers[command]
+    shown = parser._actions
+    if isinstance(parser, CommandParser):
+        shown = [action for actions in parser._sections("own").values() for action in actions]
+    inherited = {"per_device_train_batch_size", "num_train_epochs", "max_steps", "learning_rate", "weight_decay"}
+    inherited |= {"warmup_steps", "gradient_accumulation_steps", "bf16", "use_cpu", "output_dir", "seed"}
+    inherited |= {"push_to_hub", "hub_model_id"}
+
+    for action in shown:
+        text = " ".join((action.help or "").split())
+        assert text, f"--{action.dest} of {command} has no help"
+        if action.dest in inherited or action.dest == "help":
+            continue  # transformers' and argparse's own words
+        assert text[0].isupper() and text.endswith("."), f"--{action.dest} of {command}: {text}"
+        assert len(text.split()) >= 4, f"--{action.dest} of {command}: {text}"
+
+
+def test_the_first_screen_of_a_command_has_its_own_options_in_groups(capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit):
+        kd.main(["--help"])
+    own = capsys.readouterr().out
+    titles = [line.rstrip(":") for line in own.splitlines() if re.fullmatch(r"[A-Z]\w+:", line)]
+    assert titles == ["Models", "Data", "Method", "Training", "Output"]
+    assert "--alpha" in own and "--dry_run" in own and "--adam_beta1" not in own and "(default: 0.5)" in own
+    with pytest.raises(SystemExit):
+        kd.main(["--help", "all"])
+    every = capsys.readouterr().out
+    assert "--adam_beta1" in every and len(every) > 2 * len(own)
+
+
+# ---- mistakes ----
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["exprot"], "there is no command exprot, did you mean export?"),
+        (["nothing-like-it"], "there is no command nothing-like-it."),
+    ],
+)
+def test_an_unknown_command_is_answered_with_the_nearest(words: list[str], message: str) -> None:
+    with pytest.raises(SystemExit, match=re.escape(message)):
+        main(words)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["kd", "--temprature", "3"], "there is no option --temprature, did you mean --temperature?"),
+        (["bench", "bert6", "--repeat", "3"], "there is no option --repeat, did you mean --repeats?"),
+        (["kd", "--help", "everything"], "write --help, or --help all"),
+        (["kd", "--config", "patient_kd/sst3"], "there is no such file, nor shipped settings of that name"),
+        (["patient-kd", "--config", "kd/sst2", "--beta", "much"], "invalid float value: 'much'"),
+    ],
+)
+def test_a_wrong_option_is_one_sentence(words: list[str], message: str, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit):
+        main(words)
+    assert message in capsys.readouterr().err
+
+
+def test_a_mistake_is_one_sentence_without_a_traceback(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "bertkd", "kd", "--use_cpu", "--output_dir", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert done.stderr.strip().splitlines()[-2].startswith("bertkd kd: Name the model")
+
+
+# ---- settings ----
+
+
+def test_shipped_settings_are_found_by_name_and_by_their_earlier_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert {"kd/sst2", "patient_kd/rte-3layer", "distilbert/original", "accelerate/multi_gpu"} <= {*shipped_settings()}
+    by_name = settings_path("patient_kd/sst2")
+    assert by_name == settings_path("patient_kd/sst2.yaml")
+    # Where the recipes are not: the name that an earlier version's commands have.
+    monkeypatch.chdir(tmp_path)
+    assert by_name == settings_path("recipes/configs/patient_kd/sst2.yaml")
+    own = tmp_path / "mine.yaml"
+    own.write_text("alpha: 0.3\n")
+    assert settings_path(str(own)) == own
+
+
+def test_configs_prints_settings_that_are_valid_as_a_file(capsys: pytest.CaptureFixture) -> None:
+    run_named("configs", [])
+    assert "patient_kd/sst2" in capsys.readouterr().out.split()
+    run_named("configs", ["accelerate/multi_gpu"])
+    assert yaml.safe_load(capsys.readouterr().out)["distributed_type"] == "MULTI_GPU"
+
+
+def test_env_tells_versions_hardware_and_engines(capsys: pytest.CaptureFixture) -> None:
+    run_named("env", ["--json"])
+    found = json.loads(capsys.readouterr().out)
+    assert found["versions"]["torch"] and found["hardware"]["cores"] and "float32" in found["engines"]["pytorch"]
+    run_named("env", [])
+    assert "instruction sets" in capsys.readouterr().out
+
+
+# ---- dry runs ----
+
+
+def check_plan(out: str, folder: Path) -> None:
+    for title in ("Method:", "Student:", "Teacher:", "Teacher cache:", "Rows:", "Steps:", "Output folder:"):
+        assert title in out, title
+    assert re.search(r"Estimated time: +\d+:\d\d:\d\d on this machine: \d+\.\d\d s per step", out)
+    assert not written(folder)
+
+
+@pytest.mark.parametrize("train", [kd.main, patient_kd.main])
+def test_a_dry_run_says_what_would_be_trained_and_leaves_nothing(
+    train: Callable[[Sequence[str]], Any], student: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    options = [*student, "--dry_run", "--teacher_cache_dir", str(tmp_path / "cache")]
+    assert train([*options, "--output_dir", str(tmp_path / "run"), "--per_device_train_batch_size", "16"]) == []
+    out = capsys.readouterr().out
+    check_plan(out, tmp_path)
+    assert "2 layers" in out and "64 to train on" in out and "4 of 16 rows (1 epochs)" in out
+
+
+def test_a_dry_run_of_several_stages_tells_each(
+    student: list[str], glue_dir: Path, pretrained: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    models = [word for word in student if word not in ("--num_student_layers", "2")]
+    tinybert.main([*models, "--dry_run", "--augment_copies", "2", "--output_dir", str(tmp_path)])
+    out = capsys.readouterr().out
+    check_plan(out, tmp_path)
+    assert out.count("Dry run") == 2 and "tinybert-intermediate" in out and "192 to train on" in out
+    dynabert.main([*models, "--dry_run", "--importance_rows", "16", "--output_dir", str(tmp_path)])
+    out = capsys.readouterr().out
+    check_plan(out, tmp_path)
+    assert out.count("Dry run") == 3 and "dynabert-finetune" in out
+
+
+def test_a_dry_run_on_a_corpus(pretrained: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    corpus = tmp_path / "texts.txt"
+    corpus.write_text("\n".join(f"a fine film number {i} and a plot" for i in range(60)))
+    options = ["--model_name_or_path", str(pretrained), "--corpus_files", str(corpus), "--eval_rows", "8"]
+    mlm.main([*options, "--use_cpu", "--dry_run", "--max_seq_length", "16", "--output_dir", str(tmp_path / "run")])
+    check_plan(capsys.readouterr().out, tmp_path / "run")
+
+
+# ---- records and uploads ----
+
+
+def test_a_token_is_hidden_in_the_recorded_command() -> None:
+    for words in (["--hub_token", SECRET, "--alpha", "0.5"], [f"--hub_token={SECRET}", "--alpha", "0.5"]):
+        line = command_line("kd", words)
+        assert SECRET not in line and line.startswith("bertkd kd --hub_token") and line.endswith("--alpha 0.5")
+
+
+def test_a_recipe_is_recorded_as_it_was_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", [str(ROOT / "recipes" / "patient_kd.py"), "--alpha", "0.5"])
+    assert command_line("patient-kd", None) == "python recipes/patient_kd.py --alpha 0.5"
+
+
+class FakeHub:
+    """Stands for the hub, and remembers what reaches it."""
+
+    def __init__(self) -> None:
+        self.tokens: list[str | None] = []
+        self.repositories: list[tuple[str, bool | None]] = []
+        self.files: dict[str, str] = {}
+
+    def connect(self, token: str | None = None) -> "FakeHub":
+        self.tokens.append(token)
+        return self
+
+    def create_repo(self, name: str, private: bool | None = None, exist_ok: bool = False) -> Any:
+        assert exist_ok
+        self.repositories.append((name, private))
+        return SimpleNamespace(repo_id=f"somebody/{name}")
+
+    def upload_folder(self, repo_id: str, folder_path: Path, ignore_patterns: list[str], **_: Any) -> None:
+        for path in written(Path(folder_path)):
+            name = str(path.relative_to(folder_path))
+            if not any(Path(name).match(pattern) for pattern in ignore_patterns):
+                self.files[name] = path.read_bytes().decode("utf-8", errors="ignore")
+
+
+def test_a_finished_folder_is_uploaded_with_its_card_and_without_the_token(
+    student: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+) -> None:
+    fake = FakeHub()
+    monkeypatch.setattr(hub, "HfApi", fake.connect)
+    upload = ["--push_to_hub", "--hub_model_id", "my-student", "--hub_token", SECRET, "--hub_private_repo", "true"]
+    (result,) = kd.main([*student, *upload, "--keep_checkpoints", "--output_dir", str(tmp_path)])
+
+    assert fake.tokens == [SECRET] and fake.repositories == [("my-student", True)]
+    assert {"config.json", "model.safetensors", "tokenizer.json", "README.md", "results.json"} <= fake.files.keys()
+    assert not any("checkpoint" in name or name == "settings.json" for name in fake.files)
+    assert f"{100 * result.value:.1f}" in fake.files["README.md"]
+    assert SECRET not in result.command and "HIDDEN" in result.command
+    out = capfd.readouterr()
+    assert SECRET not in out.out + out.err
+    for path in written(tmp_path):
+        if "checkpoint" not in str(path):
+            assert SECRET.encode() not in path.read_bytes(), path
+
+
+# ---- launchers ----
+
+
+@pytest.mark.slow
+def test_torchrun_starts_the_command_in_two_processes(student: list[str], tmp_path: Path) -> None:
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "bertkd"]
+    options = [*student, "--max_steps", "2", "--output_dir", str(tmp_path)]
+    done = subprocess.run([*launcher, "kd", *options], capture_output=True, text=True, cwd=ROOT, timeout=280)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert json.loads((tmp_path / "settings.json").read_text())["world_size"] == 2
+    assert json.loads((tmp_path / "results.json").read_text())["method"] == "kd"
+    assert done.stdout.count("Model, tokenizer, card") == 1
+
+
+def test_every_recipe_is_a_command() -> None:
+    scripts = {path.stem for path in (ROOT / "recipes").glob("*.py")}
+    of_benchmarks = {"benchmark_training", "collect_results", "reproduce"}
+    for script in scripts - of_benchmarks:
+        (name,) = re.findall(r'run_command\("([\w-]+)"\)', (ROOT / "recipes" / f"{script}.py").read_text())
+        assert name in COMMANDS
+    assert len(scripts - of_benchmarks) == len(COMMANDS) - 2  # env and configs are new
