@@ -16,7 +16,8 @@ from bertkd.distilbert.chunks import chunked
 from bertkd.distilbert.config import DistilBertKDConfig
 from bertkd.distilbert.masking import IGNORED, Masking, count_tokens, masking_weights
 from bertkd.distillation.checks import check_tokenizer
-from bertkd.distillation.projection import linear_projection
+from bertkd.distillation.extra_modules import linear_projection
+from bertkd.distillation.steps import inputs_of
 from bertkd.distillation.trainer import DistillationTrainer
 from bertkd.models.language_head import language_head
 
@@ -130,14 +131,12 @@ class DistilBertKDTrainer(DistillationTrainer):
         masked, labels = self._masking(inputs["input_ids"], inputs["attention_mask"], step)
         return {**inputs, "input_ids": masked, "labels": labels}
 
-    def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> Tensor | None:
+    def _size_of_step(self, micro_batches: list[Any], device: torch.device) -> Tensor | None:
         """Masks the micro-batches of one optimizer step; its tokens, over all of them and all processes."""
-        if not batch_samples:
-            return None
-        for batch in batch_samples:
+        for batch in micro_batches:
             batch.update(self._masked(batch, self.state.global_step))
         counts = torch.zeros(2, device=device)
-        for batch in batch_samples:
+        for batch in micro_batches:
             tokens, masked = batch["attention_mask"].sum(), (batch["labels"] != IGNORED).sum()
             counts += torch.stack([tokens, masked]).to(counts)
         if self.args.world_size > 1:
@@ -156,7 +155,7 @@ class DistilBertKDTrainer(DistillationTrainer):
         """The teacher's last hidden states (B, T, H); its predictions are computed where the loss needs them."""
         assert self.teacher_model is not None
         encoder = self.teacher_model.base_model
-        outputs = encoder(**self._inputs_of(encoder, inputs), **self.teacher_forward_kwargs)
+        outputs = encoder(**inputs_of(encoder, inputs), **self.teacher_forward_kwargs)
         return LastHiddenState(last_hidden_state=outputs.last_hidden_state)
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
@@ -238,9 +237,9 @@ class DistilBertKDTrainer(DistillationTrainer):
         ignore_keys: list[str] | None = None,
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         """The loss is the whole one, on masks that do not change from one evaluation to the next."""
-        inputs = self._masked(self._prepare_inputs(inputs), step=-1)
+        inputs = self._masked(self._on_device(inputs), step=-1)
         self._masked_share = (inputs["labels"] != IGNORED).sum() / inputs["attention_mask"].sum()
-        return self._loss_alone(model, inputs)
+        return self._evaluate_loss(model, inputs)
 
 
 def _head_parameters(model: PreTrainedModel) -> list[nn.Parameter]:

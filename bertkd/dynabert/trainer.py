@@ -134,7 +134,7 @@ class DynaBertKDTrainer(DistillationTrainer):
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
     ) -> Tensor:
         """Forward and backward of every sub-network of the stage; returns the sum of their losses."""
-        inputs = self._prepare_inputs(inputs)
+        inputs = self._on_device(inputs)
         self._teacher_of_step = {}
         total = torch.zeros((), device=self.args.device)
         try:

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
 from bertkd import losses
-from bertkd.distillation.projection import linear_projection
+from bertkd.distillation.extra_modules import linear_projection
 from bertkd.distillation.trainer import DistillationTrainer
 from bertkd.layer_map import LayerMap
 from bertkd.models import family_of

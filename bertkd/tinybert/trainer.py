@@ -11,7 +11,7 @@ from transformers import AutoModel, PreTrainedModel
 from transformers.utils import ModelOutput
 
 from bertkd import losses
-from bertkd.distillation.projection import linear_projection
+from bertkd.distillation.extra_modules import linear_projection
 from bertkd.distillation.trainer import EXTRA_FILE, DistillationTrainer
 from bertkd.layer_map import LayerMap
 from bertkd.models import CapturedScores, attention_scores, layer_sizes
@@ -225,7 +225,7 @@ class TinyBertKDTrainer(DistillationTrainer):
         """In the first two stages the loss is the stage's own: pooler and head are not trained, and say nothing."""
         if not self.args.compares_states:
             return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
-        return self._loss_alone(model, self._prepare_inputs(inputs))
+        return self._evaluate_loss(model, self._on_device(inputs))
 
 
 def _layer_map(strategy: str, teacher_layers: int, student_layers: int) -> LayerMap:
