@@ -66,7 +66,8 @@ def check_tokenizer(tokenizer: Any, vocab_size: int) -> None:
     last = max(tokenizer.get_vocab().values())
     if last >= vocab_size:
         raise ValueError(
-            f"The tokenizer has tokens up to {last}, the model {vocab_size} of them: they do not belong together."
+            f"The tokenizer has token ids up to {last} and the model knows only {vocab_size} tokens: they do not "
+            "belong together; load both from the same model."
         )
 
 
