@@ -17,6 +17,7 @@ from typing import Any
 
 __all__ = [
     "atomic_folder",
+    "atomic_new_folder",
     "atomic_path",
     "plain_json",
     "write_json",
@@ -56,6 +57,27 @@ def atomic_folder(folder: str | Path) -> Iterator[Path]:
         yield partial
         for file in sorted(partial.iterdir(), key=lambda file: file.name == "config.json"):
             os.replace(file, folder / file.name)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
+def atomic_new_folder(folder: str | Path) -> Iterator[Path]:
+    """A temporary folder beside `folder` to write to; it takes the place of `folder` when the block ends.
+
+    For files that are of use only together, such as a cache's: unlike with `atomic_folder` none of an older `folder`
+    is left. It is removed, and `folder` stays as it is, when the block fails.
+    """
+    folder = Path(folder)
+    partial = folder.with_name(f"{folder.name}.partial")
+    # A run that was killed may have left one.
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+
+    try:
+        yield partial
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(partial, folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

@@ -13,12 +13,12 @@ class DistilBertKDConfig(DistillationConfig):
 
     `L = alpha_ce · T² KL(teacher || student) + alpha_mlm · MLM + alpha_cos · COS + alpha_mse · MSE`
 
-    KL and MSE compare the predictions at all tokens that are no padding, or at masked ones with
-    `restrict_ce_to_mask`; MLM is the cross entropy at the masked ones; COS is 1 - cos between the last hidden states
-    of all tokens. Each is a mean over its tokens of the whole optimizer step, however that is split. A part with
-    weight 0 is not computed. The default weights are those of the released models; the paper names none.
+    KL and MSE compare the predictions at all tokens but padding, or at the masked ones with `restrict_ce_to_mask`;
+    MLM is the cross entropy at the masked ones; COS is 1 - cos between the last hidden states of all tokens. Each is a
+    mean over its tokens of the whole optimizer step, however that is split. A part with weight 0 is not computed. The
+    default weights are those of the released models; the paper names none.
 
-    `alpha`, the base's weight, is not used.
+    `alpha`, the weight of the base class, is not used.
 
     Raises:
         ValueError: a value is out of its range, or a choice is unknown.
@@ -29,17 +29,20 @@ class DistilBertKDConfig(DistillationConfig):
     alpha_mlm: float = field(default=2.0, metadata={"help": "Weight of masked language modeling."})
     alpha_cos: float = field(default=1.0, metadata={"help": "Weight of the hidden states' cosine."})
     alpha_mse: float = field(default=0.0, metadata={"help": "Weight of the squared error of the logits."})
-    restrict_ce_to_mask: bool = field(default=False, metadata={"help": "Soft targets at masked tokens only."})
+    restrict_ce_to_mask: bool = field(default=False, metadata={"help": "Compare predictions at masked tokens only."})
     mlm_probability: float = field(default=0.15, metadata={"help": "Share of the tokens to predict."})
     mlm_smoothing: float = field(
         default=0.7,
-        metadata={"help": "A token is masked in proportion to its count in the corpus to the power -x; 0: uniformly."},
+        metadata={
+            "help": "Rarer tokens are masked more often: in proportion to their count in the corpus to the power of "
+            "minus this number. 0 masks all tokens alike."
+        },
     )
     mlm_unit: str = field(
         default="row",
         metadata={
-            "help": "row: the share is kept in each row, so that masks do not depend on batches and processes; batch: "
-            "in each micro-batch as a whole, rounded up, as the released code."
+            "help": "Where the share of tokens is kept. row: in each row, so that masks do not depend on batches and "
+            "processes; batch: in each micro-batch as a whole, rounded up, as in the released code."
         },
     )
     project_hidden: bool = field(
@@ -50,13 +53,16 @@ class DistilBertKDConfig(DistillationConfig):
     )
 
     def __post_init__(self) -> None:
-        self.alpha = 1.0  # no labels of a task
+        # There are no labels of a task.
+        self.alpha = 1.0
         super().__post_init__()
+
         weights = (self.alpha_ce, self.alpha_mlm, self.alpha_cos, self.alpha_mse)
         if min(weights) < 0 or max(weights) == 0:
             raise ValueError(
                 f"alpha_ce, alpha_mlm, alpha_cos and alpha_mse must not be negative, nor all be 0: {weights}."
             )
+
         if not 0 < self.mlm_probability < 1:
             raise ValueError(f"mlm_probability must lie between 0 and 1, not {self.mlm_probability}.")
         if self.mlm_smoothing < 0:
@@ -64,6 +70,7 @@ class DistilBertKDConfig(DistillationConfig):
         if self.logits_chunk_size < 1:
             raise ValueError(f"logits_chunk_size must be at least 1, not {self.logits_chunk_size}.")
         self._check_choice("mlm_unit", ("row", "batch"))
+
         if self.teacher_cache_dir is not None:
             raise ValueError(
                 "teacher_cache_dir cannot be used here: new tokens are masked in each epoch, and the teacher reads "

@@ -1,4 +1,4 @@
-"""Which tokens are masked: drawn anew in each step, by the step and the row's own tokens alone."""
+"""Masks tokens to predict: drawn anew in each step, by the step and the row's own tokens alone."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -11,15 +11,18 @@ from transformers import PreTrainedTokenizerBase
 
 __all__ = ["Masking", "count_tokens", "masking_weights"]
 
+# The label of a token that is not predicted.
 IGNORED = -100
-COUNTED = 10_000  # rows of a stream whose tokens are counted
-# What becomes of a token that is to be predicted: masked, or one at random; otherwise it stays.
+# Rows of a stream whose tokens are counted.
+COUNTED = 10_000
+# Shares of the tokens to predict that are masked, and that become a random token; the others stay.
 MASKED, RANDOM = 0.8, 0.1
+# Added to the key of a place, so that the draws for it are independent of each other.
 _DRAW, _KIND, _TOKEN, _ROUND = 1, 2, 3, 4
 
 
 class Masking:
-    """Masks token ids as DistilBERT's released code: which, and what stands in their place.
+    """Masks token ids as DistilBERT's released code does.
 
     Rarer tokens are predicted more often: positions are drawn without replacement, with probabilities in proportion to
     `weights`. Of those drawn 80 % are masked, 10 % replaced by any token of the vocabulary and 10 % kept.
@@ -28,62 +31,73 @@ class Masking:
     the same ones in the same step, whichever process or micro-batch it is in.
 
     Args:
-        weights: (V,), of each token of the vocabulary; 0 for those that are never predicted.
-        mask_token_id: what masked tokens become.
+        weights: (V,), one for each token of the vocabulary; 0 for those that are never predicted.
+        mask_token_id: the id that stands for a masked token.
         probability: share of the tokens (special ones count) to predict.
         unit: "row": in each row, floor of the share or one more, so that it holds on average; "batch": the ceiling of
-            the share of all tokens of the batch, which may lie in any row, as the released code.
-        seed: of all draws.
+            the share of all tokens of the batch, which may lie in any row, as in the released code.
+        seed: decides all draws, together with step and row.
     """
 
     def __init__(
         self, weights: Tensor, mask_token_id: int, probability: float = 0.15, unit: str = "row", seed: int = 0
     ) -> None:
-        self._log_weights = weights.double().log()  # -inf for those that are never predicted
-        self._mask_token_id, self._probability, self._unit, self._seed = mask_token_id, probability, unit, seed
+        # Minus infinity for tokens that are never predicted.
+        self._log_weights = weights.double().log()
+        self._mask_token_id = mask_token_id
+        self._probability = probability
+        self._unit = unit
+        self._seed = seed
 
     def __call__(self, input_ids: Tensor, attention_mask: Tensor, step: int) -> tuple[Tensor, Tensor]:
         """The masked ids, and the labels: a drawn token's own id, elsewhere -100. Both (B, T)."""
         active = attention_mask.bool()
         keys = self._keys(input_ids, active, step)
         drawn = self._drawn(input_ids, active, keys)
+
         kind = _uniform(keys + _KIND)
         masked = torch.where(drawn & (kind < MASKED), self._mask_token_id, input_ids)
-        other = (_uniform(keys + _TOKEN) * len(self._log_weights)).long()
-        masked = torch.where(drawn & (kind >= MASKED) & (kind < MASKED + RANDOM), other, masked)
+        random_tokens = (_uniform(keys + _TOKEN) * len(self._log_weights)).long()
+        masked = torch.where(drawn & (kind >= MASKED) & (kind < MASKED + RANDOM), random_tokens, masked)
         return masked, torch.where(drawn, input_ids, IGNORED)
 
     def _keys(self, ids: Tensor, active: Tensor, step: int) -> Tensor:
-        """A number for each place, of the row's tokens, the place and the step; padding does not change it."""
+        """A hash of the row's tokens, the place and the step for each place, (B, T); padding does not change it."""
         places = torch.arange(ids.shape[1], device=ids.device)
         rows = (_mixed(ids * 65_537 + places) * active).sum(1, keepdim=True)
         start = _mixed(torch.tensor(self._seed * 1_000_003 + step, device=ids.device))
         return _mixed(_mixed(rows + start) + places * 8)
 
     def _drawn(self, ids: Tensor, active: Tensor, keys: Tensor) -> Tensor:
+        """Whether each token is to be predicted, (B, T)."""
         self._log_weights = self._log_weights.to(ids.device)
         weights = self._log_weights[ids].masked_fill(~active, -torch.inf)
+
         # The largest of log w + Gumbel noise are a draw without replacement in proportion to w.
         scores = weights - (-_uniform(keys + _DRAW).log()).log()
+
         if self._unit == "batch":
-            wanted = (self._probability * active.sum()).ceil().long()
+            count = (self._probability * active.sum()).ceil().long()
             ranks = scores.flatten().argsort(descending=True).argsort().view_as(scores)
         else:
             share = self._probability * active.sum(1, keepdim=True)
-            wanted = (share + _uniform(keys[:, :1] + _ROUND)).floor().long()
+            # Rounded up as often as the share is above a whole number.
+            count = (share + _uniform(keys[:, :1] + _ROUND)).floor().long()
             ranks = scores.argsort(dim=1, descending=True).argsort(dim=1)
-        return (ranks < wanted) & torch.isfinite(scores)
+
+        return (ranks < count) & torch.isfinite(scores)
 
 
 def _mixed(values: Tensor) -> Tensor:
-    """The finaliser of splitmix64 (Steele et al., 2014), on 64-bit integers that wrap around."""
+    """The finalizer of splitmix64 (Steele et al., 2014), on 64-bit integers that wrap around."""
     values = (values ^ _shifted(values, 30)) * -4658895280553007687  # 0xBF58476D1CE4E5B9
     values = (values ^ _shifted(values, 27)) * -7723592293110705685  # 0x94D049BB133111EB
     return values ^ _shifted(values, 31)
 
 
 def _shifted(values: Tensor, bits: int) -> Tensor:
-    return (values >> bits) & ((1 << (64 - bits)) - 1)  # without the sign
+    """A shift to the right without the sign."""
+    return (values >> bits) & ((1 << (64 - bits)) - 1)
 
 
 def _uniform(keys: Tensor) -> Tensor:
@@ -92,9 +106,11 @@ def _uniform(keys: Tensor) -> Tensor:
 
 
 def count_tokens(dataset: Dataset | IterableDataset, vocab_size: int) -> Tensor:
-    """How often each token stands in the rows' `input_ids`, (V,); of a stream, in its first `COUNTED` rows."""
+    """Counts of each token in the rows' `input_ids`, (V,); for a stream, in its first `COUNTED` rows."""
     if isinstance(dataset, IterableDataset):
         dataset = Dataset.from_list([{"input_ids": row["input_ids"]} for row in dataset.take(COUNTED)])
+
+    # Column by column, without a Python object for each token.
     counts = np.zeros(vocab_size, dtype=np.int64)
     for table in dataset.select_columns(["input_ids"]).with_format("arrow").iter(batch_size=10_000):
         for chunk in table["input_ids"].chunks:

@@ -1,4 +1,4 @@
-"""DistilBERT, as the rest of bertkd knows it."""
+"""Describes DistilBERT to the rest of bertkd."""
 
 from bertkd.distilbert.config import DistilBertKDConfig
 from bertkd.distilbert.trainer import DistilBertKDTrainer
@@ -14,7 +14,7 @@ METHODS = (
         arxiv="1910.01108",
         trainer_class=DistilBertKDTrainer,
         config_class=DistilBertKDConfig,
-        # The released code's, but for the batch, which its README makes 4,000 and more by accumulation.
+        # Those of the released code, but for the batch, which its README makes 4,000 and more by accumulation.
         defaults={
             "learning_rate": 5e-4,
             "num_train_epochs": 3,

@@ -1,4 +1,4 @@
-"""DistilBERT's pretraining as a trainer."""
+"""Trains DistilBERT: on text, before any task."""
 
 import os
 from dataclasses import dataclass
@@ -14,9 +14,11 @@ from transformers.utils import ModelOutput
 from bertkd import losses
 from bertkd.distilbert.chunks import chunked
 from bertkd.distilbert.config import DistilBertKDConfig
+from bertkd.distilbert.head import head_left_out, head_parameters
 from bertkd.distilbert.masking import IGNORED, Masking, count_tokens, masking_weights
 from bertkd.distillation.checks import check_tokenizer
-from bertkd.distillation.projection import linear_projection
+from bertkd.distillation.extra_modules import linear_projection
+from bertkd.distillation.steps import inputs_of
 from bertkd.distillation.trainer import DistillationTrainer
 from bertkd.models.language_head import language_head
 
@@ -25,7 +27,7 @@ __all__ = ["DistilBertKDTrainer"]
 
 @dataclass
 class LastHiddenState(ModelOutput):
-    """Of the teacher: (B, T, H)."""
+    """The teacher's last hidden states, (B, T, H)."""
 
     last_hidden_state: Tensor | None = None
 
@@ -42,14 +44,14 @@ class DistilBertKDTrainer(DistillationTrainer):
         model: the student, a masked language model (`bertkd.distilbert.distilbert_student`).
         teacher_model: a masked language model with the same vocabulary.
         args: a `DistilBertKDConfig`.
-        token_counts: (V,), how often each token stands in the corpus; default: counted in `train_dataset`, of a
+        token_counts: (V,), how often each token stands in the corpus; default: counted in `train_dataset`, in a
             stream in its first 10,000 rows.
         processing_class: the tokenizer; it is needed for its mask and special tokens.
 
     Raises:
-        ValueError: as `DistillationTrainer`; also a model without a head for masked words, different hidden sizes
-            without `project_hidden`, no tokenizer with a mask token or one with more tokens than the model, or rows
-            whose tokens cannot be counted.
+        ValueError: what `DistillationTrainer` refuses, and a model without a head for masked words, different hidden
+            sizes without `project_hidden`, no tokenizer with a mask token or one with more tokens than the model, or
+            rows whose tokens cannot be counted.
     """
 
     args: DistilBertKDConfig
@@ -65,9 +67,11 @@ class DistilBertKDTrainer(DistillationTrainer):
         **kwargs: Any,
     ) -> None:
         super().__init__(model=model, teacher_model=teacher_model, args=args, **kwargs)
+        # Raises for a model that has no head for masked words.
         language_head(self.model)
         if self.args.compares_logits and self.teacher_model is not None:
             language_head(self.teacher_model)
+
         self._masking = Masking(
             self._masking_weights(token_counts),
             self._tokenizer.mask_token_id,
@@ -75,8 +79,7 @@ class DistilBertKDTrainer(DistillationTrainer):
             self.args.mlm_unit,
             self.args.data_seed if self.args.data_seed is not None else self.args.seed,
         )
-        self._hidden: Tensor | None = None
-        # Of the optimizer step: how many of a token's share are masked.
+        # The share of the current optimizer step's tokens that is masked, over all micro-batches and processes.
         self._masked_share: Tensor | float = self.args.mlm_probability
         if self.args.alpha_cos > 0:
             self._add_projection()
@@ -88,8 +91,10 @@ class DistilBertKDTrainer(DistillationTrainer):
         return self.processing_class
 
     def _masking_weights(self, counts: Tensor | None) -> Tensor:
+        """How likely each token of the vocabulary is to be masked, (V,)."""
         size, smoothing = self.model.config.vocab_size, self.args.mlm_smoothing
         check_tokenizer(self._tokenizer, size)
+
         if counts is None and smoothing > 0 and self.train_dataset is not None:
             if not isinstance(self.train_dataset, datasets.Dataset | datasets.IterableDataset):
                 raise ValueError(
@@ -97,20 +102,24 @@ class DistilBertKDTrainer(DistillationTrainer):
                     "datasets.Dataset, token_counts, or mlm_smoothing=0 to mask all tokens alike."
                 )
             counts = count_tokens(self.train_dataset, size)
+
         return masking_weights(self._tokenizer, torch.ones(size) if counts is None else counts, smoothing)
 
     def _add_projection(self) -> None:
         assert self.teacher_model is not None
-        ours, theirs = self.model.config.hidden_size, self.teacher_model.config.hidden_size
-        if ours == theirs:
+        student_size, teacher_size = self.model.config.hidden_size, self.teacher_model.config.hidden_size
+        if student_size == teacher_size:
             return
+
         if not self.args.project_hidden:
             raise ValueError(
-                f"The student's hidden size is {ours} and the teacher's {theirs}: the cosine compares their states "
-                "one to one. Set project_hidden=True to learn a linear map between them, or leave the cosine out with "
-                "alpha_cos=0."
+                f"The student's hidden size is {student_size} and the teacher's {teacher_size}: the cosine compares "
+                "their states one to one. Set project_hidden=True to learn a linear map between them, or leave the "
+                "cosine out with alpha_cos=0."
             )
-        self.extra_modules["projection"] = linear_projection(ours, theirs, self.model.config.initializer_range)
+        self.extra_modules["projection"] = linear_projection(
+            student_size, teacher_size, self.model.config.initializer_range
+        )
 
     @property
     def needs_teacher(self) -> bool:
@@ -122,33 +131,37 @@ class DistilBertKDTrainer(DistillationTrainer):
 
     @property
     def compares_predictions(self) -> bool:
-        return False  # of words: the vocabularies are compared, not a task's labels
+        # Predictions of words are compared: the vocabularies must be the same, a task's labels need not.
+        return False
 
     # ---- masks ----
 
     def _masked(self, inputs: dict[str, Any], step: int) -> dict[str, Any]:
+        """A batch with masked `input_ids`, and the words to predict as `labels`."""
         masked, labels = self._masking(inputs["input_ids"], inputs["attention_mask"], step)
         return {**inputs, "input_ids": masked, "labels": labels}
 
-    def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> Tensor | None:
-        """Masks the micro-batches of one optimizer step; its tokens, over all of them and all processes."""
-        if not batch_samples:
-            return None
-        for batch in batch_samples:
-            batch.update(self._masked(batch, self.state.global_step))
+    def _size_of_step(self, micro_batches: list[Any], device: torch.device) -> Tensor | None:
+        """Mask the micro-batches of one optimizer step; give its tokens, over all of them and all processes.
+
+        Here all micro-batches of the step are at hand: only so is it known, before the first one's loss, how many
+        tokens of the whole step are masked.
+        """
         counts = torch.zeros(2, device=device)
-        for batch in batch_samples:
+        for batch in micro_batches:
+            batch.update(self._masked(batch, self.state.global_step))
             tokens, masked = batch["attention_mask"].sum(), (batch["labels"] != IGNORED).sum()
             counts += torch.stack([tokens, masked]).to(counts)
+
         if self.args.world_size > 1:
             counts = self.accelerator.reduce(counts, reduction="sum")
         self._masked_share = counts[1] / counts[0]
         return counts[0]
 
-    def _share_of_step(self, inputs: dict[str, Tensor], num_tokens: Tensor | int | None) -> Tensor | float:
-        if num_tokens is None:
+    def _share_of_step(self, inputs: dict[str, Tensor], size_of_step: Tensor | int | None) -> Tensor | float:
+        if size_of_step is None:
             return 1.0
-        return inputs["attention_mask"].sum() * self.args.world_size / num_tokens
+        return inputs["attention_mask"].sum() * self.args.world_size / size_of_step
 
     # ---- the loss ----
 
@@ -156,77 +169,91 @@ class DistilBertKDTrainer(DistillationTrainer):
         """The teacher's last hidden states (B, T, H); its predictions are computed where the loss needs them."""
         assert self.teacher_model is not None
         encoder = self.teacher_model.base_model
-        outputs = encoder(**self._inputs_of(encoder, inputs), **self.teacher_forward_kwargs)
+        outputs = encoder(**inputs_of(encoder, inputs), **self.teacher_forward_kwargs)
         return LastHiddenState(last_hidden_state=outputs.last_hidden_state)
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        """As the base; the student's own forward pass ends before its head, which the loss runs in pieces."""
+        """The loss of the base class, from a forward pass of the student that ends before its head.
+
+        `distillation_loss` runs the head on the states that it gets as `student_outputs.hidden_states[-1]`.
+        """
         student = self.accelerator.unwrap_model(model, keep_torch_compile=False)
-
-        def keep_states(_module: nn.Module, _args: Any, outputs: Any) -> Any:
-            self._hidden = outputs["last_hidden_state"]
-            outputs["last_hidden_state"] = self._hidden[:, :0]  # no token is left for the head
-            return outputs
-
-        hook = student.base_model.register_forward_hook(keep_states)
-        try:
+        with head_left_out(student):
             return super().compute_loss(model, inputs, *args, **kwargs)
-        finally:
-            hook.remove()
-            self._hidden = None
 
     def distillation_loss(
         self, student_outputs: Any, teacher_outputs: Any, inputs: dict[str, Tensor]
     ) -> dict[str, Tensor]:
         """kd_loss, mlm_loss, mse_loss and cos_loss, unless their weight is 0."""
-        assert self._hidden is not None
-        args, states = self.args, self._hidden
+        student_states = student_outputs.hidden_states[-1]
+        teacher_states = teacher_outputs.last_hidden_state if teacher_outputs is not None else None
         active = inputs["attention_mask"].bool()
-        theirs = teacher_outputs.last_hidden_state if teacher_outputs is not None else None
-        parts = self._word_parts(states, theirs, inputs["labels"], active)
-        if args.alpha_cos > 0:
-            assert theirs is not None
-            projected = self.extra_modules["projection"](states) if "projection" in self.extra_modules else states
-            parts["cos_loss"] = args.alpha_cos * losses.cosine_loss(projected, theirs, active)
+        parts = self._word_losses(student_states, teacher_states, inputs["labels"], active)
+
+        if self.args.alpha_cos > 0:
+            assert teacher_states is not None
+            projected = student_states
+            if "projection" in self.extra_modules:
+                projected = self.extra_modules["projection"](student_states)
+            parts["cos_loss"] = self.args.alpha_cos * losses.cosine_loss(projected, teacher_states, active)
         return parts
 
-    def _word_parts(self, states: Tensor, theirs: Tensor | None, labels: Tensor, active: Tensor) -> dict[str, Tensor]:
-        """What compares predictions over the vocabulary: a mean over the tokens that a part uses."""
+    def _word_losses(
+        self, student_states: Tensor, teacher_states: Tensor | None, labels: Tensor, active: Tensor
+    ) -> dict[str, Tensor]:
+        """The parts of the loss that compare predictions over the vocabulary, each a mean over the tokens it uses.
+
+        Args:
+            student_states: last hidden states, (B, T, H).
+            teacher_states: those of the teacher; None if the loss does not use it.
+            labels: (B, T), the id of a masked token, elsewhere -100.
+            active: (B, T), false for padding.
+        """
         args = self.args
         weights = {"kd_loss": args.alpha_ce, "mlm_loss": args.alpha_mlm, "mse_loss": args.alpha_mse}
         names = [name for name, weight in weights.items() if weight > 0]
         if not names:
             return {}
-        used = active if args.compares_logits and not args.restrict_ce_to_mask else labels != IGNORED
-        wanted = labels[used]
-        student = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
-        head, tokens = language_head(student), active.sum()
-        # A known share of the step's tokens is masked: divided by it, micro-batches add up to the step's mean.
-        of_masked = tokens * self._masked_share
-        count = {"mlm_loss": of_masked, "kd_loss": tokens, "mse_loss": tokens}
-        if args.restrict_ce_to_mask:
-            count = dict.fromkeys(count, of_masked)
-        given = theirs[used] if theirs is not None and args.compares_logits else None
 
-        def parts_of(piece: Tensor, rows: slice) -> Tensor:
-            logits, found = head(piece).float(), {}
-            if given is not None:
+        # How many tokens each mean is over. The masked ones are counted by their share of the whole step: divided by
+        # that, the micro-batches add up to the step's mean although each has a few masked tokens more or less.
+        tokens = active.sum()
+        masked_tokens = tokens * self._masked_share
+        compared_tokens = masked_tokens if args.restrict_ce_to_mask else tokens
+        counts = {"kd_loss": compared_tokens, "mlm_loss": masked_tokens, "mse_loss": compared_tokens}
+
+        # The tokens at which predictions are computed. Without a comparison of the two models the masked ones will do.
+        used = active if args.compares_logits and not args.restrict_ce_to_mask else labels != IGNORED
+        used_labels = labels[used]
+        used_teacher_states = teacher_states[used] if teacher_states is not None and args.compares_logits else None
+        student = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+        student_head = language_head(student)
+
+        def parts_of(states: Tensor, rows: slice) -> Tensor:
+            logits = student_head(states).float()
+            sums: dict[str, Tensor] = {}
+
+            if used_teacher_states is not None:
                 assert self.teacher_model is not None
                 with torch.no_grad():
-                    target = language_head(self.teacher_model)(given[rows]).float()
-                size = len(logits)
-                # A micro-batch may have no masked token.
+                    teacher_logits = language_head(self.teacher_model)(used_teacher_states[rows]).float()
                 if args.alpha_ce > 0:
-                    found["kd_loss"] = losses.kd_kl(logits, target, args.temperature) * size if size else logits.sum()
+                    # A micro-batch may have no masked token, over which there is no mean.
+                    size = len(logits)
+                    kl = losses.kd_kl(logits, teacher_logits, args.temperature) * size if size else logits.sum()
+                    sums["kd_loss"] = kl
                 if args.alpha_mse > 0:
-                    found["mse_loss"] = (logits - target).square().sum()
-            if args.alpha_mlm > 0:
-                found["mlm_loss"] = F.cross_entropy(logits, wanted[rows], ignore_index=IGNORED, reduction="sum")
-            return torch.stack([weights[name] * found[name] / count[name].clamp(min=1e-9) for name in names])
+                    sums["mse_loss"] = (logits - teacher_logits).square().sum()
 
-        with self.accelerator.autocast():  # the Trainer's own lives in the student's forward, which has ended
-            summed = chunked(parts_of, states[used], _head_parameters(student), args.logits_chunk_size)
-        return dict(zip(names, summed.unbind(), strict=True))
+            if args.alpha_mlm > 0:
+                sums["mlm_loss"] = F.cross_entropy(logits, used_labels[rows], ignore_index=IGNORED, reduction="sum")
+
+            return torch.stack([weights[name] * sums[name] / counts[name].clamp(min=1e-9) for name in names])
+
+        # The Trainer's own autocast lives in the student's forward, which has ended.
+        with self.accelerator.autocast():
+            parts = chunked(parts_of, student_states[used], head_parameters(student), args.logits_chunk_size)
+        return dict(zip(names, parts.unbind(), strict=True))
 
     # ---- evaluation ----
 
@@ -237,14 +264,8 @@ class DistilBertKDTrainer(DistillationTrainer):
         prediction_loss_only: bool,
         ignore_keys: list[str] | None = None,
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        """The loss is the whole one, on masks that do not change from one evaluation to the next."""
-        inputs = self._masked(self._prepare_inputs(inputs), step=-1)
+        """The whole loss, on masks that do not change from one evaluation to the next."""
+        # No training step has the number -1.
+        inputs = self._masked(self._on_device(inputs), step=-1)
         self._masked_share = (inputs["labels"] != IGNORED).sum() / inputs["attention_mask"].sum()
-        return self._loss_alone(model, inputs)
-
-
-def _head_parameters(model: PreTrainedModel) -> list[nn.Parameter]:
-    """The head's, and the output embeddings, which may be the encoder's word embeddings."""
-    encoder = {id(parameter) for parameter in model.base_model.parameters()}
-    own = [parameter for parameter in model.parameters() if id(parameter) not in encoder]
-    return list({id(one): one for one in (*own, *model.get_output_embeddings().parameters())}.values())
+        return self._evaluate_loss(model, inputs)

@@ -1,7 +1,7 @@
-"""Which checkpoint a run goes on from."""
+"""Finds the checkpoint that an interrupted run goes on from."""
 
-import contextlib
 import json
+from contextlib import suppress
 from pathlib import Path
 
 from transformers.trainer import TRAINER_STATE_NAME
@@ -15,10 +15,16 @@ def last_checkpoint(output_dir: str | Path) -> str | None:
 
     The Trainer writes `trainer_state.json` last; a folder without a readable one was torn by a kill.
     """
-    folders = Path(output_dir).glob(f"{PREFIX_CHECKPOINT_DIR}-*")
-    numbered = [f for f in folders if f.name.removeprefix(f"{PREFIX_CHECKPOINT_DIR}-").isdigit()]
-    for folder in sorted(numbered, key=lambda f: int(f.name.rpartition("-")[2]), reverse=True):
-        with contextlib.suppress(OSError, ValueError):
-            json.loads((folder / TRAINER_STATE_NAME).read_text())
-            return str(folder)
+    prefix = f"{PREFIX_CHECKPOINT_DIR}-"
+    by_step: dict[int, Path] = {}
+    for folder in Path(output_dir).glob(f"{prefix}*"):
+        number = folder.name.removeprefix(prefix)
+        if number.isdigit():
+            by_step[int(number)] = folder
+
+    for step in sorted(by_step, reverse=True):
+        with suppress(OSError, ValueError):
+            json.loads((by_step[step] / TRAINER_STATE_NAME).read_text())
+            return str(by_step[step])
+
     return None

@@ -26,7 +26,7 @@ class DistillationConfig(TrainingArguments):
     )
     max_tokens_per_batch: int | None = field(
         default=None,
-        metadata={"help": "Padded tokens of a micro-batch at most, in the place of per_device_train_batch_size."},
+        metadata={"help": "Most tokens of a micro-batch, padding included; replaces per_device_train_batch_size."},
     )
     alpha: float = field(default=0.5, metadata={"help": "Weight of the soft term; 1 - alpha weights the labels."})
     temperature: float = field(default=2.0, metadata={"help": "T of both softmaxes in the soft term."})
@@ -36,16 +36,19 @@ class DistillationConfig(TrainingArguments):
     )
     teacher_labels: list[str] | None = field(
         default=None,
-        metadata={"help": "What the teacher's logits mean, in their order, where its config has no or other names."},
+        metadata={"help": "Names of the teacher's labels, in the order of its logits; default: those of its config."},
     )
     teacher_cache_dir: str | None = field(
         default=None,
         metadata={"help": "Compute the teacher's outputs for the training rows once and keep them in this folder."},
     )
-    teacher_cache_dtype: str = field(default="float32", metadata={"help": "float32 or float16: how they are stored."})
+    teacher_cache_dtype: str = field(
+        default="float32", metadata={"help": "How the teacher's outputs are stored: float32 or float16."}
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
+
         if not 0 <= self.alpha <= 1:
             raise ValueError(f"alpha weights the soft term and must lie between 0 and 1, not {self.alpha}.")
         if not self.temperature > 0:
@@ -54,6 +57,7 @@ class DistillationConfig(TrainingArguments):
             raise ValueError("label_smoothing_factor is not applied by the distillation trainers: leave it at 0.")
         if self.max_tokens_per_batch is not None and self.train_sampling_strategy != "group_by_length":
             raise ValueError("max_tokens_per_batch groups rows by length: leave train_sampling_strategy as it is.")
+
         self._check_choice("kd_reduction", ("batchmean", "mean"))
         self._check_choice("teacher_cache_dtype", ("float32", "float16"))
         self._check_choice("train_sampling_strategy", ("group_by_length", "random", "sequential", "batch_rebalance"))

@@ -1,4 +1,4 @@
-"""Averages of the loss parts for the logs."""
+"""Averages the parts of the loss for the logs."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ __all__ = ["LossWindow"]
 
 
 class LossWindow:
-    """Sums of the loss parts since the last log, kept on the device: no step waits for a value."""
+    """Sums the parts of the loss since the last log, on the device, so that no step waits for a value."""
 
     def __init__(self) -> None:
         self.sums: dict[str, Tensor] = {}
@@ -23,12 +23,17 @@ class LossWindow:
 
     def averages(self, accelerator: Any) -> dict[str, float]:
         """Averages over the steps of the window that had the part, and all processes; starts a new window."""
+        # Sorted, so that all processes add up the same parts.
         names = sorted(self.sums)
         if not names:
             return {}
-        device = self.sums[names[0]].device
-        weights = [torch.as_tensor(self.weights[name], dtype=torch.float32, device=device) for name in names]
-        sums = torch.stack([self.sums[name] for name in names])
-        sums, weights = accelerator.reduce(torch.stack([sums, torch.stack(weights)]), reduction="sum")
+
+        sums, weights = [], []
+        for name in names:
+            sums.append(self.sums[name])
+            weights.append(torch.as_tensor(self.weights[name], dtype=torch.float32, device=self.sums[name].device))
+
+        totals = torch.stack([torch.stack(sums), torch.stack(weights)])
+        sum_of_all, weight_of_all = accelerator.reduce(totals, reduction="sum")
         self.sums, self.weights = {}, {}
-        return dict(zip(names, (sums / weights).tolist(), strict=True))
+        return dict(zip(names, (sum_of_all / weight_of_all).tolist(), strict=True))

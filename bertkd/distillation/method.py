@@ -12,7 +12,7 @@ __all__ = ["METHODS", "Method"]
 
 @dataclass(frozen=True)
 class Method:
-    """Everything that the rest of bertkd knows of a method, besides its trainer.
+    """Describes a method to the rest of bertkd, besides its trainer.
 
     Attributes:
         name: how results files call it, such as "pkd-skip".

@@ -1,4 +1,4 @@
-"""Which rows each optimizer step sees: the same for a seed and epoch, however they are spread."""
+"""Draws the rows of each optimizer step: the same for a seed and epoch, however they are spread."""
 
 from collections.abc import Iterator, Sequence
 from math import ceil
@@ -11,23 +11,23 @@ __all__ = ["StepSampler", "TokenStepSampler"]
 
 
 class StepSampler(BatchRebalanceSampler):
-    """Micro-batches of one process, drawn from optimizer steps that all processes agree on.
+    """Draws the micro-batches of one process from optimizer steps that all processes agree on.
 
     The rows of a step depend on seed and epoch alone, not on the number of processes or accumulation steps over which
     they are spread. The last step of an epoch is spread evenly instead of being filled up with rows that were seen
     before (as accelerate does), so that processes do not change the loss. Stock samplers use each process's global
     generator, which may drift apart and then skips and repeats rows.
 
-    It is a `BatchRebalanceSampler` because the Trainer hands such a one on as batch sampler that knows its rank.
+    It is a `BatchRebalanceSampler` because the Trainer takes one as a batch sampler that knows its rank.
 
     Args:
-        num_rows: of the data set.
+        num_rows: the number of rows in the data set.
         lengths: tokens per row, to have rows of similar length in a step; None to leave them as they come.
         batch_size: rows of a micro-batch.
         grad_accum: micro-batches of a step in one process.
-        processes: how many there are.
-        rank: which of them this is.
-        seed: of the shuffling.
+        processes: how many processes there are.
+        rank: the number of this process.
+        seed: decides the shuffling, together with the epoch.
         shuffle: False for the data set's own order.
         drop_last: leave out a last step that is not full.
     """
@@ -65,37 +65,48 @@ class StepSampler(BatchRebalanceSampler):
 
     def __iter__(self) -> Iterator[list[int]]:
         for rows, micro_steps in zip(self.steps(), self.micro_steps(), strict=True):
-            # Fewer rows than processes: each needs one, so some are seen twice.
-            rows = rows * ceil(self.processes / len(rows)) if len(rows) < self.processes else rows
+            if len(rows) < self.processes:
+                # Each process needs a row, so some are seen twice.
+                rows = rows * ceil(self.processes / len(rows))
+
             pieces = np.array_split(rows, micro_steps * self.processes)
-            yield from (piece.tolist() for piece in pieces[self.rank :: self.processes])
+            for piece in pieces[self.rank :: self.processes]:
+                yield piece.tolist()
 
     def micro_steps(self) -> list[int]:
-        """How many micro-batches each optimizer step has in one process."""
-        full, rest = divmod(self.num_rows, self.step_size)
-        last = [ceil(rest / self.micro_size)] if rest and not self.drop_last else []
-        return [self.grad_accum] * full + last
+        """The number of micro-batches of each optimizer step in one process."""
+        full_steps, remaining_rows = divmod(self.num_rows, self.step_size)
+        counts = [self.grad_accum] * full_steps
+        if remaining_rows and not self.drop_last:
+            counts.append(ceil(remaining_rows / self.micro_size))
+        return counts
 
     def steps(self) -> Iterator[list[int]]:
         """The rows of each optimizer step of this epoch, over all processes."""
-        indices, full = self._order(), self.num_rows // self.step_size
-        for start in range(0, full * self.step_size, self.step_size):
+        indices = self._order()
+        end_of_full = self.num_rows // self.step_size * self.step_size
+
+        for start in range(0, end_of_full, self.step_size):
             yield indices[start : start + self.step_size]
-        if len(indices) > full * self.step_size and not self.drop_last:
-            yield indices[full * self.step_size :]
+        if len(indices) > end_of_full and not self.drop_last:
+            yield indices[end_of_full:]
 
     def _order(self) -> list[int]:
+        """All rows in the order of this epoch's steps."""
         if not self.shuffle:
             return list(range(self.num_rows))
+
         generator = self._generator()
         if self.row_lengths is None:
             return torch.randperm(self.num_rows, generator=generator).tolist()
-        indices = get_length_grouped_indices(self.row_lengths, self.step_size, generator=generator)
+
         # Grouped indices go from long to short; the steps are shuffled, and a last one that is not full stays last.
-        full = self.num_rows // self.step_size
-        shuffled = torch.randperm(full, generator=generator).tolist()
-        steps = [indices[step * self.step_size : (step + 1) * self.step_size] for step in shuffled]
-        return [row for step in steps for row in step] + indices[full * self.step_size :]
+        grouped = get_length_grouped_indices(self.row_lengths, self.step_size, generator=generator)
+        full_steps = self.num_rows // self.step_size
+        order: list[int] = []
+        for step in torch.randperm(full_steps, generator=generator).tolist():
+            order += grouped[step * self.step_size : (step + 1) * self.step_size]
+        return order + grouped[full_steps * self.step_size :]
 
     def _generator(self) -> torch.Generator:
         # Not seed + epoch: then seed 1 would see in its first epoch what seed 0 sees in its second.
@@ -104,7 +115,7 @@ class StepSampler(BatchRebalanceSampler):
 
 
 class TokenStepSampler(StepSampler):
-    """Micro-batches of as many rows as fit into a number of padded tokens: many short rows, or few long ones.
+    """Draws micro-batches of as many rows as fit into a number of padded tokens: many short rows, or few long ones.
 
     Rows are sorted by length, which is rounded up to a multiple of 8, and cut where a step is full. The cuts are the
     same in every epoch (the Trainer counts its steps once); rows of the same rounded length change places, and the
@@ -113,8 +124,8 @@ class TokenStepSampler(StepSampler):
 
     Args:
         lengths: tokens per row.
-        max_tokens: of a micro-batch at most, padding included.
-        grad_accum, processes, rank, seed: as `StepSampler`.
+        max_tokens: the most tokens of a micro-batch, padding included.
+        grad_accum, processes, rank, seed: the same as for `StepSampler`.
 
     Raises:
         ValueError: a row alone is longer than `max_tokens`.
@@ -137,27 +148,33 @@ class TokenStepSampler(StepSampler):
             )
         rounded = [min(8 * ceil(length / 8), max_tokens) for length in lengths]
         self._rounded = np.array(rounded)
-        self._sizes, self._micro_steps = self._cut(sorted(rounded, reverse=True), max_tokens)
+        self._step_sizes: list[int] = []
+        self._micro_steps: list[int] = []
+        self._cut(sorted(rounded, reverse=True), max_tokens)
 
-    def _cut(self, lengths: Sequence[int], max_tokens: int) -> tuple[list[int], list[int]]:
-        """Rows and micro-batches of each step, longest rows first."""
-        sizes, micro_steps, start = [], [], 0
+    def _cut(self, lengths: Sequence[int], max_tokens: int) -> None:
+        """Decide how many rows and micro-batches each step has, longest rows first."""
+        start = 0
         while start < len(lengths):
+            # The first row is the longest of its step, to which the others are padded.
             micro_size = max_tokens // lengths[start] * self.processes
             rows = min(micro_size * self.grad_accum, len(lengths) - start)
-            sizes.append(rows)
             is_full = rows == micro_size * self.grad_accum
-            micro_steps.append(self.grad_accum if is_full else ceil(rows / micro_size))
+
+            self._step_sizes.append(rows)
+            self._micro_steps.append(self.grad_accum if is_full else ceil(rows / micro_size))
             start += rows
-        return sizes, micro_steps
 
     def micro_steps(self) -> list[int]:
         return self._micro_steps
 
     def steps(self) -> Iterator[list[int]]:
         generator = self._generator()
+        # Shuffled before a stable sort: rows of the same rounded length change places from epoch to epoch.
         shuffled = torch.randperm(self.num_rows, generator=generator).numpy()
         rows = shuffled[np.argsort(-self._rounded[shuffled], kind="stable")]
-        steps = [step.tolist() for step in np.split(rows, np.cumsum(self._sizes)[:-1])]
-        order = torch.randperm(len(steps) - 1, generator=generator).tolist()
-        yield from (steps[step] for step in (*order, len(steps) - 1))
+        steps = np.split(rows, np.cumsum(self._step_sizes)[:-1])
+
+        for step in torch.randperm(len(steps) - 1, generator=generator).tolist():
+            yield steps[step].tolist()
+        yield steps[-1].tolist()

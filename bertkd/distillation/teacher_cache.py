@@ -1,4 +1,4 @@
-"""The teacher's outputs for every training row, computed once and read from disk.
+"""Keeps the teacher's outputs for every training row on disk: computed once, read in each epoch.
 
 A cache is a folder of `.npy` files, one per tensor, with the row as first dimension; they are memory-mapped, so a
 batch reads only its rows. The folder's name is a fingerprint of everything the outputs depend on. A changed teacher,
@@ -8,8 +8,6 @@ data set, tokenizer or length therefore has another folder, and a cache that doe
 import hashlib
 import inspect
 import json
-import os
-import shutil
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,10 +18,14 @@ import torch
 from filelock import FileLock
 from torch import Tensor, nn
 
+from bertkd.atomic import atomic_new_folder
+
 __all__ = ["ROW_COLUMN", "TeacherCache", "fingerprint", "method_sources", "with_rows"]
 
 ROW_COLUMN = "teacher_row"
 _META = "meta.json"
+# What a config says of a file or a version, and not of a model.
+_UNIMPORTANT = ("_name_or_path", "transformers_version", "architectures")
 
 
 class _WithRows(torch.utils.data.Dataset):
@@ -52,28 +54,31 @@ def _is_table(dataset: Any) -> bool:
 
 
 class TeacherCache:
-    """Tensors of the teacher by row.
+    """Reads the teacher's tensors by row.
 
     Args:
-        folder: where `TeacherCache.build` wrote them.
+        folder: the folder that `TeacherCache.build` wrote.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.names: list[str] = json.loads((folder / _META).read_text())["names"]
-        self.arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in self.names}
+        self.arrays: dict[str, np.ndarray] = {}
+        for name in self.names:
+            self.arrays[name] = np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
 
     def __getitem__(self, rows: Tensor) -> dict[str, Tensor]:
         """The tensors of these rows, float32, on the device of `rows`, shapes (B, ...)."""
         index = rows.cpu().numpy()
-        return {
-            name: torch.from_numpy(np.asarray(array[index], dtype=np.float32)).to(rows.device)
-            for name, array in self.arrays.items()
-        }
+        tensors = {}
+        for name, array in self.arrays.items():
+            values = np.asarray(array[index], dtype=np.float32)
+            tensors[name] = torch.from_numpy(values).to(rows.device)
+        return tensors
 
     @staticmethod
     def lock(folder: Path) -> FileLock:
-        """What a process holds while it makes a cache that is missing; others wait for it, and look again."""
+        """A lock to hold while a missing cache is made; other processes wait for it, and then look again."""
         folder.parent.mkdir(parents=True, exist_ok=True)
         return FileLock(f"{folder}.lock")
 
@@ -84,7 +89,9 @@ class TeacherCache:
             cache = cls(folder)
         except (OSError, ValueError, KeyError):
             return None
-        return cache if all(len(array) == num_rows for array in cache.arrays.values()) else None
+
+        is_whole = all(len(array) == num_rows for array in cache.arrays.values())
+        return cache if is_whole else None
 
     @classmethod
     def build(
@@ -97,33 +104,34 @@ class TeacherCache:
     ) -> "TeacherCache":
         """Run `forward` over `batches` of (rows, inputs) and write what it returns; whole or not at all.
 
-        One process at a time: `TeacherCache.lock`.
+        One process at a time may do so: it holds `TeacherCache.lock`.
 
         Raises:
             ValueError: `forward` returns something that does not have one entry of fixed shape per row.
         """
-        partial = folder.with_name(f"{folder.name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
-        partial.mkdir(parents=True)
         arrays: dict[str, np.ndarray] = {}
-        for rows, inputs in batches:
-            for name, tensor in forward(inputs).items():
-                values = tensor.float().cpu().numpy()
-                if name not in arrays:
-                    path, shape = partial / f"{name}.npy", (num_rows, *values.shape[1:])
-                    arrays[name] = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
-                if values.shape != (len(rows), *arrays[name].shape[1:]):
-                    raise ValueError(
-                        f"The teacher's output {name!r} has shape {values.shape} for {len(rows)} rows where "
-                        f"{(len(rows), *arrays[name].shape[1:])} was expected; only outputs of one fixed shape per "
-                        "row can be cached. Return such ones from teacher_forward, or leave teacher_cache_dir out."
-                    )
-                arrays[name][list(rows)] = values
-        for array in arrays.values():
-            array.flush()  # type: ignore[attr-defined]
-        (partial / _META).write_text(json.dumps({"names": sorted(arrays)}))
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(partial, folder)
+        with atomic_new_folder(folder) as partial:
+            for rows, inputs in batches:
+                for name, tensor in forward(inputs).items():
+                    values = tensor.float().cpu().numpy()
+                    if name not in arrays:
+                        path, shape = partial / f"{name}.npy", (num_rows, *values.shape[1:])
+                        arrays[name] = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+
+                    # The first batch decides the shape of a row.
+                    expected = (len(rows), *arrays[name].shape[1:])
+                    if values.shape != expected:
+                        raise ValueError(
+                            f"The teacher's output {name!r} has shape {values.shape} for {len(rows)} rows where "
+                            f"{expected} was expected; only outputs of one fixed shape per row can be cached. Return "
+                            "such ones from teacher_forward, or leave teacher_cache_dir out."
+                        )
+                    arrays[name][list(rows)] = values
+
+            for array in arrays.values():
+                array.flush()  # type: ignore[attr-defined]
+            (partial / _META).write_text(json.dumps({"names": sorted(arrays)}))
+
         return cls(folder)
 
 
@@ -134,17 +142,21 @@ def fingerprint(teacher: nn.Module, dataset: Any, columns: Sequence[str], settin
         teacher: its parameters, buffers and config count.
         dataset: the tokenized rows; tokenizer and lengths count through them.
         columns: those of its columns that the teacher reads.
-        settings: whatever else the outputs depend on, as JSON.
+        settings: everything else that the outputs depend on; it must fit into JSON.
     """
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
+
     config = getattr(teacher, "config", None)
     if config is not None:
-        unimportant = {"_name_or_path", "transformers_version", "architectures"}
-        known = {key: value for key, value in config.to_dict().items() if key not in unimportant}
-        digest.update(json.dumps(known, sort_keys=True, default=str).encode())
+        values = config.to_dict()
+        for name in _UNIMPORTANT:
+            values.pop(name, None)
+        digest.update(json.dumps(values, sort_keys=True, default=str).encode())
+
     for name, tensor in sorted(teacher.state_dict().items()):
         digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
         digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+
     for part in _row_bytes(dataset, columns):
         digest.update(part)
     return digest.hexdigest()[:32]
@@ -154,27 +166,35 @@ def method_sources(cls: type, name: str) -> list[str]:
     """The source of a method in a class and its bases: code that was edited makes other outputs."""
     sources = []
     for base in cls.__mro__:
-        if name in vars(base):
-            try:
-                sources.append(inspect.getsource(vars(base)[name]))
-            except (OSError, TypeError):  # typed into an interpreter
-                sources.append(f"{base.__module__}.{base.__qualname__}")
+        if name not in vars(base):
+            continue
+        try:
+            sources.append(inspect.getsource(vars(base)[name]))
+        except (OSError, TypeError):
+            # It was typed into an interpreter, which keeps no source.
+            sources.append(f"{base.__module__}.{base.__qualname__}")
     return sources
 
 
 def _row_bytes(dataset: Any, columns: Sequence[str]) -> Iterable[bytes]:
+    """Everything that the given columns of a data set hold, for a hash."""
     yield str(len(dataset)).encode()
+
     if not _is_table(dataset):
         for row in range(len(dataset)):
             item = dataset[row]
-            yield repr([(name, np.asarray(item[name]).tolist()) for name in columns if name in item]).encode()
+            values = [(name, np.asarray(item[name]).tolist()) for name in columns if name in item]
+            yield repr(values).encode()
         return
+
     kept = [name for name in columns if name in dataset.column_names]
     for table in dataset.select_columns(kept).with_format("arrow").iter(batch_size=1000):
         for name in kept:
             column = table[name].combine_chunks()
             yield name.encode()
+
             if hasattr(column, "value_lengths"):
+                # Lists: two rows of other lengths may hold the same values one after the other.
                 yield column.value_lengths().to_numpy(zero_copy_only=False).tobytes()
                 column = column.flatten()
             yield column.to_numpy(zero_copy_only=False).tobytes()

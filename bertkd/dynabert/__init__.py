@@ -1,4 +1,4 @@
-"""DynaBERT (Hou et al., arXiv 2004.04037): one network of many widths and depths."""
+"""DynaBERT (Hou et al., arXiv 2004.04037): a supernet whose width and depth can be chosen after training."""
 
 from bertkd.dynabert.config import DynaBertKDConfig
 from bertkd.dynabert.extraction import extract_subnetwork, save_subnetwork

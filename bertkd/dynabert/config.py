@@ -35,11 +35,11 @@ class DynaBertKDConfig(DistillationConfig):
     stage: str = field(default="width", metadata={"help": "width, depth or finetune."})
     width_mult_list: list[float] = field(
         default_factory=lambda: [0.25, 0.5, 0.75, 1.0],
-        metadata={"help": "Shares of heads and neurons that are trained, each in (0, 1]."},
+        metadata={"help": "Widths that are trained: shares of heads and neurons, each in (0, 1]."},
     )
     depth_mult_list: list[float] = field(
         default_factory=lambda: [0.5, 0.75, 1.0],
-        metadata={"help": "Shares of layers that are trained, each in (0, 1]; not used by stage width."},
+        metadata={"help": "Depths that are trained: shares of layers, each in (0, 1]; not used by stage width."},
     )
     width_lambda1: float = field(default=1.0, metadata={"help": "Stage width: weight of the predictions' loss."})
     width_lambda2: float = field(default=0.1, metadata={"help": "Stage width: weight of the hidden states' loss."})
@@ -47,7 +47,7 @@ class DynaBertKDConfig(DistillationConfig):
     depth_lambda2: float = field(default=1.0, metadata={"help": "Stage depth: weight of the hidden states' loss."})
     teacher_width: str = field(
         default="same",
-        metadata={"help": "Stage depth: the teacher is as wide as the sub-network (same, the paper), or full (code)."},
+        metadata={"help": "Width of the teacher in stage depth. same: that of the sub-network (paper); full (code)."},
     )
     mask_padding: bool = field(
         default=True,
@@ -65,19 +65,23 @@ class DynaBertKDConfig(DistillationConfig):
     def __post_init__(self) -> None:
         self._check_choice("stage", STAGES)
         if self.stage == "finetune":
+            # There is no teacher.
             self.alpha = 0.0
         super().__post_init__()
+
         self._check_choice("teacher_width", ("same", "full"))
         for name, values in (("width_mult_list", self.width_mult_list), ("depth_mult_list", self.depth_mult_list)):
             if not values:
                 raise ValueError(f"{name} is empty: give at least one share of the full network.")
             for value in values:
                 check_multiplier(name, value)
+
         if self.teacher_cache_dir is not None:
             raise ValueError(
                 "teacher_cache_dir cannot be used by DynaBERT: the hidden states of all layers and tokens, at each "
                 "width, do not fit a cache of one fixed shape per row."
             )
+
         if min(self.lambda1, self.lambda2) < 0 or (self.alpha > 0 and self.lambda1 == self.lambda2 == 0):
             raise ValueError(
                 f"The weights of stage {self.stage} must not be negative, nor both be 0: they are {self.lambda1} "

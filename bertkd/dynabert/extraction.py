@@ -1,16 +1,15 @@
-"""Sub-networks as models of their own, in forms that load again."""
+"""Makes sub-networks models of their own, in forms that load again."""
 
-import contextlib
-import os
-import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from bertkd.atomic import atomic_folder
 from bertkd.dynabert.supernet import Subnetwork, current_subnetwork, require_supernet, set_subnetwork
 from bertkd.students import prune, zero_pad
 from bertkd.students.layers import copy_layers
@@ -29,10 +28,10 @@ def extract_subnetwork(
     subnetwork: Subnetwork | None = None,
     format: str = "auto",
 ) -> PreTrainedModel:
-    """A standalone model that computes what the supernet does at a size, which is checked before it is returned.
+    """Make a standalone model that computes what the supernet does at a size; this is checked before it is returned.
 
     Args:
-        model: made by `make_adaptive`; it stays as it is.
+        model: a supernet (`make_adaptive`); it stays as it is.
         width: share of each layer's heads and neurons, in (0, 1].
         depth: share of the layers, in (0, 1].
         subnetwork: any size, uneven ones included, instead of the two multipliers.
@@ -51,11 +50,13 @@ def extract_subnetwork(
     require_supernet(model, "extract_subnetwork")
     if format not in FORMATS:
         raise ValueError(f"format must be one of {', '.join(FORMATS)}, not {format!r}.")
+
     size = subnetwork or Subnetwork.of(model, width, depth)
-    made = prune(copy_layers(model, size.layers), size.heads, size.neurons)
-    made = zero_pad(made) if format == "stock" else made
-    _verify(made, model, size, "The extracted model")
-    return made
+    extracted = prune(copy_layers(model, size.layers), size.heads, size.neurons)
+    if format == "stock":
+        extracted = zero_pad(extracted)
+    _verify(extracted, model, size, "The extracted model")
+    return extracted
 
 
 def save_subnetwork(
@@ -70,7 +71,7 @@ def save_subnetwork(
     """Extract a sub-network and write its folder, once the model that loads from there has passed the check too.
 
     Args:
-        folder: gets the model, and the tokenizer if one is given; its files appear whole or not at all.
+        folder: where the model, and the tokenizer if one is given, are written; files appear whole or not at all.
         tokenizer: anything with `save_pretrained`.
 
     The other arguments, and the errors raised, are those of `extract_subnetwork`.
@@ -79,26 +80,20 @@ def save_subnetwork(
         The extracted model.
     """
     size = subnetwork or Subnetwork.of(model, width, depth)
-    made = extract_subnetwork(model, subnetwork=size, format=format)
-    folder = Path(folder)
-    partial = folder / ".partial"
-    shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
-    made.save_pretrained(partial)
-    loaded = type(made).from_pretrained(partial, dtype=made.dtype)
-    try:
-        _verify(torch.nn.Module.to(loaded, model.device), model, size, f"The model that was written for {folder}")
+    extracted = extract_subnetwork(model, subnetwork=size, format=format)
+
+    with atomic_folder(folder) as partial:
+        extracted.save_pretrained(partial)
+        loaded = type(extracted).from_pretrained(partial, dtype=extracted.dtype)
+        _verify(nn.Module.to(loaded, model.device), model, size, f"The model that was written for {folder}")
         if tokenizer is not None:
             tokenizer.save_pretrained(partial)
-        for file in partial.iterdir():
-            os.replace(file, folder / file.name)
-    finally:
-        shutil.rmtree(partial)
-    return made
+    return extracted
 
 
-@contextlib.contextmanager
+@contextmanager
 def switched_to(model: PreTrainedModel, size: Subnetwork) -> Iterator[None]:
-    """A supernet at a size, and afterwards at the one it had."""
+    """Within, a supernet has this size, and afterwards the one it had before."""
     before = current_subnetwork(model)
     set_subnetwork(model, subnetwork=size)
     try:
@@ -107,14 +102,17 @@ def switched_to(model: PreTrainedModel, size: Subnetwork) -> Iterator[None]:
         set_subnetwork(model, subnetwork=before)
 
 
-def _verify(made: PreTrainedModel, model: PreTrainedModel, size: Subnetwork, what: str) -> None:
+def _verify(extracted: PreTrainedModel, model: PreTrainedModel, size: Subnetwork, what: str) -> None:
+    """Raise RuntimeError if a model's logits are not those of the supernet at this size; `what` names the model."""
     with switched_to(model, size):
-        wanted = _outputs(model)
-    difference = (_outputs(made) - wanted).abs().max().item()
+        expected = _outputs(model)
+    difference = (_outputs(extracted) - expected).abs().max().item()
+
+    # A difference that is not a number does not pass either.
     if not difference < TOLERANCE:
         raise RuntimeError(
-            f"{what} does not compute what the sub-network does: logits differ by {difference:.2g}, allowed is less "
-            f"than {TOLERANCE:.0e}. It was not kept."
+            f"{what} does not compute what the sub-network does: logits differ by {difference:.2g}, and less than "
+            f"{TOLERANCE:.0e} is allowed. It was not kept."
         )
 
 
@@ -127,8 +125,9 @@ def _outputs(model: PreTrainedModel) -> Tensor:
     ids[ids == model.config.pad_token_id] += 1
     mask = torch.ones_like(ids)
     ids[-1, 8:], mask[-1, 8:] = model.config.pad_token_id or 0, 0
-    training = model.training
+
+    was_training = model.training
     try:
         return model.eval()(input_ids=ids.to(model.device), attention_mask=mask.to(model.device))[0].float()
     finally:
-        model.train(training)
+        model.train(was_training)

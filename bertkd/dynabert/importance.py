@@ -1,7 +1,7 @@
-"""How much the loss depends on each attention head and each feed-forward neuron (DynaBERT, arXiv 2004.04037, 2.1)."""
+"""Computes how much the loss depends on each head and each neuron (DynaBERT, arXiv 2004.04037, section 2.1)."""
 
-import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,7 @@ REDUCTIONS = ("sum_abs", "abs_sum", "cumulative")
 
 @dataclass(frozen=True)
 class Importance:
-    """Importance of each head, (L, heads), and of each neuron, (L, neurons): float32 on the CPU, not negative.
+    """The importance of each head, (L, heads), and each neuron, (L, neurons): float32 on the CPU, not negative.
 
     Numbers compare within a layer.
     """
@@ -37,15 +37,15 @@ def compute_importance(
     teacher: PreTrainedModel | None = None,
     progress: bool = False,
 ) -> Importance:
-    """First-order importance of heads and neurons: the change of the loss if one were taken away.
+    """Compute the first-order importance of heads and neurons: how the loss would change if one were taken away.
 
-    Each head's output is multiplied by a gate of 1, as each neuron's is before and after its activation; g is the
-    gradient of the batch's mean loss with respect to a gate.
+    Each head's output is multiplied by a factor of 1, and so is each neuron's before and after its activation; g is
+    the gradient of the batch's mean loss with respect to a factor.
 
     - A head's importance is |g| (Michel et al., arXiv 1905.10650): the sum of its context times the context's
       gradient, over rows, positions and dimensions.
-    - A neuron's is |g_in| + |g_out|. The first gate sits on `W1 x + b1`, so that g_in is the sum of that neuron's
-      weights and bias times their gradients; g_out likewise of its column of W2. This is the authors' code.
+    - A neuron's is |g_in| + |g_out|. The first factor sits on `W1 x + b1`, so that g_in is the sum of that neuron's
+      weights and bias times their gradients; g_out is likewise that of its column of W2. So does the authors' code.
 
     The batches are reduced as `reduction` says, each side of a neuron on its own:
 
@@ -57,9 +57,9 @@ def compute_importance(
     get no gradients.
 
     Args:
-        model: with a sequence-classification head, of a family in `bertkd.models.families`.
-        batches: dicts of tensors, such as a data loader's; the authors take the development set's, our recipes the
-            training set's.
+        model: a model with a sequence-classification head, of a family in `bertkd.models.families`.
+        batches: dicts of tensors, such as a data loader's; the authors take the development set's, `bertkd dynabert`
+            the training set's.
         reduction: see above.
         teacher: its answers take the place of labels: the class that it finds most likely, or its value in a
             regression task. Its probabilities would not do: a model that is its own teacher, which is the common case
@@ -75,6 +75,7 @@ def compute_importance(
     """
     if reduction not in REDUCTIONS:
         raise ValueError(f"reduction must be one of {', '.join(REDUCTIONS)}, not {reduction!r}.")
+
     sizes = layer_sizes(model)
     if len(set(sizes.heads)) > 1 or len(set(sizes.neurons)) > 1 or 0 in (*sizes.heads, *sizes.neurons):
         raise ValueError(
@@ -82,29 +83,40 @@ def compute_importance(
             f"{list(sizes.neurons)} neurons in its layers. Compute it before pruning."
         )
     require_full_size(model, "compute_importance")
-    shapes = {"heads": sizes.heads, "ffn_in": sizes.neurons, "ffn_out": sizes.neurons}
-    gates = {name: torch.ones(len(of), of[0], device=model.device, requires_grad=True) for name, of in shapes.items()}
-    totals = {name: torch.zeros_like(gate) for name, gate in gates.items()}
-    sums = {name: torch.zeros_like(gate) for name, gate in gates.items()}
+
+    layers = len(sizes.heads)
+    factors: dict[str, Tensor] = {}
+    for name, count in (("heads", sizes.heads[0]), ("ffn_in", sizes.neurons[0]), ("ffn_out", sizes.neurons[0])):
+        factors[name] = torch.ones(layers, count, device=model.device, requires_grad=True)
+    sums = {name: torch.zeros_like(factor) for name, factor in factors.items()}
+    sums_of_abs = {name: torch.zeros_like(factor) for name, factor in factors.items()}
+
     answers = _labels if teacher is None else _answers_of(teacher, model)
-    count = 0
-    with _as_it_was(model), _gated(model, gates):
+    has_batches = False
+    with _only_evaluated(model), _multiplied(model, factors):
         for batch in tqdm(batches, desc="Importance", unit="batch", disable=not progress):
+            has_batches = True
             inputs = {name: value.to(model.device) for name, value in batch.items()}
             loss = _loss(model, inputs, answers(inputs))
-            gradients = torch.autograd.grad(loss, list(gates.values()))
-            for name, gradient in zip(gates, gradients, strict=True):
+            gradients = torch.autograd.grad(loss, list(factors.values()))
+
+            for name, gradient in zip(factors, gradients, strict=True):
                 sums[name] += gradient
-                totals[name] += (sums[name] if reduction == "cumulative" else gradient).abs()
-            count += 1
-    if count == 0:
+                sums_of_abs[name] += (sums[name] if reduction == "cumulative" else gradient).abs()
+
+    if not has_batches:
         raise ValueError("There is no batch to compute importance from.")
+    totals = sums_of_abs
     if reduction == "abs_sum":
         totals = {name: total.abs() for name, total in sums.items()}
-    return _checked(Importance(totals["heads"].cpu(), (totals["ffn_in"] + totals["ffn_out"]).cpu()))
+
+    importance = Importance(totals["heads"].cpu(), (totals["ffn_in"] + totals["ffn_out"]).cpu())
+    _check(importance)
+    return importance
 
 
-def _checked(importance: Importance) -> Importance:
+def _check(importance: Importance) -> None:
+    """Raise ValueError for an importance that says nothing."""
     for name in ("heads", "neurons"):
         value: Tensor = getattr(importance, name)
         if not value.isfinite().all():
@@ -114,13 +126,12 @@ def _checked(importance: Importance) -> Importance:
                 f"The loss depends on no {name}: every gradient is 0. This happens in a regression task where the "
                 "model is its own teacher; give labels."
             )
-    return importance
 
 
-@contextlib.contextmanager
-def _as_it_was(model: PreTrainedModel) -> Iterator[None]:
-    """Eval mode, without gradients of parameters; both are put back."""
-    training = model.training
+@contextmanager
+def _only_evaluated(model: PreTrainedModel) -> Iterator[None]:
+    """Within, a model is in eval mode and its parameters get no gradients; afterwards it is as it was."""
+    was_training = model.training
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     model.eval()
     try:
@@ -131,28 +142,28 @@ def _as_it_was(model: PreTrainedModel) -> Iterator[None]:
     finally:
         for parameter in trainable:
             parameter.requires_grad_(True)
-        model.train(training)
+        model.train(was_training)
 
 
-@contextlib.contextmanager
-def _gated(model: PreTrainedModel, gates: dict[str, Tensor]) -> Iterator[None]:
-    """Hooks that multiply heads and neurons by their gates. Not `head_mask`, which `transformers` swallows."""
+@contextmanager
+def _multiplied(model: PreTrainedModel, factors: dict[str, Tensor]) -> Iterator[None]:
+    """Within, each head and neuron is multiplied by its factor. Not by `head_mask`, which `transformers` swallows."""
     family = family_of(model)
     hooks = []
 
-    def gate_input(gate: Tensor) -> Callable[..., Any]:
-        return lambda _module, args: (_scaled(args[0], gate),)
+    def multiply_input(factor: Tensor) -> Callable[..., Any]:
+        return lambda _module, args: (_scaled(args[0], factor),)
 
-    def gate_output(gate: Tensor) -> Callable[..., Any]:
-        return lambda _module, _args, output: _scaled(output, gate)
+    def multiply_output(factor: Tensor) -> Callable[..., Any]:
+        return lambda _module, _args, output: _scaled(output, factor)
 
     for index, layer in enumerate(encoder_layers(model).children()):
-        attention_output, ffn_in, ffn_out = map(
-            layer.get_submodule, (family.attention_output, family.ffn_in, family.ffn_out)
-        )
-        hooks.append(attention_output.register_forward_pre_hook(gate_input(gates["heads"][index])))
-        hooks.append(ffn_in.register_forward_hook(gate_output(gates["ffn_in"][index])))
-        hooks.append(ffn_out.register_forward_pre_hook(gate_input(gates["ffn_out"][index])))
+        attention_output = layer.get_submodule(family.attention_output)
+        ffn_in, ffn_out = layer.get_submodule(family.ffn_in), layer.get_submodule(family.ffn_out)
+        hooks.append(attention_output.register_forward_pre_hook(multiply_input(factors["heads"][index])))
+        hooks.append(ffn_in.register_forward_hook(multiply_output(factors["ffn_in"][index])))
+        hooks.append(ffn_out.register_forward_pre_hook(multiply_input(factors["ffn_out"][index])))
+
     try:
         yield
     finally:
@@ -160,12 +171,13 @@ def _gated(model: PreTrainedModel, gates: dict[str, Tensor]) -> Iterator[None]:
             hook.remove()
 
 
-def _scaled(states: Tensor, gate: Tensor) -> Tensor:
-    """(..., groups · d) times a gate per group, (groups,)."""
-    return (states.unflatten(-1, (len(gate), -1)) * gate[:, None]).flatten(-2)
+def _scaled(states: Tensor, factor: Tensor) -> Tensor:
+    """States (..., groups · d) times a factor for each group, (groups,)."""
+    return (states.unflatten(-1, (len(factor), -1)) * factor[:, None]).flatten(-2)
 
 
 def _loss(model: PreTrainedModel, inputs: dict[str, Tensor], answers: Tensor) -> Tensor:
+    """The mean loss of a batch against labels, or the answers that take their place, (B,)."""
     logits = model(**{name: value for name, value in inputs.items() if name != "labels"}).logits.float()
     if model.config.num_labels == 1:
         return F.mse_loss(logits.squeeze(-1), answers.float())
@@ -182,15 +194,16 @@ def _labels(inputs: dict[str, Tensor]) -> Tensor:
 
 
 def _answers_of(teacher: PreTrainedModel, model: PreTrainedModel) -> Callable[[dict[str, Tensor]], Tensor]:
-    """What the teacher says of a batch, with its labels in the model's order."""
+    """A function that gives the teacher's answers for a batch, its labels in the model's order."""
     order = label_permutation(label_names(model.config), label_names(teacher.config))
 
     def answers(inputs: dict[str, Tensor]) -> Tensor:
-        training = teacher.training
+        was_training = teacher.training
         with torch.no_grad():
-            rows = {name: value.to(teacher.device) for name, value in inputs.items() if name != "labels"}
-            logits = teacher.eval()(**rows).logits.to(model.device)
-        teacher.train(training)
+            columns = {name: value.to(teacher.device) for name, value in inputs.items() if name != "labels"}
+            logits = teacher.eval()(**columns).logits.to(model.device)
+        teacher.train(was_training)
+
         if teacher.config.num_labels == 1:
             return logits.squeeze(-1)
         return (logits if order is None else logits[:, order]).argmax(-1)

@@ -1,4 +1,4 @@
-"""DynaBERT, as the rest of bertkd knows it."""
+"""Describes DynaBERT to the rest of bertkd."""
 
 from bertkd.distillation.method import Method
 from bertkd.dynabert.config import STAGES, DynaBertKDConfig

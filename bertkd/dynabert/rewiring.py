@@ -1,4 +1,4 @@
-"""Network rewiring: the most important heads and neurons come first (DynaBERT, arXiv 2004.04037, section 2.1)."""
+"""Rewires a network: the most important heads and neurons come first (DynaBERT, arXiv 2004.04037, section 2.1)."""
 
 from typing import TypeVar
 
@@ -20,29 +20,33 @@ def rewire(model: Model, importance: Importance) -> Model:
     """Sort the heads and neurons of each layer by descending importance, in place.
 
     What the model computes does not change; which heads and neurons a narrower model keeps does. Equal importances
-    keep their order. `importance` then describes the model as it was: its entries are not sorted along.
+    keep their order. `importance` then describes the model as it was before: its entries are not sorted.
 
     Args:
-        model: ordinary or a supernet, of a family in `bertkd.models.families`.
-        importance: of `compute_importance` on this model.
+        model: an ordinary model or a supernet, of a family in `bertkd.models.families`.
+        importance: the result of `compute_importance` on this model.
 
     Returns:
         `model`.
 
     Raises:
-        ValueError: `importance` is of a model with other layers, heads or neurons, or layers are factorized or shared;
-            `model` is unchanged then.
+        ValueError: `importance` is that of a model with other layers, heads or neurons, or layers are factorized or
+            shared; `model` is unchanged then.
     """
     refuse_levers(model, "rewire")
-    layers = list(encoder_layers(model).children())
     _check_shapes(model, importance)
+
+    # All layers, whichever of them a supernet is switched to.
+    layers = list(encoder_layers(model).children())
     family, size = family_of(model), head_size(model.config)
     for layer, heads, neurons in zip(layers, importance.heads, importance.neurons, strict=True):
         by_head = torch.argsort(heads, descending=True, stable=True)
+        # A head is `size` rows of query, key and value one after the other.
         rows = (by_head[:, None] * size + torch.arange(size)).flatten()
         for path in (family.query, family.key, family.value):
             _sort(layer, path, rows, dim=0)
         _sort(layer, family.attention_output, rows, dim=1)
+
         by_neuron = torch.argsort(neurons, descending=True, stable=True)
         _sort(layer, family.ffn_in, by_neuron, dim=0)
         _sort(layer, family.ffn_out, by_neuron, dim=1)
@@ -50,12 +54,17 @@ def rewire(model: Model, importance: Importance) -> Model:
 
 
 def _check_shapes(model: PreTrainedModel, importance: Importance) -> None:
+    """Raise ValueError for an importance of other layers, heads or neurons than the model has."""
     sizes = layer_sizes(model)
-    for name, given, have in zip(sizes._fields, (importance.heads, importance.neurons), sizes, strict=True):
-        if len(given) != len(have) or any(len(row) != n for row, n in zip(given, have, strict=True)):
+    for name, rows, counts in (
+        ("heads", importance.heads, sizes.heads),
+        ("neurons", importance.neurons, sizes.neurons),
+    ):
+        counts_of_rows = [len(row) for row in rows]
+        if counts_of_rows != list(counts):
             raise ValueError(
-                f"The importance is of {len(given)} layers with {[len(row) for row in given]} {name}, and the model "
-                f"has {list(have)}: compute it on this very model."
+                f"The importance is of {len(rows)} layers with {counts_of_rows} {name}, and the model has "
+                f"{list(counts)}: compute it on this very model."
             )
 
 

@@ -1,10 +1,10 @@
-"""The best sub-network within a budget: of milliseconds, parameters or FLOPs.
+"""Searches the best sub-network within a budget of milliseconds, parameters or FLOPs.
 
-What a size costs is read from a table that is made of a few measured sizes (`cost_table`); what it is worth is how
-much importance it retains. Nothing is trained, and only the answers need to be measured again.
+The cost of a size is read from a table that is made of a few measured sizes (`cost_table`); its value is how much
+importance it retains. Nothing is trained, and only the sub-networks that are found need to be measured again.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,10 +23,10 @@ BINS = 2000
 
 @dataclass(frozen=True)
 class CostTable:
-    """What a sub-network costs: `fixed`, and per layer the cost of its heads and that of its neurons.
+    """The cost of sub-networks: `fixed`, and for each layer that of its heads and that of its neurons.
 
     Attributes:
-        fixed: embeddings, head, and everything else that no size changes.
+        fixed: the cost of embeddings, head, and everything else that no size changes.
         heads: cost of one layer's attention by its number of heads.
         neurons: cost of one layer's feed-forward part by its number of neurons.
     """
@@ -41,6 +41,7 @@ class CostTable:
 
 
 def _interpolated(costs: dict[int, float], sizes: Sequence[int]) -> float:
+    """The sum of the costs of these numbers of heads or neurons, one for each layer."""
     known = sorted(costs)
     return float(np.interp(sizes, known, [costs[size] for size in known]).sum())
 
@@ -48,7 +49,7 @@ def _interpolated(costs: dict[int, float], sizes: Sequence[int]) -> float:
 def cost_table(
     model: PreTrainedModel, measure: Callable[[Sequence[Subnetwork]], Sequence[float]], neuron_steps: int = 12
 ) -> CostTable:
-    """A table from measurements of whole networks, which a clock tells apart better than single layers.
+    """Make a table from measurements of whole networks, which a clock tells apart better than single layers.
 
     Measured are the full network, one of half its layers, one without attention, and, with all layers alike, each
     number of heads and `neuron_steps` numbers of neurons. Where the clock says that more is cheaper, the table takes
@@ -56,7 +57,7 @@ def cost_table(
 
     Args:
         model: a supernet whose layers are alike.
-        measure: the cost of each of these sizes, in any unit.
+        measure: gives the cost of each of these sizes, in any unit.
         neuron_steps: into how many equal steps the neurons are divided.
 
     Raises:
@@ -65,24 +66,31 @@ def cost_table(
     depth, heads, neurons = _full_sizes(model, "cost_table")
     head_counts = list(range(1, heads + 1))
     neuron_counts = neuron_grid(neurons, neuron_steps)
+    shallow_depth = max(1, depth // 2)
 
     def alike(layers: int, head_count: int, neuron_count: int) -> Subnetwork:
         return Subnetwork(tuple(range(layers)), (head_count,) * layers, (neuron_count,) * layers)
 
-    shallow = max(1, depth // 2)
-    sizes = [alike(shallow, heads, neurons), alike(depth, 0, neurons)]
+    # In one call, so that all sizes can be measured in turns on the same machine in the same state.
+    sizes = [alike(shallow_depth, heads, neurons), alike(depth, 0, neurons)]
     sizes += [alike(depth, count, neurons) for count in head_counts]
     sizes += [alike(depth, heads, count) for count in neuron_counts]
-    of_shallow, without_attention, *rest = measure(sizes)
-    of_heads, of_neurons = rest[: len(head_counts)], rest[len(head_counts) :]
-    full = of_heads[-1]
-    fixed = max(0.0, full - (full - of_shallow) / max(1, depth - shallow) * depth) if depth > shallow else 0.0
-    all_neurons = max(0.0, (without_attention - fixed) / depth)
-    all_heads = max(0.0, (full - fixed) / depth - all_neurons)
+    shallow_cost, cost_without_attention, *costs = measure(sizes)
+    costs_by_heads, costs_by_neurons = costs[: len(head_counts)], costs[len(head_counts) :]
+    full_cost = costs_by_heads[-1]
+
+    # The part that remains when the cost of a layer is taken away as often as there are layers.
+    fixed = 0.0
+    if depth > shallow_depth:
+        layer_cost = (full_cost - shallow_cost) / max(1, depth - shallow_depth)
+        fixed = max(0.0, full_cost - layer_cost * depth)
+    all_neurons = max(0.0, (cost_without_attention - fixed) / depth)
+    all_heads = max(0.0, (full_cost - fixed) / depth - all_neurons)
+
     return CostTable(
         fixed,
-        _rising([0, *head_counts], [0.0, *((cost - fixed) / depth - all_neurons for cost in of_heads)]),
-        _rising([0, *neuron_counts], [0.0, *((cost - fixed) / depth - all_heads for cost in of_neurons)]),
+        _rising([0, *head_counts], [0.0, *((cost - fixed) / depth - all_neurons for cost in costs_by_heads)]),
+        _rising([0, *neuron_counts], [0.0, *((cost - fixed) / depth - all_heads for cost in costs_by_neurons)]),
     )
 
 
@@ -92,11 +100,13 @@ def neuron_grid(neurons: int, steps: int) -> list[int]:
 
 
 def _rising(sizes: Sequence[int], costs: Sequence[float]) -> dict[int, float]:
+    """Costs by size, each raised to that of the smaller sizes where it is below."""
     rising = np.maximum.accumulate(np.maximum(costs, 0.0))
     return dict(zip(sizes, rising.tolist(), strict=True))
 
 
 def _full_sizes(model: PreTrainedModel, what: str) -> tuple[int, int, int]:
+    """Layers, heads and neurons of a supernet whose layers are alike; raises ValueError for any other model."""
     require_supernet(model, what)
     sizes = layer_sizes(model)
     if len(set(sizes.heads)) > 1 or len(set(sizes.neurons)) > 1:
@@ -111,7 +121,7 @@ class Candidate:
     Attributes:
         size: the sub-network.
         kind: "uniform" (all layers alike, as trained) or "per layer".
-        cost: predicted, in the unit of the table.
+        cost: its predicted cost, in the unit of the table.
         score: the share of the importance that it retains, between 0 and 1; see `search_subnetworks`.
     """
 
@@ -124,7 +134,7 @@ class Candidate:
 def search_subnetworks(
     model: PreTrainedModel, importance: Importance, table: CostTable, budget: float, neuron_steps: int = 12
 ) -> list[Candidate]:
-    """The sub-networks within a budget that retain the most importance, best first.
+    """Find the sub-networks within a budget that retain the most importance, best first.
 
     For every number of layers (the layers that the depth rule keeps) there are up to two: the widest uniform one, and
     the one whose heads and neurons are distributed over the layers so that they retain the most, an exact solution of
@@ -134,9 +144,9 @@ def search_subnetworks(
 
     Args:
         model: a supernet, rewired, whose layers are alike.
-        importance: of `compute_importance` on this model, at full size.
-        table: what sizes cost.
-        budget: in the unit of the table.
+        importance: the result of `compute_importance` on this model, at full size.
+        table: the cost of sizes.
+        budget: the largest cost, in the unit of the table.
         neuron_steps: the numbers of neurons tried, in equal steps.
 
     Raises:
@@ -146,33 +156,41 @@ def search_subnetworks(
     depth, heads, neurons = _full_sizes(model, "search_subnetworks")
     counts = {"heads": list(range(1, heads + 1)), "neurons": neuron_grid(neurons, neuron_steps)}
     shares = {"heads": _retained(importance.heads), "neurons": _retained(importance.neurons)}
-    found: list[Candidate] = []
+    candidates: list[Candidate] = []
 
     def add(size: Subnetwork, kind: str) -> None:
-        kept = sum(shares["heads"][layer, count] for layer, count in zip(size.layers, size.heads, strict=True))
-        kept += sum(shares["neurons"][layer, count] for layer, count in zip(size.layers, size.neurons, strict=True))
-        found.append(Candidate(size, kind, table.cost(size), float(kept) / (2 * depth)))
+        retained = sum(shares["heads"][layer, count] for layer, count in zip(size.layers, size.heads, strict=True))
+        retained += sum(
+            shares["neurons"][layer, count] for layer, count in zip(size.layers, size.neurons, strict=True)
+        )
+        candidates.append(Candidate(size, kind, table.cost(size), float(retained) / (2 * depth)))
 
-    for layers in (tuple(kept_layers(depth, count / depth)) for count in range(1, depth + 1)):
-        widths = (width_sizes(heads, neurons, count / heads) for count in reversed(counts["heads"]))
-        uniform = (Subnetwork(layers, (h,) * len(layers), (n,) * len(layers)) for h, n in widths)
-        within = next((size for size in uniform if table.cost(size) <= budget), None)
-        if within is not None:
-            add(within, "uniform")
+    for number_of_layers in range(1, depth + 1):
+        layers = tuple(kept_layers(depth, number_of_layers / depth))
+
+        # The widest that fits.
+        for count in reversed(counts["heads"]):
+            head_count, neuron_count = width_sizes(heads, neurons, count / heads)
+            uniform = Subnetwork(layers, (head_count,) * len(layers), (neuron_count,) * len(layers))
+            if table.cost(uniform) <= budget:
+                add(uniform, "uniform")
+                break
+
         uneven = _distribute(layers, counts, shares, table, budget)
         if uneven is not None:
             add(uneven, "per layer")
-    if not found:
+
+    if not candidates:
         smallest = Subnetwork((0,), (1,), (counts["neurons"][0],))
         raise ValueError(
             f"No sub-network meets a budget of {budget:g}: the smallest one, a layer of one head and "
             f"{smallest.neurons[0]} neurons, takes {table.cost(smallest):.4g}."
         )
-    return sorted(found, key=lambda one: -one.score)
+    return sorted(candidates, key=lambda candidate: -candidate.score)
 
 
 def _retained(importance: Tensor) -> np.ndarray:
-    """(L, n + 1): the share of a layer's importance in its first 0..n heads or neurons."""
+    """The share of each layer's importance in its first 0..n heads or neurons, (L, n + 1)."""
     values = importance.double().numpy()
     sums = np.concatenate([np.zeros((len(values), 1)), values.cumsum(axis=1)], axis=1)
     return sums / np.maximum(sums[:, -1:], np.finfo(float).tiny)
@@ -185,46 +203,47 @@ def _distribute(
     table: CostTable,
     budget: float,
 ) -> Subnetwork | None:
-    """Heads and neurons of each of these layers that retain the most within the budget; None where none fits."""
+    """Heads and neurons of each of these layers that retain the most within the budget; None where none fits.
+
+    This is the multiple-choice knapsack problem: of each group (the heads of a layer, or its neurons) one count is
+    chosen. Costs are whole numbers of bins, of which the budget has `BINS`.
+    """
     room = budget - table.fixed
     if room <= 0:
         return None
+
     costs = {"heads": table.heads, "neurons": table.neurons}
-    bins = {
-        kind: [int(np.ceil(_interpolated(costs[kind], [count]) / room * BINS - 1e-9)) for count in counts[kind]]
-        for kind in counts
-    }
-    # The multiple-choice knapsack: best[c] is the most that can be retained at a cost of at most c.
+    bins: dict[str, list[int]] = {}
+    for kind in counts:
+        bins[kind] = []
+        for count in counts[kind]:
+            # Rounded up, but not by a float's last digit.
+            bins[kind].append(int(np.ceil(_interpolated(costs[kind], [count]) / room * BINS - 1e-9)))
+
+    # best[c] is the most that the groups so far can retain at a cost of at most c.
     best = np.zeros(BINS + 1)
-    chosen: list[np.ndarray] = []
+    choices: list[np.ndarray] = []
     groups = [(kind, layer) for kind in counts for layer in layers]
     for kind, layer in groups:
         options = np.full((len(counts[kind]), BINS + 1), -np.inf)
         for row, (count, cost) in enumerate(zip(counts[kind], bins[kind], strict=True)):
             if cost <= BINS:
                 options[row, cost:] = best[: BINS + 1 - cost] + shares[kind][layer, count]
-        chosen.append(options.argmax(axis=0))
+        choices.append(options.argmax(axis=0))
         best = options.max(axis=0)
     if not np.isfinite(best[BINS]):
         return None
-    picked = _walk_back(groups, chosen, bins, counts)
+
+    # Back through the groups, from the whole budget: which choice led to the best value?
+    remaining = BINS
+    chosen: dict[tuple[str, int], int] = {}
+    for (kind, layer), choice in zip(reversed(groups), reversed(choices), strict=True):
+        row = int(choice[remaining])
+        chosen[kind, layer] = counts[kind][row]
+        remaining -= bins[kind][row]
+
     return Subnetwork(
         tuple(layers),
-        tuple(picked["heads", layer] for layer in layers),
-        tuple(picked["neurons", layer] for layer in layers),
+        tuple(chosen["heads", layer] for layer in layers),
+        tuple(chosen["neurons", layer] for layer in layers),
     )
-
-
-def _walk_back(
-    groups: Sequence[tuple[str, int]],
-    chosen: Iterable[np.ndarray],
-    bins: dict[str, list[int]],
-    counts: dict[str, list[int]],
-) -> dict[tuple[str, int], int]:
-    """The counts that led to the best value of a knapsack."""
-    left, picked = BINS, {}
-    for (kind, layer), choice in reversed(list(zip(groups, chosen, strict=True))):
-        row = int(choice[left])
-        picked[kind, layer] = counts[kind][row]
-        left -= bins[kind][row]
-    return picked

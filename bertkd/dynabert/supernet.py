@@ -1,4 +1,4 @@
-"""One network of many sizes: DynaBERT's width and depth (Hou et al., arXiv 2004.04037, section 2)."""
+"""Makes a supernet and switches its width and depth, as DynaBERT does (Hou et al., arXiv 2004.04037, section 2)."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ class Subnetwork:
 
     Attributes:
         layers: 0-based layers of the supernet, increasing.
-        heads: of each of these layers; 0 leaves the layer's attention out.
-        neurons: of each of these layers; 0 leaves the layer's feed-forward part out.
+        heads: the number of heads of each of these layers; 0 leaves the layer's attention out.
+        neurons: the number of neurons of each of these layers; 0 leaves the layer's feed-forward part out.
     """
 
     layers: tuple[int, ...]
@@ -59,13 +59,13 @@ class Subnetwork:
 
 
 def check_multiplier(name: str, value: float) -> None:
-    """Raises ValueError for a multiplier that is not in (0, 1]."""
+    """Raise ValueError for a multiplier that is not in (0, 1]."""
     if not 0 < value <= 1:
         raise ValueError(f"{name} is a share of the full network and must lie in (0, 1], not {value}.")
 
 
 def width_sizes(heads: int, neurons: int, width: float) -> tuple[int, int]:
-    """Heads and neurons of a layer at a width multiplier, as the authors' code.
+    """Heads and neurons of a layer at a width multiplier, by the rule of the authors' code.
 
     `round(heads · width)` heads, a half rounded to even, and the same share of the neurons, rounded down. Where their
     code would give no head at all, one is kept. A part that the layer does not have stays away.
@@ -76,6 +76,7 @@ def width_sizes(heads: int, neurons: int, width: float) -> tuple[int, int]:
     check_multiplier("width", width)
     if heads == 0:
         return 0, math.floor(neurons * _exact(width))
+
     kept = max(1, round(heads * _exact(width)))
     return kept, max(1, neurons * kept // heads) if neurons else 0
 
@@ -95,7 +96,7 @@ def kept_layers(num_layers: int, depth: float) -> list[int]:
 
 
 def _exact(multiplier: float) -> Fraction:
-    """The fraction that is meant: 5/6 has no exact float, and a floor would tell."""
+    """The fraction that a multiplier stands for: 5/6 has no exact float, and would be rounded down by one too many."""
     return Fraction(multiplier).limit_denominator(1000)
 
 
@@ -103,8 +104,8 @@ def make_adaptive(model: Model) -> Model:
     """Turn a model into a supernet, in place: its width and depth can be switched by `set_subnetwork`.
 
     The linear maps of the layers are replaced by ones that use the leading part of the same parameters. At full size,
-    which it starts with, and in its checkpoints it is the model that it was. Rewire it first (`rewire`), so that what
-    is leading is what matters.
+    which it starts with, and in its checkpoints it is the model that it was before. Rewire it first (`rewire`), so
+    that the leading heads and neurons are the most important ones.
 
     Returns:
         `model`.
@@ -115,18 +116,17 @@ def make_adaptive(model: Model) -> Model:
     refuse_levers(model, "make_adaptive")
     if is_adaptive(model):
         raise ValueError("This model is a supernet already: make_adaptive is called once.")
+
     family, layers = family_of(model), encoder_layers(model)
+    paths = (family.query, family.key, family.value, family.attention_output, family.ffn_in, family.ffn_out)
     for layer in layers:
-        for path in _linear_paths(family):
+        for path in paths:
             module = _submodule(layer, path)
             if type(module) is nn.Linear:
                 layer.set_submodule(path, AdaptiveLinear(module))
+
     model.base_model.set_submodule(family.layers, AdaptiveLayers(list(layers)))
     return model
-
-
-def _linear_paths(family: Family) -> tuple[str, ...]:
-    return (family.query, family.key, family.value, family.attention_output, family.ffn_in, family.ffn_out)
 
 
 def _submodule(layer: nn.Module, path: str) -> nn.Module | None:
@@ -138,7 +138,7 @@ def _submodule(layer: nn.Module, path: str) -> nn.Module | None:
 
 
 def require_supernet(model: PreTrainedModel, what: str) -> None:
-    """Raises ValueError for an ordinary model where a supernet is needed by `what`."""
+    """Raise ValueError for an ordinary model where a supernet is needed by `what`."""
     if not is_adaptive(model):
         raise ValueError(f"{what} needs a supernet, and this is an ordinary model: call make_adaptive(model) first.")
 
@@ -149,7 +149,7 @@ def set_subnetwork(
     """Switch a supernet to a size. Nothing is copied; parameters outside the size are left alone.
 
     Args:
-        model: made by `make_adaptive`.
+        model: a supernet (`make_adaptive`).
         width: share of each layer's heads and neurons, in (0, 1].
         depth: share of the layers, in (0, 1].
         subnetwork: any size, uneven ones included, instead of the two multipliers.
@@ -160,13 +160,16 @@ def set_subnetwork(
     require_supernet(model, "set_subnetwork")
     size = subnetwork or Subnetwork.of(model, width, depth)
     _check_fits(model, size)
+
     layers, family, width_of_head = encoder_layers(model), family_of(model), head_size(model.config)
     assert isinstance(layers, AdaptiveLayers)
     layers.active = size.layers
+
     for index, heads, neurons in zip(size.layers, size.heads, size.neurons, strict=True):
         layer = layers[index]
         _switch(layer, _attention_parts(family), off=heads == 0)
         _switch(layer, _ffn_parts(family), off=neurons == 0)
+
         for path in (family.query, family.key, family.value):
             _set_active(layer, path, rows=heads * width_of_head)
         _set_active(layer, family.attention_output, columns=heads * width_of_head)
@@ -175,6 +178,7 @@ def set_subnetwork(
 
 
 def _set_active(layer: nn.Module, path: str, rows: int | None = None, columns: int | None = None) -> None:
+    """Choose how many rows or columns of a linear map are used, if the layer has it."""
     module = _submodule(layer, path)
     if isinstance(module, AdaptiveLinear):
         module.active_out = module.active_out if rows is None else rows
@@ -182,14 +186,17 @@ def _set_active(layer: nn.Module, path: str, rows: int | None = None, columns: i
 
 
 def _check_fits(model: PreTrainedModel, size: Subnetwork) -> None:
-    have = layer_sizes(model)
-    increasing = list(size.layers) == sorted(set(size.layers))
-    if not size.layers or not increasing or not 0 <= size.layers[0] <= size.layers[-1] < len(have.heads):
+    """Raise ValueError for a size that the model does not have."""
+    full = layer_sizes(model)
+    is_increasing = list(size.layers) == sorted(set(size.layers))
+    if not size.layers or not is_increasing or not 0 <= size.layers[0] <= size.layers[-1] < len(full.heads):
         raise ValueError(
-            f"A sub-network needs increasing layers from 0 to {len(have.heads) - 1}, not {list(size.layers)}."
+            f"A sub-network needs increasing layers from 0 to {len(full.heads) - 1}, not {list(size.layers)}."
         )
-    of_layers = LayerSizes(*(tuple(sizes[layer] for layer in size.layers) for sizes in have))
-    check_sizes(LayerSizes(size.heads, size.neurons), of_layers)
+
+    full_heads = tuple(full.heads[layer] for layer in size.layers)
+    full_neurons = tuple(full.neurons[layer] for layer in size.layers)
+    check_sizes(LayerSizes(size.heads, size.neurons), LayerSizes(full_heads, full_neurons))
 
 
 def current_subnetwork(model: PreTrainedModel) -> Subnetwork:
@@ -201,7 +208,9 @@ def current_subnetwork(model: PreTrainedModel) -> Subnetwork:
     require_supernet(model, "current_subnetwork")
     layers, family, width_of_head = encoder_layers(model), family_of(model), head_size(model.config)
     assert isinstance(layers, AdaptiveLayers)
+
     heads, neurons = [], []
+    # Only the active layers are iterated over.
     for layer in layers:
         query, ffn_in = _submodule(layer, family.query), _submodule(layer, family.ffn_in)
         heads.append(query.active_out // width_of_head if isinstance(query, AdaptiveLinear) else 0)
@@ -210,7 +219,7 @@ def current_subnetwork(model: PreTrainedModel) -> Subnetwork:
 
 
 def require_full_size(model: PreTrainedModel, what: str) -> None:
-    """Raises ValueError for a supernet that is switched to a smaller size; an ordinary model is of full size."""
+    """Raise ValueError for a supernet that is switched to a smaller size; an ordinary model is of full size."""
     if is_adaptive(model) and current_subnetwork(model) != Subnetwork.of(model):
         raise ValueError(f"{what} needs the full network: call set_subnetwork(model) to switch back to it first.")
 
@@ -220,6 +229,7 @@ def require_full_size(model: PreTrainedModel, what: str) -> None:
 
 
 def _attention_parts(family: Family) -> dict[str, Any]:
+    """The modules of a layer's attention, each with what its `forward` is without attention."""
     parts = {family.attention: _no_attention, family.attention_norm: _identity}
     if not family.attention_output.startswith(f"{family.attention}."):
         parts[family.attention_output] = _identity
@@ -227,6 +237,7 @@ def _attention_parts(family: Family) -> dict[str, Any]:
 
 
 def _ffn_parts(family: Family) -> dict[str, Any]:
+    """The modules of a layer's feed-forward part, each with what its `forward` is without it."""
     return {family.ffn_in: _identity, family.ffn_out: torch.zeros_like, family.ffn_norm: _identity}
 
 

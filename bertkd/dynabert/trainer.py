@@ -1,8 +1,8 @@
-"""DynaBERT's three stages as a trainer."""
+"""Trains DynaBERT, one of its three stages at a time."""
 
-import contextlib
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -23,11 +23,11 @@ __all__ = ["DynaBertKDTrainer"]
 
 
 class DynaBertKDTrainer(DistillationTrainer):
-    """DynaBERT (Hou et al., arXiv 2004.04037): trains a network of many sizes, one stage at a time.
+    """DynaBERT (Hou et al., arXiv 2004.04037): trains a supernet, one stage at a time.
 
     Each step runs every sub-network of the stage on the same rows, with a backward pass of its own; the gradients are
     summed and clipped once. `DynaBertKDConfig` has the stages and the loss. The hidden states of a sub-network are
-    matched as the authors' code: what goes into a kept layer with what goes into that layer of the teacher, and the
+    matched as in the authors' code: the input of a kept layer with the input of that layer of the teacher, and the
     last output with the teacher's last. In stage "depth" the teacher is as wide as the sub-network (the paper's
     algorithm 3) or of full width (the released code); it runs once for each width.
 
@@ -39,12 +39,13 @@ class DynaBertKDTrainer(DistillationTrainer):
     Args:
         model: the student: a supernet (`make_adaptive`), or an ordinary model, which is made one in place. Rewire it
             (`rewire`) before the first stage.
-        teacher_model: ordinary or a supernet, as deep and with hidden states as large as the student; None for stage
-            "finetune".
+        teacher_model: an ordinary model or a supernet, as deep and with hidden states as large as the student; None
+            for stage "finetune".
         args: a `DynaBertKDConfig`.
 
     Raises:
-        ValueError: as `DistillationTrainer`; also a teacher of another depth or hidden size, or an unsupported family.
+        ValueError: what `DistillationTrainer` refuses, and a teacher of another depth or hidden size, or a model of
+            an unsupported family.
     """
 
     args: DynaBertKDConfig
@@ -59,18 +60,24 @@ class DynaBertKDTrainer(DistillationTrainer):
         **kwargs: Any,
     ) -> None:
         super().__init__(model=model, teacher_model=teacher_model, args=args, **kwargs)
-        depths = [1.0] if self.args.stage == "width" else sorted(set(self.args.depth_mult_list))
+
         # The widest and deepest one comes last: its backward pass reaches every parameter, and is the one that
         # several processes synchronize. Widths change slowest, so that the teacher runs once for each.
-        self.subnetworks = {
-            f"w{width:g}_d{depth:g}": (width, Subnetwork.of(self.model, width, depth))
-            for width in sorted(set(self.args.width_mult_list))
-            for depth in depths
-        }
-        self._label = ""  # of the sub-network that is running
-        self._last = list(self.subnetworks)[-1]
+        self.subnetworks: dict[str, tuple[float, Subnetwork]] = {}
+        depths = [1.0] if self.args.stage == "width" else sorted(set(self.args.depth_mult_list))
+        for width in sorted(set(self.args.width_mult_list)):
+            for depth in depths:
+                label = f"w{width:g}_d{depth:g}"
+                self.subnetworks[label] = (width, Subnetwork.of(self.model, width, depth))
+        self._last_label = list(self.subnetworks)[-1]
+
+        # The label of the sub-network that is running; empty at full size.
+        self._label = ""
+        # The teacher's outputs for the batch of this step, by the width it had; only those of the latest width.
         self._teacher_of_step: dict[float, Any] = {}
+        # Whether an evaluation is one of all sub-networks, and not of the size that is set.
         self._evaluates_all = False
+
         if self.needs_teacher and self.args.lambda2 > 0:
             self.student_forward_kwargs = {"output_hidden_states": True}
             self.teacher_forward_kwargs = {"output_hidden_states": True}
@@ -80,6 +87,7 @@ class DynaBertKDTrainer(DistillationTrainer):
             make_adaptive(self.model)
         if not self.needs_teacher or self.teacher_model is None:
             return
+
         student, teacher = self.model.config, self.teacher_model.config
         for what in ("num_hidden_layers", "hidden_size"):
             if getattr(student, what) != getattr(teacher, what):
@@ -87,12 +95,14 @@ class DynaBertKDTrainer(DistillationTrainer):
                     f"The student's {what} is {getattr(student, what)} and the teacher's {getattr(teacher, what)}: "
                     "DynaBERT compares the hidden states of each layer, so both must be of one shape."
                 )
+
         if self._matches_width and not is_adaptive(self.teacher_model):
-            # A copy, because the given teacher is to stay the ordinary model that it is.
+            # A copy, because the user's teacher is to stay the ordinary model that it is.
             self.teacher_model = make_adaptive(copy_layers(self.teacher_model, range(student.num_hidden_layers)))
 
     @property
     def _matches_width(self) -> bool:
+        """Whether the teacher is as wide as the sub-network that it teaches."""
         return self.args.stage == "depth" and self.args.teacher_width == "same"
 
     # ---- the loss of one sub-network ----
@@ -110,6 +120,7 @@ class DynaBertKDTrainer(DistillationTrainer):
         if alpha > 0 and self.args.lambda2 > 0:
             hidden_loss = self.hidden_loss(student_outputs.hidden_states, teacher_outputs.hidden_states, inputs)
             parts["hidden_loss"] = alpha * self.args.lambda2 * hidden_loss
+
         return {f"{name}_{self._label}": part for name, part in parts.items()}
 
     def hidden_loss(
@@ -118,10 +129,11 @@ class DynaBertKDTrainer(DistillationTrainer):
         """The hidden states' loss, not yet weighted.
 
         Args:
-            student_hidden: of the sub-network: n + 1 levels of (B, T, H) for n kept layers.
-            teacher_hidden: L + 1 levels of (B, T, H).
+            student_hidden: the sub-network's n + 1 levels of (B, T, H), for n kept layers.
+            teacher_hidden: the teacher's L + 1 levels of (B, T, H).
             inputs: the batch, with its attention_mask (B, T) if it has one.
         """
+        # Level i is the input of layer i, counted from 0; the last level is the output of the last layer.
         _, size = self.subnetworks[self._label]
         matched = [teacher_hidden[level] for level in (*size.layers, len(teacher_hidden) - 1)]
         if not self.args.mask_padding:
@@ -134,49 +146,63 @@ class DynaBertKDTrainer(DistillationTrainer):
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
     ) -> Tensor:
         """Forward and backward of every sub-network of the stage; returns the sum of their losses."""
-        inputs = self._prepare_inputs(inputs)
+        inputs = self._on_device(inputs)
         self._teacher_of_step = {}
         total = torch.zeros((), device=self.args.device)
         try:
             with self._word_gradients_summed():
                 for label in self.subnetworks:
                     self._run_at(label)
-                    with contextlib.nullcontext() if label == self._last else self.accelerator.no_sync(model):
+                    # Gradients add up in each process, which the last backward pass exchanges once.
+                    is_last = label == self._last_label
+                    with nullcontext() if is_last else self.accelerator.no_sync(model):
                         total = total + super().training_step(model, dict(inputs), num_items_in_batch)
         finally:
             self._teacher_of_step = {}
             self._run_at_full_size()
         return total
 
-    @contextlib.contextmanager
+    @contextmanager
     def _word_gradients_summed(self) -> Iterator[None]:
         """Within, the word embeddings get one gradient for all sub-networks, in the last one's backward pass.
 
         Every size reads the same words, and their gradient is a table of the whole vocabulary, as large for a narrow
         network as for a wide one.
         """
-        student, shared = self._student, list[Tensor]()
-
-        def share(_module: nn.Module, _args: Any, words: Tensor) -> Tensor:
-            if not words.requires_grad:
-                return words
-            if self._label != self._last:
-                shared[:] = shared or [words.detach().requires_grad_()]
-                return shared[0]
-            if shared:
-                words.register_hook(lambda gradient: gradient + shared[0].grad)
-            return words
-
-        if self.args.torch_compile:  # it would trace the hook, and guard on what it keeps
+        if self.args.torch_compile:
+            # The compiler would trace the hook, and guard on what it keeps.
             yield
             return
-        hook = student.base_model.get_submodule(family_of(student).word_embeddings).register_forward_hook(share)
+
+        student = self._student
+        shared: Tensor | None = None
+
+        def share(_module: nn.Module, _args: Any, words: Tensor) -> Tensor:
+            nonlocal shared
+            if not words.requires_grad:
+                return words
+
+            if self._label != self._last_label:
+                # All but the last sub-network read the same leaf: their gradients add up in it, and stop there.
+                if shared is None:
+                    shared = words.detach().requires_grad_()
+                return shared
+
+            leaf = shared
+            if leaf is not None:
+                # On its way to the table the gradient of the last one is joined by theirs.
+                words.register_hook(lambda gradient: gradient + leaf.grad)
+            return words
+
+        embeddings = student.base_model.get_submodule(family_of(student).word_embeddings)
+        hook = embeddings.register_forward_hook(share)
         try:
             yield
         finally:
             hook.remove()
 
     def _run_at(self, label: str) -> None:
+        """Switch the student to one of the sub-networks."""
         self._label = label
         set_subnetwork(self._student, subnetwork=self.subnetworks[label][1])
 
@@ -194,14 +220,14 @@ class DynaBertKDTrainer(DistillationTrainer):
             assert self.teacher_model is not None
             if is_adaptive(self.teacher_model):
                 set_subnetwork(self.teacher_model, width=width)
-            # Those of an earlier width are not needed again.
+            # The outputs for an earlier width are not needed again.
             self._teacher_of_step = {width: super()._teacher_outputs(inputs)}
         return self._teacher_of_step[width]
 
     # ---- evaluation ----
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """As `transformers.Trainer.evaluate`, with every metric for each sub-network and their mean."""
+        """Evaluate as `transformers.Trainer` does, with every metric for each sub-network and their mean."""
         self._evaluates_all = True
         try:
             return super().evaluate(*args, **kwargs)
@@ -209,20 +235,22 @@ class DynaBertKDTrainer(DistillationTrainer):
             self._evaluates_all = False
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
-        """Of all sub-networks for `evaluate`, whose predictions are the last one's; else at the size that is set."""
+        """Run all sub-networks for `evaluate`, and otherwise the size that is set; predictions are the last one's."""
         if not self._evaluates_all:
             return super().evaluation_loop(*args, **kwargs)
-        metrics: dict[str, list[float]] = {}
-        each: dict[str, float] = {}
+
+        values_by_name: dict[str, list[float]] = {}
+        metrics_of_each: dict[str, float] = {}
         try:
             for label in self.subnetworks:
                 self._run_at(label)
                 output = super().evaluation_loop(*args, **kwargs)
-                assert output.metrics is not None  # the Trainer always gives them
+                assert output.metrics is not None, "the Trainer always gives metrics"
                 for name, value in output.metrics.items():
-                    metrics.setdefault(name, []).append(value)
-                    each[f"{name}_{label}"] = value
+                    values_by_name.setdefault(name, []).append(value)
+                    metrics_of_each[f"{name}_{label}"] = value
         finally:
             self._run_at_full_size()
-        means = {name: float(np.mean(values)) for name, values in metrics.items()}
-        return output._replace(metrics={**means, **each})
+
+        means = {name: float(np.mean(values)) for name, values in values_by_name.items()}
+        return output._replace(metrics={**means, **metrics_of_each})

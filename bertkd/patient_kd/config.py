@@ -23,7 +23,7 @@ class PatientKDConfig(DistillationConfig):
 
     The paper sums over the rows of the training set where this takes the mean. "code" has `kd_reduction="mean"`;
     set it to "batchmean" for the usual factor without 1/C. Defaults of alpha, temperature and beta are the
-    authors' best on SST-2 with six layers; `recipes/configs/patient_kd/` has them for each task.
+    authors' best on SST-2 with six layers; `bertkd configs` lists the settings for each task (`patient_kd/sst2`).
 
     Raises:
         ValueError: a value is out of its range, or a choice is unknown.
@@ -42,14 +42,17 @@ class PatientKDConfig(DistillationConfig):
     normalize_patience: bool = field(
         default=True, metadata={"help": "Divide each [CLS] state by its length before they are compared."}
     )
-    reductions: str = field(default="code", metadata={"help": "code (the authors') or paper."})
+    reductions: str = field(
+        default="code", metadata={"help": "Whose reductions the loss has: code (the authors' code) or paper."}
+    )
     project_hidden: bool = field(
         default=False,
-        metadata={"help": "Learn a linear map from the student's to the teacher's hidden size, where they differ."},
+        metadata={"help": "Learn a linear map from the student's to the teacher's hidden size if they differ."},
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
+
         if self.beta < 0:
             raise ValueError(f"beta weights the patient loss and must not be negative, not {self.beta}.")
         self._check_choice("reductions", ("code", "paper"))

@@ -1,4 +1,4 @@
-"""Patient-KD, as the rest of bertkd knows it."""
+"""Describes Patient-KD to the rest of bertkd."""
 
 from bertkd.distillation.method import Method
 from bertkd.patient_kd.config import PatientKDConfig

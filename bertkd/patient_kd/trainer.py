@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
 from bertkd import losses
-from bertkd.distillation.projection import linear_projection
+from bertkd.distillation.extra_modules import linear_projection
 from bertkd.distillation.trainer import DistillationTrainer
 from bertkd.layer_map import LayerMap
 from bertkd.models import family_of
@@ -21,7 +21,7 @@ __all__ = ["PatientKDTrainer"]
 
 @dataclass
 class PatientTeacherOutput(ModelOutput):
-    """Of the teacher: logits (B, C), and the [CLS] states of the map's teacher layers, (B, L, H)."""
+    """The teacher's logits (B, C) and the [CLS] states of the map's teacher layers, (B, L, H)."""
 
     logits: Tensor | None = None
     cls_states: Tensor | None = None
@@ -42,8 +42,8 @@ class PatientKDTrainer(DistillationTrainer):
         args: a `PatientKDConfig`.
 
     Raises:
-        ValueError: as `DistillationTrainer`; also a layer map that does not fit both models, different hidden sizes
-            without `project_hidden`, or a model of an unsupported family.
+        ValueError: what `DistillationTrainer` refuses, and a layer map that does not fit both models, different
+            hidden sizes without `project_hidden`, or a model of an unsupported family.
     """
 
     args: PatientKDConfig
@@ -58,26 +58,30 @@ class PatientKDTrainer(DistillationTrainer):
     ) -> None:
         super().__init__(model=model, teacher_model=teacher_model, args=args, **kwargs)
         if self.args.beta == 0:
+            # Without the patient loss it is vanilla KD, for models of any family.
             return
-        assert self.teacher_model is not None  # the base has checked it
+
+        assert self.teacher_model is not None, "the base class has checked that there is a teacher"
+        # Raises for a family whose layers bertkd does not know.
         family_of(self.model)
         family_of(self.teacher_model)
+
         student, teacher = self.model.config, self.teacher_model.config
         self.layer_map = LayerMap.resolve(self.args.strategy, teacher.num_hidden_layers, student.num_hidden_layers)
+        # Only the states that are compared are kept.
         self.student_forward_kwargs = {"output_hidden_states": self.layer_map.student_layers}
         self.teacher_forward_kwargs = {"output_hidden_states": self.layer_map.teacher_layers}
-        if student.hidden_size != teacher.hidden_size:
-            self._add_projection(student.hidden_size, teacher.hidden_size)
 
-    def _add_projection(self, student_size: int, teacher_size: int) -> None:
+        if student.hidden_size == teacher.hidden_size:
+            return
         if not self.args.project_hidden:
             raise ValueError(
-                f"The student's hidden size is {student_size} and the teacher's {teacher_size}: Patient-KD compares "
-                "their states one to one. Set project_hidden=True to learn a linear map between them, or use a "
-                "student of the teacher's hidden size."
+                f"The student's hidden size is {student.hidden_size} and the teacher's {teacher.hidden_size}: "
+                "Patient-KD compares their states one to one. Set project_hidden=True to learn a linear map between "
+                "them, or use a student of the teacher's hidden size."
             )
         self.extra_modules["projection"] = linear_projection(
-            student_size, teacher_size, self.model.config.initializer_range
+            student.hidden_size, teacher.hidden_size, student.initializer_range
         )
 
     @property
@@ -93,22 +97,26 @@ class PatientKDTrainer(DistillationTrainer):
     def distillation_loss(
         self, student_outputs: Any, teacher_outputs: Any, inputs: dict[str, Tensor]
     ) -> dict[str, Tensor]:
-        """The base's parts and "patience_loss", beta times the patient loss."""
+        """The parts of the base class and "patience_loss", beta times the patient loss."""
         parts = super().distillation_loss(student_outputs, teacher_outputs, inputs)
-        if self.args.beta > 0:
-            student_cls = _cls_states(student_outputs, self.layer_map.student_layers)
-            if "projection" in self.extra_modules:
-                student_cls = self.extra_modules["projection"](student_cls)
-            parts["patience_loss"] = self.args.beta * losses.patient_loss(
-                student_cls,
-                teacher_outputs.cls_states,
-                normalize=self.args.normalize_patience,
-                reduction="mean" if self.args.reductions == "code" else "batchmean",
-            )
+        if self.args.beta == 0:
+            return parts
+
+        student_cls = _cls_states(student_outputs, self.layer_map.student_layers)
+        if "projection" in self.extra_modules:
+            student_cls = self.extra_modules["projection"](student_cls)
+
+        patience = losses.patient_loss(
+            student_cls,
+            teacher_outputs.cls_states,
+            normalize=self.args.normalize_patience,
+            reduction="mean" if self.args.reductions == "code" else "batchmean",
+        )
+        parts["patience_loss"] = self.args.beta * patience
         return parts
 
     def kd_loss(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
-        """The soft term; the paper's cross entropy under `reductions="paper"`, else as the base."""
+        """The soft term: the paper's cross entropy under `reductions="paper"`, otherwise that of the base class."""
         if self.args.reductions == "paper" and not self._is_regression:
             return losses.soft_cross_entropy(student_logits, teacher_logits, self.args.temperature)
         return super().kd_loss(student_logits, teacher_logits)

@@ -30,10 +30,10 @@ class TinyBertKDConfig(DistillationConfig):
 
     | | released code | here |
     |---|---|---|
-    | SCE | divided by the classes as well | sum over classes, as the paper; `kd_reduction="mean"` as the code |
-    | padding in ATT, HID, EMB | counted, a score <= -100 as 0 | left out; `mask_padding=False` as the code |
-    | projection | one for all levels | the same; `projection="per_level"` as their later checkpoints |
-    | weights | 1, as the paper | 1 |
+    | SCE | divided by the classes as well | sum over classes, as in the paper; `kd_reduction="mean"` for the code |
+    | padding in ATT, HID, EMB | counted, a score <= -100 as 0 | left out; `mask_padding=False` for the code |
+    | projection | one for all levels | the same; `projection="per_level"` for their later checkpoints |
+    | weights | 1, as in the paper | 1 |
 
     Raises:
         ValueError: a value is out of its range, or a choice is unknown.
@@ -71,23 +71,27 @@ class TinyBertKDConfig(DistillationConfig):
     def __post_init__(self) -> None:
         self._check_choice("stage", STAGES)
         if self.compares_states:
-            self.alpha = 1.0  # labels do not enter, and need not be there
+            # Labels do not enter the loss, and need not be there.
+            self.alpha = 1.0
         super().__post_init__()
+
         self._check_choice("projection", ("shared", "per_level", "none"))
         weights = (self.attention_weight, self.hidden_weight, self.embedding_weight)
         if min(weights) < 0 or max(weights) == 0:
             raise ValueError(
                 f"attention_weight, hidden_weight and embedding_weight must not be negative, nor all be 0: {weights}."
             )
+
         if self.compares_states and self.teacher_cache_dir is not None:
             raise ValueError(
                 f"teacher_cache_dir cannot be used by stage {self.stage}: states and scores of all tokens do not fit "
                 "a cache of one fixed shape per row. It works for stage prediction."
             )
+
         if self.strategy not in MAPS:
             LayerMap.parse(self.strategy)
 
     @property
     def compares_states(self) -> bool:
-        """Whether the stage compares scores and states, and not predictions."""
+        """Whether the stage compares attention scores and hidden states, and not predictions."""
         return self.stage != "prediction"

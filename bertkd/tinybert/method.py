@@ -1,4 +1,4 @@
-"""TinyBERT, as the rest of bertkd knows it."""
+"""Describes TinyBERT to the rest of bertkd."""
 
 from bertkd.distillation.method import Method
 from bertkd.tinybert.config import TinyBertKDConfig
@@ -14,7 +14,7 @@ METHODS = (
         arxiv="1909.10351",
         trainer_class=TinyBertKDTrainer,
         config_class=TinyBertKDConfig,
-        # Those of stage "prediction", as the released code's example.
+        # The stage "prediction", with the settings of an example in the released code.
         defaults={"stage": "prediction", "alpha": 1.0, "learning_rate": 3e-5, "num_train_epochs": 3},
         student="shape",
         needs_corpus=True,

@@ -1,4 +1,4 @@
-"""Checkpoints as the authors of TinyBERT released them."""
+"""Loads checkpoints as the authors of TinyBERT released them."""
 
 import json
 from pathlib import Path
@@ -17,15 +17,15 @@ __all__ = ["load_released"]
 def load_released(
     folder: str | Path, model_class: type[PreTrainedModel] = BertForSequenceClassification, **settings: Any
 ) -> tuple[PreTrainedModel, dict[str, Tensor]]:
-    """A checkpoint as TinyBERT's authors released it, from a local folder, and its projection.
+    """Load a checkpoint as TinyBERT's authors released it, from a local folder, and its projection.
 
     Their config.json names no model type, the weights are a PyTorch file (read without running anything in it), and
     beside BERT's names there are `fit_dense` (one projection) or `fit_denses.N` (one per level).
 
     Args:
-        folder: with config.json and model.safetensors or pytorch_model.bin.
+        folder: a folder with config.json and model.safetensors or pytorch_model.bin.
         model_class: a BERT class; its head is new where the checkpoint has none, or one of another shape.
-        **settings: of the config, e.g. `num_labels=2`.
+        **settings: settings of the config, such as `num_labels=2`.
 
     Returns:
         The model, and the projection's tensors under the names that `TinyBertKDTrainer` gives them
@@ -36,30 +36,40 @@ def load_released(
         ValueError: files are missing, or the weights do not fit the config.
     """
     path = Path(folder)
-    files = (path / name for name in ("model.safetensors", "pytorch_model.bin"))
-    weights = next((file for file in files if file.is_file()), None)
-    if weights is None or not (path / "config.json").is_file():
+    weights = path / "model.safetensors"
+    if not weights.is_file():
+        weights = path / "pytorch_model.bin"
+    if not weights.is_file() or not (path / "config.json").is_file():
         raise ValueError(f"{path} is no TinyBERT checkpoint: it needs config.json and pytorch_model.bin.")
+
     is_safe = weights.suffix == ".safetensors"
     state = load_file(weights) if is_safe else torch.load(weights, map_location="cpu", weights_only=True)
     config = _config(json.loads((path / "config.json").read_text(encoding="utf-8")), settings)
     model = model_class(config)
-    projection = {name: state.pop(name) for name in list(state) if name.startswith("fit_dense")}
-    own = model.state_dict()
-    fitting = {name: tensor for name, tensor in state.items() if name in own and own[name].shape == tensor.shape}
+    model_state = model.state_dict()
+
+    projection: dict[str, Tensor] = {}
+    fitting: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        if name.startswith("fit_dense"):
+            projection[_projection_name(name)] = tensor
+        elif name in model_state and model_state[name].shape == tensor.shape:
+            fitting[name] = tensor
     report = model.load_state_dict(fitting, strict=False)
-    head = tuple(f"{part}." for part in family_of(config).head)  # of another task: a new one
+
+    # A head for another task is left out, and the model's stays new.
+    head = tuple(f"{part}." for part in family_of(config).head)
     if missing := [name for name in report.missing_keys if not name.startswith(head)]:
         raise ValueError(f"{weights} lacks {', '.join(missing[:5])}: it is no BERT of the shape in its config.json.")
-    return model.eval(), {_projection_name(name): tensor for name, tensor in projection.items()}
+    return model.eval(), projection
 
 
 def _config(values: dict[str, Any], settings: dict[str, Any]) -> PretrainedConfig:
+    """The config of a checkpoint whose config.json holds these values, some of which are not BERT's."""
     known = {name: value for name, value in values.items() if name not in ("model_type", "pre_trained", "training")}
     return BertConfig.from_dict({**known, **settings})
 
 
 def _projection_name(name: str) -> str:
-    """fit_dense.weight -> projection.weight; fit_denses.3.bias -> projection.3.bias."""
-    _, _, rest = name.partition(".")
-    return f"projection.{rest}"
+    """The trainer's name of a projection's tensor: projection.3.bias for fit_denses.3.bias."""
+    return f"projection.{name.partition('.')[2]}"

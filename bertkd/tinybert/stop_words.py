@@ -24,7 +24,7 @@ and or nor but yet so if than because as while whereas although though unless wh
 _ADVERBS = """
 again further then once here there when where why how now just only too very not
 """
-# What is left of a contraction that is split at its apostrophe.
+# The parts of a contraction that is split at its apostrophe.
 _CONTRACTIONS = """
 s t d m o y re ve ll ma don ain aren couldn didn doesn hadn hasn haven isn mightn mustn needn shan shouldn wasn
 weren won wouldn

@@ -1,4 +1,4 @@
-"""TinyBERT's stages as a trainer."""
+"""Trains TinyBERT, one stage at a time."""
 
 import os
 from dataclasses import dataclass
@@ -11,7 +11,8 @@ from transformers import AutoModel, PreTrainedModel
 from transformers.utils import ModelOutput
 
 from bertkd import losses
-from bertkd.distillation.projection import linear_projection
+from bertkd.atomic import atomic_path
+from bertkd.distillation.extra_modules import linear_projection
 from bertkd.distillation.trainer import EXTRA_FILE, DistillationTrainer
 from bertkd.layer_map import LayerMap
 from bertkd.models import CapturedScores, attention_scores, layer_sizes
@@ -22,7 +23,7 @@ __all__ = ["TinyBertKDTrainer"]
 
 @dataclass
 class TinyBertTeacherOutput(ModelOutput):
-    """Of the teacher, at the map's levels: hidden states (B, T, H), and the attention scores that were captured."""
+    """The teacher's hidden states (B, T, H) at the map's levels, and the attention scores that were captured."""
 
     logits: Tensor | None = None
     hidden_states: tuple[Tensor, ...] | None = None
@@ -45,9 +46,9 @@ class TinyBertKDTrainer(DistillationTrainer):
         args: a `TinyBertKDConfig`.
 
     Raises:
-        ValueError: as `DistillationTrainer`; also a map that does not fit both models, different numbers of heads with
-            the attention loss on, different hidden sizes without a projection, a projection of another shape, or an
-            unsupported family.
+        ValueError: what `DistillationTrainer` refuses, and a map that does not fit both models, different numbers of
+            heads with the attention loss on, different hidden sizes without a projection, a projection of another
+            shape, or an unsupported family.
     """
 
     args: TinyBertKDConfig
@@ -62,17 +63,22 @@ class TinyBertKDTrainer(DistillationTrainer):
         **kwargs: Any,
     ) -> None:
         if args is not None and args.stage == "general":
-            self.auto_model_class = AutoModel  # before any task there is no head
+            # Before any task there is no head.
+            self.auto_model_class = AutoModel
         super().__init__(model=model, teacher_model=teacher_model, args=args, **kwargs)
         if not self.args.compares_states:
             return
-        assert self.teacher_model is not None  # the base has checked it
+
+        assert self.teacher_model is not None, "the base class has checked that there is a teacher"
         student, teacher = self.model.config, self.teacher_model.config
         self.layer_map = _layer_map(self.args.strategy, teacher.num_hidden_layers, student.num_hidden_layers)
-        self._pairs = [pair for pair in self.layer_map.pairs if pair[0] > 0 and pair[1] > 0]
+        # Level 0 is the embeddings, which have no attention scores.
+        self._layer_pairs = [pair for pair in self.layer_map.pairs if pair[0] > 0 and pair[1] > 0]
         self._check_map()
+
         self.student_forward_kwargs = {"output_hidden_states": self.layer_map.student_layers}
         self.teacher_forward_kwargs = {"output_hidden_states": self.layer_map.teacher_layers}
+        # The student's scores, from the forward pass of one batch to the loss on it.
         self._captured: CapturedScores | None = None
         if self.args.attention_weight > 0:
             self._check_heads()
@@ -83,29 +89,31 @@ class TinyBertKDTrainer(DistillationTrainer):
         return not self.args.compares_states
 
     def _check_map(self) -> None:
-        """Each part of the loss that has a weight needs levels to compare."""
-        has_embeddings = any(level == 0 for level, _ in self.layer_map.pairs)
-        has_layers = any(level > 0 for level, _ in self.layer_map.pairs)
-        for name, levels, there_are in (
-            ("attention_weight", "pair of layers", bool(self._pairs)),
-            ("hidden_weight", "layer of the student", has_layers),
-            ("embedding_weight", "pair 0:0 of the embeddings", has_embeddings),
-        ):
-            if getattr(self.args, name) > 0 and not there_are:
+        """Refuse a map that leaves a part of the loss that has a weight without levels to compare."""
+        student_levels = self.layer_map.student_layers
+        needed = {
+            "attention_weight": ("pair of layers", bool(self._layer_pairs)),
+            "hidden_weight": ("layer of the student", max(student_levels) > 0),
+            "embedding_weight": ("pair 0:0 of the embeddings", 0 in student_levels),
+        }
+        for name, (levels, has_levels) in needed.items():
+            if getattr(self.args, name) > 0 and not has_levels:
                 raise ValueError(
                     f"The map {self.layer_map} has no {levels}, so that {name} would count for nothing: add it, or "
                     f"set {name}=0."
                 )
 
     def _check_heads(self) -> None:
+        """Refuse matched layers whose attention scores cannot be compared head by head."""
         assert self.teacher_model is not None
-        ours, theirs = layer_sizes(self.model).heads, layer_sizes(self.teacher_model).heads
-        for student, teacher in self._pairs:
-            if ours[student - 1] != theirs[teacher - 1]:
+        student_heads, teacher_heads = layer_sizes(self.model).heads, layer_sizes(self.teacher_model).heads
+        for student, teacher in self._layer_pairs:
+            count, teacher_count = student_heads[student - 1], teacher_heads[teacher - 1]
+            if count != teacher_count:
                 raise ValueError(
-                    f"Layer {student} of the student has {ours[student - 1]} attention heads and layer {teacher} of "
-                    f"the teacher {theirs[teacher - 1]}: scores are compared head by head. Give the student as many "
-                    "heads, or leave this loss out with attention_weight=0."
+                    f"Layer {student} of the student has {count} attention heads and layer {teacher} of the teacher "
+                    f"{teacher_count}: scores are compared head by head. Give the student as many heads, or leave "
+                    "this loss out with attention_weight=0."
                 )
 
     # ---- the projection ----
@@ -119,14 +127,15 @@ class TinyBertKDTrainer(DistillationTrainer):
                 )
             return
 
-        def linear() -> nn.Linear:
-            return linear_projection(student_size, teacher_size, self.model.config.initializer_range)
-
+        std = self.model.config.initializer_range
         if self.args.projection == "shared":
-            self.extra_modules["projection"] = linear()
+            self.extra_modules["projection"] = linear_projection(student_size, teacher_size, std)
         else:
-            levels = {str(level): linear() for level in self.layer_map.student_layers}
-            self.extra_modules["projection"] = nn.ModuleDict(levels)
+            levels = nn.ModuleDict()
+            for level in self.layer_map.student_layers:
+                levels[str(level)] = linear_projection(student_size, teacher_size, std)
+            self.extra_modules["projection"] = levels
+
         if self.args.projection_from is not None:
             self._load_projection(Path(self.args.projection_from))
 
@@ -134,84 +143,105 @@ class TinyBertKDTrainer(DistillationTrainer):
         path = path / EXTRA_FILE if path.is_dir() else path
         if not path.is_file():
             raise ValueError(f"There is no projection in {path}: give the folder that save_projection wrote to.")
-        given, wanted = load_file(path), self.extra_modules.state_dict()
-        shapes = {name: tuple(tensor.shape) for name, tensor in given.items()}
-        if shapes != (own := {name: tuple(tensor.shape) for name, tensor in wanted.items()}):
+
+        stored = load_file(path)
+        shapes, needed_shapes = _shapes(stored), _shapes(self.extra_modules.state_dict())
+        if shapes != needed_shapes:
             raise ValueError(
-                f"The projection in {path} does not fit: it has {shapes}, and this student and teacher need {own}."
+                f"The projection in {path} does not fit: it has {shapes}, and this student and teacher need "
+                f"{needed_shapes}."
             )
-        self.extra_modules.load_state_dict(given)
+        self.extra_modules.load_state_dict(stored)
 
     def save_projection(self, folder: str | Path) -> Path | None:
-        """Write the projection for the next stage; None where there is none. It is not part of the student."""
+        """Write the projection for the next stage and return its path; None where there is none.
+
+        It is not part of the student.
+        """
         if not len(self.extra_modules):
             return None
+
         path = Path(folder) / EXTRA_FILE
-        path.parent.mkdir(parents=True, exist_ok=True)
-        state = self.extra_modules.state_dict()
-        save_file({name: tensor.contiguous().cpu() for name, tensor in state.items()}, path)
+        state = {name: tensor.contiguous().cpu() for name, tensor in self.extra_modules.state_dict().items()}
+        with atomic_path(path) as temporary:
+            save_file(state, temporary)
         return path
 
     def _projected(self, hidden: Tensor, level: int) -> Tensor:
+        """The student's states at a level, in the teacher's hidden size."""
         if "projection" not in self.extra_modules:
             return hidden
+
         projection = self.extra_modules["projection"]
-        projected: Tensor = (projection[str(level)] if isinstance(projection, nn.ModuleDict) else projection)(hidden)
+        if isinstance(projection, nn.ModuleDict):
+            projection = projection[str(level)]
+        projected: Tensor = projection(hidden)
         return projected
 
     # ---- the loss ----
 
     def teacher_forward(self, inputs: dict[str, Tensor]) -> Any:
-        """In stage prediction the teacher's outputs, else at the map's levels its states and what gives its scores."""
-        if not self.args.compares_states:
+        """The teacher's outputs; in the first two stages its states and attention scores at the map's levels."""
+        if not self.args.compares_states or self.args.attention_weight == 0:
             return super().teacher_forward(inputs)
+
         assert self.teacher_model is not None
-        if self.args.attention_weight == 0:
-            return super().teacher_forward(inputs)
-        with attention_scores(self.teacher_model, [teacher - 1 for _, teacher in self._pairs]) as captured:
+        with attention_scores(self.teacher_model, [teacher - 1 for _, teacher in self._layer_pairs]) as captured:
             outputs = super().teacher_forward(inputs)
         return TinyBertTeacherOutput(hidden_states=outputs.hidden_states, captured=captured)
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        """As the base, with the student's scores at hand."""
+        """The loss of the base class, while the student's attention scores are captured for `distillation_loss`."""
         if not self.args.compares_states or self.args.attention_weight == 0:
             return super().compute_loss(model, inputs, *args, **kwargs)
+
         student = self.accelerator.unwrap_model(model, keep_torch_compile=False)
-        with attention_scores(student, [layer - 1 for layer, _ in self._pairs]) as self._captured:
+        with attention_scores(student, [layer - 1 for layer, _ in self._layer_pairs]) as self._captured:
             try:
                 return super().compute_loss(model, inputs, *args, **kwargs)
             finally:
-                self._captured = None  # it holds queries and keys, which would outlive the step
+                # It holds queries and keys, which would outlive the step.
+                self._captured = None
 
     def distillation_loss(
         self, student_outputs: Any, teacher_outputs: Any, inputs: dict[str, Tensor]
     ) -> dict[str, Tensor]:
-        """attention_loss, hidden_loss and embedding_loss, unless their weight is 0; in stage prediction the base's."""
+        """attention_loss, hidden_loss and embedding_loss, unless their weight is 0; those of the base class in stage
+        prediction."""
         if not self.args.compares_states:
             return super().distillation_loss(student_outputs, teacher_outputs, inputs)
+
         args, parts = self.args, dict[str, Tensor]()
-        counted: dict[str, Any] = {}
+        # How the losses average: over each row's tokens that are no padding, or over all.
+        averaging: dict[str, Any] = {}
         if args.mask_padding:
-            counted = {"attention_mask": inputs.get("attention_mask"), "reduction": "rows"}
+            averaging = {"attention_mask": inputs.get("attention_mask"), "reduction": "rows"}
+
         if args.attention_weight > 0:
-            parts["attention_loss"] = args.attention_weight * self._attention_loss(teacher_outputs.captured, counted)
+            student_scores, teacher_scores = self._captured, teacher_outputs.captured
+            assert student_scores is not None
+            if args.mask_padding:
+                loss = losses.attention_factor_loss(student_scores.factors, teacher_scores.factors, **averaging)
+            else:
+                # The released code compares the scores of masked tokens, too.
+                loss = losses.attention_score_loss(student_scores.scores, teacher_scores.scores)
+            parts["attention_loss"] = args.attention_weight * loss
+
+        def states_loss(pairs: list[tuple[int, int]]) -> Tensor:
+            student_states, teacher_states = [], []
+            for student_level, teacher_level in pairs:
+                states = student_outputs.hidden_states[student_level]
+                student_states.append(self._projected(states, student_level))
+                teacher_states.append(teacher_outputs.hidden_states[teacher_level])
+            return losses.hidden_state_loss(student_states, teacher_states, **averaging)
+
         layers = [pair for pair in self.layer_map.pairs if pair[0] > 0]
         embeddings = [pair for pair in self.layer_map.pairs if pair[0] == 0]
-        for name, pairs, weight in (
-            ("hidden_loss", layers, args.hidden_weight),
-            ("embedding_loss", embeddings, args.embedding_weight),
-        ):
-            if pairs and weight > 0:
-                ours = [self._projected(student_outputs.hidden_states[level], level) for level, _ in pairs]
-                theirs = [teacher_outputs.hidden_states[level] for _, level in pairs]
-                parts[name] = weight * losses.hidden_state_loss(ours, theirs, **counted)
+        if layers and args.hidden_weight > 0:
+            parts["hidden_loss"] = args.hidden_weight * states_loss(layers)
+        if embeddings and args.embedding_weight > 0:
+            parts["embedding_loss"] = args.embedding_weight * states_loss(embeddings)
         return parts
-
-    def _attention_loss(self, teacher: CapturedScores, counted: dict[str, Any]) -> Tensor:
-        assert self._captured is not None
-        if not counted:  # as the released code, which compares masked scores too
-            return losses.attention_score_loss(self._captured.scores, teacher.scores)
-        return losses.attention_factor_loss(self._captured.factors, teacher.factors, **counted)
 
     # ---- evaluation ----
 
@@ -222,10 +252,14 @@ class TinyBertKDTrainer(DistillationTrainer):
         prediction_loss_only: bool,
         ignore_keys: list[str] | None = None,
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        """In the first two stages the loss is the stage's own: pooler and head are not trained, and say nothing."""
+        """Evaluate the stage's own loss in the first two stages, which do not train pooler and head."""
         if not self.args.compares_states:
             return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
-        return self._loss_alone(model, self._prepare_inputs(inputs))
+        return self._evaluate_loss(model, self._on_device(inputs))
+
+
+def _shapes(state: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in state.items()}
 
 
 def _layer_map(strategy: str, teacher_layers: int, student_layers: int) -> LayerMap:
@@ -236,11 +270,15 @@ def _layer_map(strategy: str, teacher_layers: int, student_layers: int) -> Layer
     """
     if strategy == "uniform":
         return LayerMap.uniform(teacher_layers, student_layers)
+
     if strategy in ("top", "bottom"):
-        start = teacher_layers - student_layers if strategy == "top" else 0
-        pairs = ((level, level + start) for level in range(1, student_layers + 1))
-        layer_map = LayerMap(((0, 0), *pairs))
+        shift = teacher_layers - student_layers if strategy == "top" else 0
+        pairs = [(0, 0)]
+        for level in range(1, student_layers + 1):
+            pairs.append((level, level + shift))
+        layer_map = LayerMap(tuple(pairs))
     else:
         layer_map = LayerMap.parse(strategy)
+
     layer_map.check(teacher_layers, student_layers)
     return layer_map

@@ -24,7 +24,8 @@ from transformers import (
 
 from bertkd.tinybert import NUM_COPIES, WordVectors, augment
 from bertkd.tinybert import augmentation as module
-from bertkd.tinybert.augmentation import ROW, CandidateFinder
+from bertkd.tinybert.augmentation import ROW
+from bertkd.tinybert.candidates import CandidateFinder
 from bertkd.tinybert.stop_words import STOP_WORDS
 from bertkd.tinybert.word_vectors import whole_words
 
@@ -273,7 +274,7 @@ def test_an_interrupted_augmentation_goes_on(
     tokenizer.model_max_length = 30  # another reading of the texts
     augmented(given, model, tokenizer, folder=tmp_path)
     tokenizer.model_max_length = 10**6
-    assert len(calls) == 16 and not list(tmp_path.rglob("*.partial"))
+    assert len(calls) == 16 and not list(tmp_path.rglob("*.tmp"))
 
 
 def test_a_training_model_stays_one(model: PreTrainedModel, tokenizer: Any) -> None:

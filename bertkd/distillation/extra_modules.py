@@ -1,0 +1,101 @@
+"""Modules that are trained with the student but do not belong to it, such as a projection between hidden sizes."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+from bertkd.distillation.trainer_hooks import TrainerHooks
+
+__all__ = ["EXTRA_FILE", "ExtraModulesMixin", "linear_projection"]
+
+EXTRA_FILE = "distillation_modules.safetensors"
+# The student's attribute for the extra modules while it is trained.
+_ATTRIBUTE = "distillation_modules"
+
+
+class ExtraModulesMixin(TrainerHooks):
+    """Trains `self.extra_modules` with the student, and keeps them out of the student that is saved.
+
+    Checkpoints hold them in a file of their own, `EXTRA_FILE`, from which they are restored.
+    """
+
+    extra_modules: nn.ModuleDict
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.extra_modules = nn.ModuleDict()
+
+    @contextmanager
+    def _extra_modules_attached(self) -> Iterator[None]:
+        """While training, the extra modules are part of the student: optimizer, DDP and checkpoints see them."""
+        if not len(self.extra_modules):
+            yield
+            return
+
+        if self.model_init is not None:
+            raise ValueError(
+                f"model_init makes a new student in train(), to which {', '.join(self.extra_modules)} could not be "
+                "attached: give the student as model."
+            )
+
+        self.extra_modules.to(self.args.device)
+        self.model.add_module(_ATTRIBUTE, self.extra_modules)
+        try:
+            yield
+        finally:
+            delattr(self.accelerator.unwrap_model(self.model, keep_torch_compile=False), _ATTRIBUTE)
+
+    def _save_student(self, folder: Path, weights: dict[str, Tensor] | None) -> None:
+        """Write the student alone; a checkpoint also gets the extra modules, in a file of their own."""
+        all_weights = weights if weights is not None else self.model.state_dict()
+        prefix = f"{_ATTRIBUTE}."
+        extra: dict[str, Tensor] = {}
+        student: dict[str, Tensor] = {}
+
+        for name, tensor in all_weights.items():
+            if name.startswith(prefix):
+                extra[name.removeprefix(prefix)] = tensor.contiguous()
+            else:
+                student[name] = tensor
+
+        super()._save_student(folder, student if extra else weights)
+        if not self.args.should_save:
+            return
+
+        if not folder.name.startswith(f"{PREFIX_CHECKPOINT_DIR}-"):
+            # A model that leaves is config, weights and tokenizer; pickled training arguments are for resuming.
+            (folder / "training_args.bin").unlink(missing_ok=True)
+        elif extra:
+            save_file(extra, folder / EXTRA_FILE)
+
+    def _after_loading(self, checkpoint: str) -> None:
+        if not len(self.extra_modules):
+            return
+
+        path = Path(checkpoint) / EXTRA_FILE
+        if not path.is_file():
+            raise ValueError(
+                f"The checkpoint {checkpoint} has no {EXTRA_FILE}, but this run also trains "
+                f"{', '.join(self.extra_modules)} besides the student: resume with the settings that the checkpoint "
+                "was written with, or start anew."
+            )
+        self.extra_modules.load_state_dict(load_file(path))
+
+    def _is_stored_apart(self, name: str) -> bool:
+        return name.startswith(_ATTRIBUTE)
+
+
+def linear_projection(student_size: int, teacher_size: int, std: float) -> nn.Linear:
+    """A learned map that makes states of different size comparable: (..., student_size) to (..., teacher_size).
+
+    Its weights start from N(0, std²), its bias from 0.
+    """
+    projection = nn.Linear(student_size, teacher_size)
+    nn.init.normal_(projection.weight, std=std)
+    nn.init.zeros_(projection.bias)
+    return projection

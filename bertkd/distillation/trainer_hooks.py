@@ -1,0 +1,153 @@
+"""The private parts of `transformers.Trainer` that bertkd relies on, all in one class.
+
+A release of transformers may change a private method without notice. So that such a change is noticed and mended in
+one place, no other file of bertkd overrides, calls or sets anything private of `Trainer`: they use the methods of
+`TrainerHooks`, which are bertkd's own. `tests/distillation/test_trainer_hooks.py` compares this file with the
+transformers that is installed.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Sampler
+from transformers import Trainer
+
+from bertkd.distillation.config import DistillationConfig
+
+__all__ = ["TrainerHooks"]
+
+
+class TrainerHooks(Trainer):
+    """A `transformers.Trainer` with names of bertkd's own for what is private in it.
+
+    The first half are points where a subclass steps in; by default they do what `Trainer` does. The second half are
+    services that a subclass calls.
+    """
+
+    args: DistillationConfig
+    model: Any
+    train_dataset: Any
+    _signature_columns: Any
+    # `compute_loss` weighs each micro-batch by its share of the step's rows. The Trainer's own scaling is wrong for
+    # BERT: its head accepts the count of items, but ignores it (transformers#47688).
+    loss_is_scaled_for_ga = True
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # Else the Trainer would hand the count of items to the model.
+        self.model_accepts_loss_kwargs = False
+
+        if self.accelerator.dataloader_config.dispatch_batches is None:
+            # Else one process would read a stream for all, and fail where its batches differ in length.
+            self.accelerator.dataloader_config.dispatch_batches = False
+
+    # ---- points where a subclass steps in ----
+
+    def _extra_columns(self) -> list[str]:
+        """The columns of the data that are kept for the batches although the student does not read them."""
+        return []
+
+    def _set_signature_columns_if_needed(self) -> None:
+        if self._signature_columns is None:
+            super()._set_signature_columns_if_needed()
+            columns: list[str] = list(self._signature_columns or ())
+            self._signature_columns = [*dict.fromkeys([*columns, *self._extra_columns()])]
+
+    def _training_sampler(self, dataset: Any) -> Sampler | None:
+        """The sampler of the training rows; None leaves the choice to the Trainer."""
+        return None
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler | None:
+        dataset = train_dataset if train_dataset is not None else self.train_dataset
+        sampler = self._training_sampler(dataset)
+        return sampler if sampler is not None else super()._get_train_sampler(train_dataset)
+
+    def _evaluation_sampler(self, dataset: Any) -> Sampler | None:
+        """The sampler of the rows to evaluate."""
+        return super()._get_eval_sampler(dataset)
+
+    def _get_eval_sampler(self, eval_dataset: Any) -> Sampler | None:
+        return self._evaluation_sampler(eval_dataset)
+
+    def _start_epoch(self, epoch: int) -> None:
+        """Called before the first batch of an epoch is drawn."""
+
+    def _run_epoch(self, model: Any, epoch: int, *args: Any, **kwargs: Any) -> None:
+        self._start_epoch(epoch)
+        super()._run_epoch(model, epoch, *args, **kwargs)
+
+    def _size_of_step(self, micro_batches: list[Any], device: torch.device) -> Tensor | int | None:
+        """The size of one optimizer step, by which `compute_loss` weighs its micro-batches.
+
+        Called before the forward pass of the first one, with all of them.
+        """
+        return super()._get_num_items_in_batch(micro_batches, device)
+
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Tensor | int | None:
+        return self._size_of_step(batch_samples, device) if batch_samples else None
+
+    def _save_student(self, folder: Path, weights: dict[str, Tensor] | None) -> None:
+        """Write config, weights and tokenizer to a folder; without `weights`, those of the model."""
+        super()._save(str(folder), state_dict=weights)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
+        folder = output_dir if output_dir is not None else self.args.output_dir
+        self._save_student(Path(str(folder)), state_dict)
+
+    def _after_loading(self, checkpoint: str) -> None:
+        """Called when the student has got the weights of a checkpoint."""
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        self._after_loading(resume_from_checkpoint)
+
+    def _load_best_model(self) -> None:
+        super()._load_best_model()
+        self._after_loading(str(self.state.best_model_checkpoint))
+
+    def _is_stored_apart(self, name: str) -> bool:
+        """Whether a parameter is not missed in a checkpoint's weights, because it has a file of its own."""
+        return False
+
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        missing = [name for name in load_result.missing_keys if not self._is_stored_apart(name)]
+        super()._issue_warnings_after_load(type(load_result)(missing, load_result.unexpected_keys))
+
+    # ---- services that a subclass calls ----
+
+    def _on_device(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """A batch on the device of the training."""
+        return self._prepare_inputs(inputs)
+
+    @property
+    def _micro_batch_size(self) -> int:
+        """The rows of a micro-batch in one process."""
+        return self._train_batch_size
+
+    def _without_unused_columns(self, dataset: Any, is_table: bool) -> tuple[Any, Callable[[list[Any]], Any]]:
+        """A training set and the collator for its rows, the columns that no model reads left out.
+
+        Args:
+            dataset: the training set.
+            is_table: whether it is a `datasets.Dataset`, whose columns are dropped at once; else the collator drops
+                them from each row.
+        """
+        if is_table:
+            return self._remove_unused_columns(dataset, description="training"), self.data_collator
+        return dataset, self._get_collator_with_removed_columns(self.data_collator, description="training")
+
+    def _number_of_steps(self) -> int:
+        """The optimizer steps that a whole training takes."""
+        *_, max_steps = self.set_initial_training_values(self.args, self.get_train_dataloader())
+        return max_steps
+
+    def _load_weights(self, checkpoint: str) -> None:
+        """Give the student the weights of a checkpoint."""
+        self._load_from_checkpoint(checkpoint)
+
+    def _load_best_weights(self) -> None:
+        """Give the student the weights of `self.state.best_model_checkpoint`."""
+        self._load_best_model()
