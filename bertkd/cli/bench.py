@@ -37,10 +37,10 @@ from bertkd.export import (
     available_engines,
     exported_size_mb,
     open_exported,
+    quantization_schemes,
     random_batches,
     require_engine,
     runs_in,
-    ways_to_quantize,
     write_export,
 )
 from bertkd.export.engines import MANIFEST
@@ -148,7 +148,7 @@ def write_models(arguments: argparse.Namespace, work: Path) -> list[dict[str, An
                     continue
                 print(f"exporting {facts['model']}: {engine} {precision}", flush=True)
                 folder = work / f"{len(found)}"
-                write_export(model, folder, engine, ways_to_quantize(engine, precision)[0], tokenizer, batches)
+                write_export(model, folder, engine, quantization_schemes(engine, precision)[0], tokenizer, batches)
                 found.append(facts | {"way": f"{engine} {precision}", "folder": folder})
     return found
 

@@ -41,9 +41,9 @@ from bertkd.export import (
     PRECISIONS,
     exported_size_mb,
     open_exported,
+    quantization_schemes,
     random_batches,
     require_engine,
-    ways_to_quantize,
     write_export,
 )
 from bertkd.models import layer_sizes
@@ -78,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     quiet()
     options, rest = parse_arguments(argv)
     require_engine(options.engine, options.precision)
-    ways_to_quantize(options.engine, options.precision)
+    quantization_schemes(options.engine, options.precision)
     if options.method == "distilbert" and not (options.corpus_files and options.language_model):
         raise ValueError(
             "DistilBERT learns from plain text before the task: name it with --corpus_files, and the model that "
@@ -287,7 +287,7 @@ def cost_of(model: PreTrainedModel, options: argparse.Namespace) -> float:
     if options.unit == "parameters":
         return float(count_parameters(model).total)
     with tempfile.TemporaryDirectory() as work:
-        way = ways_to_quantize(options.engine, options.precision)[0]
+        way = quantization_schemes(options.engine, options.precision)[0]
         folder = write_export(model, work, options.engine, way, calibration=random_batches(model))
         return exported_size_mb(folder) if options.unit == "mb" else latency_alone(folder, options)
 

@@ -33,10 +33,10 @@ from bertkd.export import (
     export_model,
     open_exported,
     predict,
+    quantization_schemes,
     random_batches,
     require_engine,
     runs_in,
-    ways_to_quantize,
     write_export,
 )
 from bertkd.metrics import glue_metrics
@@ -159,7 +159,7 @@ def measure(model: PreTrainedModel, made: Exported, run: Run, data: Data) -> dic
             for engine in available_engines():
                 if (engine == "pytorch") != on_gpu or not runs_in(engine, options.precision, options.device):
                     continue
-                way = ways_to_quantize(engine, options.precision)[0]
+                way = quantization_schemes(engine, options.precision)[0]
                 written = write_export(teacher, Path(work) / engine, engine, way, calibration=random_batches(teacher))
                 in_engines[f"teacher, {engine} {options.precision}"] = open_exported(
                     written, options.threads, options.device

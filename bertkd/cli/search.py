@@ -43,9 +43,9 @@ from bertkd.export import (
     PRECISIONS,
     exported_size_mb,
     open_exported,
+    quantization_schemes,
     random_batches,
     require_engine,
-    ways_to_quantize,
     write_export,
 )
 from bertkd.records import environment, terminal_table
@@ -242,7 +242,7 @@ def measure_of(model: PreTrainedModel, options: SearchArguments) -> Measure:
 
 def write(model: PreTrainedModel, folder: Path, options: SearchArguments) -> Path:
     """The model as the engine that is asked for reads it."""
-    way = ways_to_quantize(options.engine, options.precision)[0]
+    way = quantization_schemes(options.engine, options.precision)[0]
     return write_export(model, folder, options.engine, way, calibration=random_batches(model))
 
 

@@ -25,8 +25,8 @@ from bertkd.export import (
     exporting,
     open_exported,
     predict,
+    quantization_schemes,
     require_engine,
-    ways_to_quantize,
     write_export,
 )
 from bertkd.students import prune
@@ -97,7 +97,7 @@ def test_what_loses_too_much_falls_back_step_by_step_or_is_refused(engine: str, 
     options: dict[str, Any] = {"precision": "int8", "calibration": calibration(), "threads": 1}
     made = export_model(model, tmp_path / "a", engine, evaluate=falling([0.9, 0.88, 0.87, 0.895]), **options)
     assert seen == ["pytorch", engine, engine, engine]
-    assert [one.way for one in made.attempts] == ways_to_quantize(engine, "int8")
+    assert [one.way for one in made.attempts] == quantization_schemes(engine, "int8")
     assert made.metrics["accuracy"] == 0.895 and made.metrics_before["accuracy"] == 0.9
     assert json.loads((tmp_path / "a" / "export.json").read_text())["bertkd"]["way"] == "int8 weights"
     # Fewer products in int8, a smaller difference.
@@ -110,7 +110,9 @@ def test_what_no_way_saves_is_refused_and_what_may_be_lost_is_kept(
 ) -> None:
     model, made = tiny_model(), tmp_path / "made"
     write_export(model, made, "onnxruntime", "float32")
-    monkeypatch.setattr("bertkd.export.gate.write_export", lambda _, folder, *rest: shutil.copytree(made, folder))
+    monkeypatch.setattr(
+        "bertkd.export.accuracy_check.write_export", lambda _, folder, *rest: shutil.copytree(made, folder)
+    )
     values = iter([0.9, 0.8, 0.75, 0.7, 0.9, 0.8])
     options: dict[str, Any] = {"precision": "int8", "evaluate": lambda runner: {"accuracy": next(values)}}
     told = r"loses more than 0\.01 of accuracy .0\.9000 in PyTorch; int8: 0\.8000;.*int8 weights: 0\.7000"
@@ -128,7 +130,7 @@ def test_what_no_way_saves_is_refused_and_what_may_be_lost_is_kept(
 def test_a_broken_artifact_never_appears(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model, other = tiny_model(), tiny_model(seed=7)
     write = exporting.write_export
-    monkeypatch.setattr("bertkd.export.gate.write_export", lambda _, *rest: write(other, *rest))
+    monkeypatch.setattr("bertkd.export.accuracy_check.write_export", lambda _, *rest: write(other, *rest))
     with pytest.raises(ValueError, match="gives other logits than PyTorch .by up to"):
         export_model(model, tmp_path / "out", "onnxruntime")
     assert not list(tmp_path.iterdir())
@@ -148,7 +150,7 @@ def test_the_accuracy_gate_fires_on_a_broken_quantization(tmp_path: Path, monkey
     write, broken = exporting.write_export, tiny_model(seed=1)
     for parameter in broken.classifier.parameters():
         parameter.data.neg_()  # what was most likely is least likely
-    monkeypatch.setattr("bertkd.export.gate.write_export", lambda _, *rest: write(broken, *rest))
+    monkeypatch.setattr("bertkd.export.accuracy_check.write_export", lambda _, *rest: write(broken, *rest))
     with pytest.raises(AccuracyDropError, match="openvino in int8 loses more than 0.1 of accuracy"):
         export_model(model, tmp_path / "bad", "openvino", max_drop=0.1, **options)
     assert not (tmp_path / "bad").exists()
