@@ -17,9 +17,10 @@ from typing import Any
 
 __all__ = [
     "atomic_folder",
-    "atomic_new_folder",
     "atomic_path",
+    "atomic_replacement",
     "plain_json",
+    "write_bytes",
     "write_json",
     "write_text",
 ]
@@ -62,32 +63,41 @@ def atomic_folder(folder: str | Path) -> Iterator[Path]:
 
 
 @contextmanager
-def atomic_new_folder(folder: str | Path) -> Iterator[Path]:
-    """A temporary folder beside `folder` to write to; it takes the place of `folder` when the block ends.
+def atomic_replacement(folder: str | Path) -> Iterator[Path]:
+    """A path beside `folder` for a new folder, which replaces `folder` and all it holds when the block ends.
 
-    For files that are of use only together, such as a cache's: unlike with `atomic_folder` none of an older `folder`
-    is left. It is removed, and `folder` stays as it is, when the block fails.
+    The path does not exist yet: the block makes the folder. When the block fails, what it wrote is removed, and
+    `folder` stays as it was.
     """
     folder = Path(folder)
-    partial = folder.with_name(f"{folder.name}.partial")
+    partial, old = folder.with_name(f".{folder.name}.partial"), folder.with_name(f".{folder.name}.old")
     # A run that was killed may have left one.
     shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
 
     try:
         yield partial
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(partial, folder)
+        shutil.rmtree(old, ignore_errors=True)
+        # A folder cannot be renamed to one that has files, so the old one steps aside first.
+        if folder.exists():
+            folder.rename(old)
+        partial.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def write_text(path: str | Path, text: str) -> None:
-    """Writes `text` as UTF-8, whole or not at all."""
-    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
-        file.write(text)
+def write_bytes(path: str | Path, content: bytes) -> None:
+    """Writes `content`, whole or not at all."""
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        file.write(content)
+        # A power cut must not leave an empty file under the final name.
         file.flush()
         os.fsync(file.fileno())
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Writes `text` as UTF-8, with its line ends as they are, whole or not at all."""
+    write_bytes(path, text.encode("utf-8"))
 
 
 def write_json(path: str | Path, value: object) -> None:
@@ -100,6 +110,7 @@ def write_json(path: str | Path, value: object) -> None:
 
 
 def plain_json(value: Any) -> Any:
+    """Converts a value to what JSON can hold, as `write_json` describes."""
     if value is None or type(value) in (bool, int, str):
         return value
     if isinstance(value, float):
@@ -112,6 +123,8 @@ def plain_json(value: Any) -> Any:
         return [plain_json(item) for item in sorted(value, key=str)]
     if isinstance(value, list | tuple):
         return [plain_json(item) for item in value]
-    if hasattr(value, "tolist"):  # tensors and NumPy arrays, of any rank
+
+    # Tensors and NumPy arrays, of any rank.
+    if hasattr(value, "tolist"):
         return plain_json(value.tolist())
     return str(value)

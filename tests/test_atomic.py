@@ -4,13 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from bertkd.atomic import atomic_new_folder
+from bertkd.atomic import atomic_replacement
 
 
 def test_a_new_folder_takes_the_place_of_the_old_one(tmp_path: Path) -> None:
     folder = tmp_path / "caches" / "first"
     for name in ("old", "new"):
-        with atomic_new_folder(folder) as partial:
+        with atomic_replacement(folder) as partial:
+            partial.mkdir(parents=True)
             (partial / name).write_text(name)
             assert not (folder / name).exists()
     assert [file.name for file in folder.iterdir()] == ["new"]
@@ -23,7 +24,8 @@ def test_a_new_folder_that_fails_leaves_the_old_one(tmp_path: Path) -> None:
     (folder / "old").touch()
 
     def write_half() -> None:
-        with atomic_new_folder(folder) as partial:
+        with atomic_replacement(folder) as partial:
+            partial.mkdir(parents=True)
             (partial / "new").touch()
             raise ValueError("killed")
 
@@ -33,8 +35,9 @@ def test_a_new_folder_that_fails_leaves_the_old_one(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_run_has_left_does_not_enter_a_new_folder(tmp_path: Path) -> None:
-    (tmp_path / "first.partial").mkdir()
-    (tmp_path / "first.partial" / "half").touch()
-    with atomic_new_folder(tmp_path / "first") as partial:
+    (tmp_path / ".first.partial").mkdir()
+    (tmp_path / ".first.partial" / "half").touch()
+    with atomic_replacement(tmp_path / "first") as partial:
+        partial.mkdir(parents=True)
         (partial / "whole").touch()
     assert [file.name for file in tmp_path.rglob("*")] == ["first", "whole"]

@@ -25,7 +25,7 @@ from bertkd.cli.parser import Options, one_run, option_value, parse_runs
 from bertkd.cli.search import SearchOptions, deployment_of
 from bertkd.distillation.checks import check_vocabularies
 from bertkd.distillation.method import Method
-from bertkd.export import ENGINE_PACKAGES, require_engine, ways_to_quantize
+from bertkd.export import ENGINE_PACKAGES, quantization_schemes, require_engine
 from bertkd.methods import all_methods, method_named
 from bertkd.pipeline import load_language_model, load_model, resolve_model_name
 from bertkd.pipeline.compress import UNITS, Goal, Size, choose_size, depth_sizes, general_sizes, shape_sizes
@@ -113,7 +113,7 @@ def compress(options: Run) -> dict[str, Any]:
 
     # What cannot work ends before anything is trained.
     require_engine(own.engine, own.precision)
-    ways_to_quantize(own.engine, own.precision)
+    quantization_schemes(own.engine, own.precision)
     teacher_name = resolve.required_teacher(models)
     if method.student == "pretrained" and not (own.corpus_files and own.language_model):
         raise ValueError(

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from transformers import BertConfig, BertForMaskedLM, DistilBertConfig, DistilBertForMaskedLM, PreTrainedModel
 
-from bertkd.models import encoder_layers, family_of, refuse_levers
+from bertkd.models import encoder_layers, family_of, refuse_factorized_or_shared
 from bertkd.students import drop_layers
 
 __all__ = ["distilbert_layers", "distilbert_student"]
@@ -40,7 +40,7 @@ def distilbert_student(
         ValueError: `keep` does not fit, the teacher has no such head, or a BERT that DistilBERT's config cannot
             express (another LayerNorm epsilon, factorized or shared layers).
     """
-    refuse_levers(teacher, "distilbert_student")
+    refuse_factorized_or_shared(teacher, "distilbert_student")
     if teacher.get_output_embeddings() is None:
         raise ValueError(
             f"{type(teacher).__name__} has no head for masked words, which the student's is copied from: load it as "

@@ -18,7 +18,7 @@ import torch
 from filelock import FileLock
 from torch import Tensor, nn
 
-from bertkd.atomic import atomic_new_folder
+from bertkd.atomic import atomic_replacement
 
 __all__ = ["ROW_COLUMN", "TeacherCache", "fingerprint", "method_sources", "with_rows"]
 
@@ -110,7 +110,8 @@ class TeacherCache:
             ValueError: `forward` returns something that does not have one entry of fixed shape per row.
         """
         arrays: dict[str, np.ndarray] = {}
-        with atomic_new_folder(folder) as partial:
+        with atomic_replacement(folder) as partial:
+            partial.mkdir(parents=True)
             for rows, inputs in batches:
                 for name, tensor in forward(inputs).items():
                     values = tensor.float().cpu().numpy()

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from bertkd.dynabert.importance import Importance
-from bertkd.models import encoder_layers, family_of, layer_sizes, refuse_levers
+from bertkd.models import encoder_layers, family_of, layer_sizes, refuse_factorized_or_shared
 from bertkd.models.sizes import head_size
 
 __all__ = ["rewire"]
@@ -33,7 +33,7 @@ def rewire(model: Model, importance: Importance) -> Model:
         ValueError: `importance` is that of a model with other layers, heads or neurons, or layers are factorized or
             shared; `model` is unchanged then.
     """
-    refuse_levers(model, "rewire")
+    refuse_factorized_or_shared(model, "rewire")
     _check_shapes(model, importance)
 
     # All layers, whichever of them a supernet is switched to.

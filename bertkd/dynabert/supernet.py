@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from bertkd.models import LayerSizes, encoder_layers, family_of, layer_sizes, refuse_levers
+from bertkd.models import LayerSizes, encoder_layers, family_of, layer_sizes, refuse_factorized_or_shared
 from bertkd.models.adaptive import AdaptiveLayers, AdaptiveLinear, is_adaptive
 from bertkd.models.families import Family
 from bertkd.models.sizes import check_sizes, head_size
@@ -113,7 +113,7 @@ def make_adaptive(model: Model) -> Model:
     Raises:
         ValueError: it is a supernet already, its layers are factorized or shared, or an unsupported `model_type`.
     """
-    refuse_levers(model, "make_adaptive")
+    refuse_factorized_or_shared(model, "make_adaptive")
     if is_adaptive(model):
         raise ValueError("This model is a supernet already: make_adaptive is called once.")
 

@@ -1,6 +1,7 @@
 """Measures what a model costs: parameters, floating-point operations, size on disk and latency."""
 
-from bertkd.efficiency.latency import Latency, Runner, TorchRunner, measure_latency
+from bertkd.efficiency.latency import Latency, measure_latency
+from bertkd.efficiency.runners import Runner, TorchRunner
 from bertkd.efficiency.shapes import PRESETS, Preset
 from bertkd.efficiency.size import Parameters, count_flops, count_parameters, model_size_mb
 

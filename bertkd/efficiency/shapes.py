@@ -1,4 +1,4 @@
-"""The shapes of well-known models, with random weights: what they cost can be measured without a download."""
+"""Makes models in the shapes of well-known ones, with random weights, to be measured without a download."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,12 +19,12 @@ __all__ = ["PRESETS", "Preset"]
 
 @dataclass(frozen=True)
 class Preset:
-    """A shape.
+    """A named shape, and how much faster than BERT-base it was published to be.
 
     Attributes:
-        make: gives the model, in eval mode.
-        speedup: over BERT-base, as published; None where none is.
-        source: where that was published, and on which hardware.
+        make: makes the model, in eval mode.
+        speedup: the published speed-up over BERT-base; None where none was published.
+        source: where it was published, and on which hardware.
     """
 
     make: Callable[[], PreTrainedModel]
@@ -48,6 +48,7 @@ def _dynabert(layers: int, heads: int, neurons: int) -> PreTrainedModel:
 
 
 PATIENT_KD = "Patient-KD, table 3: one Titan RTX, fp16, batch 128"
+
 PRESETS = {
     "bert-base": Preset(_bert, 1.0, "the reference"),
     "bert6": Preset(lambda: _bert(6), 1.94, PATIENT_KD),

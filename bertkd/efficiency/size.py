@@ -1,4 +1,4 @@
-"""What a model weighs: parameters, floating-point operations and size on disk."""
+"""Counts parameters and floating-point operations, and measures the size on disk."""
 
 from __future__ import annotations
 
@@ -10,61 +10,75 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedModel
 
-from bertkd.efficiency.latency import TorchRunner, random_inputs
+from bertkd.efficiency.runners import TorchRunner, eval_mode, random_inputs
 
-__all__ = [
-    "Parameters",
-    "count_flops",
-    "count_parameters",
-    "model_size_mb",
-]
+__all__ = ["Parameters", "count_flops", "count_parameters", "model_size_mb"]
 
 
 @dataclass(frozen=True)
 class Parameters:
-    """Number of parameters: all of them, and the part that lies in embeddings."""
+    """The number of parameters: all of them, and the part that lies in embeddings."""
 
     total: int
     embeddings: int
 
     @property
     def encoder(self) -> int:
-        """Everything that is no embedding: what the papers on BERT compression count, with pooler and head."""
+        """The number of all parameters that are no embeddings, pooler and head included.
+
+        This is what the papers on BERT compression count.
+        """
         return self.total - self.embeddings
 
 
 def count_parameters(model: nn.Module) -> Parameters:
-    """Parameters of `model`, tied weights once; embeddings are every `nn.Embedding` (token, position, type)."""
-    tables = [module for module in model.modules() if isinstance(module, nn.Embedding)]
-    embeddings = {id(weight): weight.numel() for table in tables for weight in table.parameters()}
-    return Parameters(sum(weight.numel() for weight in model.parameters()), sum(embeddings.values()))
+    """Counts the parameters of `model`, tied weights once.
+
+    Embeddings are the parameters of every `nn.Embedding` (token, position, type).
+    """
+    # A table may be in two places of the model, and is counted once.
+    embeddings = {}
+    for module in model.modules():
+        if isinstance(module, nn.Embedding):
+            for weight in module.parameters():
+                embeddings[id(weight)] = weight.numel()
+
+    total = sum(weight.numel() for weight in model.parameters())
+    return Parameters(total, sum(embeddings.values()))
 
 
 @torch.inference_mode()
 def count_flops(model: PreTrainedModel, batch_size: int = 1, sequence_length: int = 128) -> int:
-    """Floating-point operations of one forward pass: multiplications and additions, twice the "MACs" of some papers.
+    """Counts the floating-point operations of one forward pass.
 
-    Counted under eager attention, because the counter does not see that of sdpa on a CPU. BERT-base needs 22.35e9 at
+    Multiplications and additions both count, which is twice the "MACs" of some papers. BERT-base needs 22.35e9 at
     batch 1 and 128 tokens.
+
+    Args:
+        model: the model, whose mode and attention are afterwards what they were.
+        batch_size: rows of the pass.
+        sequence_length: tokens per row.
 
     Raises:
         ValueError: a sequence longer than the model's positions.
     """
     device = next(model.parameters()).device
     inputs = random_inputs("the model", TorchRunner(model), batch_size, sequence_length)
-    attention, training = model.config._attn_implementation, model.training
+    on_device = {name: tensor.to(device) for name, tensor in inputs.items()}
+
+    # The counter does not see the operations of sdpa on a CPU.
+    attention = model.config._attn_implementation
     model.set_attn_implementation("eager")
     try:
-        with FlopCounterMode(display=False) as counter:
-            model.eval()(**{name: tensor.to(device) for name, tensor in inputs.items()})
+        with eval_mode(model), FlopCounterMode(display=False) as counter:
+            model(**on_device)
     finally:
         model.set_attn_implementation(attention)
-        model.train(training)
     return int(counter.get_total_flops())
 
 
 def model_size_mb(folder: str | Path) -> float:
-    """Size of the safetensors file or files in `folder`, in MB (1e6 bytes).
+    """Measures the size of the safetensors file or files in `folder`, in MB (1e6 bytes).
 
     Raises:
         FileNotFoundError: there is none.

@@ -1,5 +1,14 @@
-"""From a model to what an engine runs: ONNX Runtime, OpenVINO or PyTorch, quantized, with the loss measured."""
+"""Exports a model to ONNX Runtime, OpenVINO or PyTorch, quantized if wanted, and measures the loss of accuracy."""
 
+from bertkd.export.accuracy_check import (
+    AccuracyDropError,
+    Attempt,
+    Exported,
+    compare_logits,
+    export_model,
+    exported_size_mb,
+    predict,
+)
 from bertkd.export.engines import (
     ENGINE_PACKAGES,
     ENGINES,
@@ -10,16 +19,7 @@ from bertkd.export.engines import (
     require_engine,
     runs_in,
 )
-from bertkd.export.exporting import random_batches, ways_to_quantize, write_export
-from bertkd.export.gate import (
-    AccuracyDropError,
-    Attempt,
-    Exported,
-    compare_logits,
-    export_model,
-    exported_size_mb,
-    predict,
-)
+from bertkd.export.exporting import quantization_schemes, random_batches, write_export
 
 __all__ = [
     "ENGINES",
@@ -35,9 +35,9 @@ __all__ = [
     "exported_size_mb",
     "open_exported",
     "predict",
+    "quantization_schemes",
     "random_batches",
     "require_engine",
     "runs_in",
-    "ways_to_quantize",
     "write_export",
 ]

@@ -1,4 +1,4 @@
-"""Writing a model for an engine: ONNX or OpenVINO through `transformers.exporters`, or a folder for PyTorch."""
+"""Writes a model for an engine: ONNX or OpenVINO through `transformers.exporters`, or a folder for PyTorch."""
 
 import contextlib
 import copy
@@ -21,70 +21,87 @@ from bertkd.export.engines import MANIFEST, OWN_KEY, PRECISIONS, require_engine
 from bertkd.models.adaptive import refuse_supernet
 from bertkd.models.families import PRUNED_PREFIX, family_of
 
-__all__ = ["random_batches", "ways_to_quantize", "write_export"]
+__all__ = ["quantization_schemes", "random_batches", "write_export"]
 
+# The names of the quantization schemes, as results files and the manifests of exports have them.
 INT8, PARTLY, WEIGHTS = "int8", "int8 but for the second feed-forward maps", "int8 weights"
+SCHEMES_IN_INT8 = (INT8, PARTLY, WEIGHTS)
+
+# The operators whose result is the input of a second feed-forward map.
 ACTIVATIONS = {"Gelu", "Relu", "Swish", "Tanh", "Erf", "HSwish", "Mish"}
 Batches = Sequence[dict[str, Tensor]]
 
 
-def ways_to_quantize(engine: str, precision: str) -> list[str]:
-    """The ways to reach a precision, the fastest model first; later ones lose less accuracy.
+def quantization_schemes(engine: str, precision: str) -> list[str]:
+    """Lists the schemes that reach a precision, the fastest model first; later ones lose less accuracy.
 
-    For int8: all matrix products (weights and activations); all but the second map of each feed-forward part, whose
-    inputs have the outliers of BERT; weights alone. PyTorch has the first and the last.
+    For int8, these are: all matrix products (weights and activations); all but the second map of each feed-forward
+    part, whose inputs have the outliers of BERT; weights alone. PyTorch has the first and the last. The scheme of a
+    precision that needs no quantization has that precision's name.
 
     Raises:
-        ValueError: an unknown precision, or one that the engine has not.
+        ValueError: an unknown precision, or one that the engine does not have.
     """
     if precision not in PRECISIONS:
         raise ValueError(f"There is no precision {precision!r}: choose one of {', '.join(PRECISIONS)}.")
     if precision == "bfloat16" and engine == "onnxruntime":
         raise ValueError("ONNX Runtime computes in float32 or int8 on a CPU: choose openvino or pytorch for bfloat16.")
+
     if precision != "int8":
         return [precision]
-    return [INT8, WEIGHTS] if engine == "pytorch" else [INT8, PARTLY, WEIGHTS]
+    return [INT8, WEIGHTS] if engine == "pytorch" else list(SCHEMES_IN_INT8)
 
 
 def write_export(
     model: PreTrainedModel,
     folder: str | Path,
     engine: str,
-    way: str,
+    scheme: str,
     tokenizer: Any = None,
     calibration: Batches | None = None,
 ) -> Path:
-    """Write `model` for an engine, with its tokenizer; nothing is measured here (see `export_model`).
+    """Writes `model` for an engine, with its tokenizer; nothing is measured here (see `export_model`).
 
     Batch and length are dynamic. The folder's config is that of the stock family without foreign code: what computes
     is the graph.
 
     Args:
         model: a classifier of a supported family, of a stock or pruned class; it stays as it is.
+        folder: where to write.
         engine: one of `ENGINES`.
-        way: one of `ways_to_quantize`.
+        scheme: one of `quantization_schemes`.
+        tokenizer: is written beside the model, and tells which inputs there are.
         calibration: batches of inputs (B, T); OpenVINO's int8 needs them.
 
+    Returns:
+        The folder.
+
     Raises:
-        ImportError: the engine is not installed. ValueError: int8 for OpenVINO without calibration, a batch of
-            another tokenizer, or a supernet.
+        ImportError: the engine is not installed.
+        ValueError: int8 for OpenVINO without calibration, a batch of another tokenizer, or a supernet.
     """
-    require_engine(engine, way)
+    require_engine(engine, scheme)
     refuse_supernet(model, "write_export")
     folder = Path(folder)
     if calibration is not None:
         check_calibration(model, calibration)
+
     if engine == "pytorch":
-        _write_torch(model, folder, way)
+        _write_torch(model, folder, scheme)
     else:
-        _write_graph(model, folder, engine, way, tokenizer, calibration)
+        _write_graph(model, folder, engine, scheme, tokenizer, calibration)
+
     if tokenizer is not None:
         tokenizer.save_pretrained(folder)
     return folder
 
 
 def check_calibration(model: PreTrainedModel, calibration: Batches) -> None:
-    """Raises ValueError where the calibration data are empty, or of another tokenizer."""
+    """Checks that there are calibration data, and that they were made by the model's tokenizer.
+
+    Raises:
+        ValueError: there is no batch, or a batch has a token that the model does not know.
+    """
     size = model.config.vocab_size
     largest = max((int(batch["input_ids"].max()) for batch in calibration), default=-1)
     if largest < 0:
@@ -100,44 +117,63 @@ def _write_graph(
     model: PreTrainedModel,
     folder: Path,
     engine: str,
-    way: str,
+    scheme: str,
     tokenizer: Any,
     calibration: Batches | None,
 ) -> None:
     from transformers.exporters import OnnxConfig, OnnxExporter, OpenVINOConfig, OpenVINOExporter
 
-    if engine == "openvino" and way in (INT8, PARTLY) and not calibration:
+    if engine == "openvino" and scheme in (INT8, PARTLY) and not calibration:
         raise ValueError("OpenVINO's int8 needs calibration data: give some batches of the training data.")
-    exporter, config_class = (OpenVINOExporter, OpenVINOConfig) if engine == "openvino" else (OnnxExporter, OnnxConfig)
-    make = _openvino_quantizer if engine == "openvino" else _onnx_quantizer
+
+    sample = _sample_inputs(model, tokenizer)
     training, device = model.training, next(model.parameters()).device
-    sample = _sample(model, tokenizer)
-    batches = [_filled(batch, sample) for batch in calibration or ()]
     try:
         with _quietly():
-            config = config_class(dynamic=True, quantizer=make(way, batches))
-            exported = exporter().export(model.eval().cpu(), sample, config)
+            exporter: Any
+            config: Any
+            if engine == "openvino":
+                batches = [_with_all_inputs(batch, sample) for batch in calibration or ()]
+                exporter = OpenVINOExporter()
+                config = OpenVINOConfig(dynamic=True, quantizer=_openvino_quantizer(scheme, batches))
+            else:
+                exporter = OnnxExporter()
+                config = OnnxConfig(dynamic=True, quantizer=_onnx_quantizer(scheme))
+            exported = exporter.export(model.eval().cpu(), sample, config)
     finally:
         model.train(training).to(device)
+
     exported.config = _stock_config(model.config)
     exported.save_pretrained(folder)
+
     manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    precision = INT8 if way in (INT8, PARTLY, WEIGHTS) else way
-    write_json(folder / MANIFEST, manifest | {OWN_KEY: {"precision": precision, "way": way}})
+    write_json(folder / MANIFEST, manifest | _own_part(scheme))
+
+
+def _own_part(scheme: str) -> dict[str, Any]:
+    """Returns what bertkd adds to the manifest of an export."""
+    precision = INT8 if scheme in SCHEMES_IN_INT8 else scheme
+    return {OWN_KEY: {"precision": precision, "way": scheme}}
 
 
 def random_batches(
     model: PreTrainedModel, shapes: Iterable[tuple[int, int]] = ((4, 64),) * 8
 ) -> list[dict[str, Tensor]]:
-    """Batches (B, T) of random tokens; where there are several rows, half of the last one is padding.
+    """Makes batches (B, T) of random tokens; where there are several rows, half of the last one is padding.
 
-    To compare logits on, or to calibrate a model of which only the speed matters. T is cut at the model's positions.
+    They serve to compare logits on, or to calibrate a model of which only the speed matters.
+
+    Args:
+        model: the model whose vocabulary and positions count.
+        shapes: B and T of each batch; T is cut at the model's positions.
     """
     generator = torch.Generator().manual_seed(0)
     positions = getattr(model.config, "max_position_embeddings", None) or 512
+
     batches = []
     for rows, tokens in shapes:
-        tokens = min(tokens, positions - 2)  # RoBERTa's first position has the number 2
+        # RoBERTa's first position has the number 2.
+        tokens = min(tokens, positions - 2)
         ids = torch.randint(model.config.vocab_size, (rows, tokens), generator=generator)
         mask = torch.ones_like(ids)
         if rows > 1:
@@ -146,45 +182,54 @@ def random_batches(
     return batches
 
 
-def _filled(batch: dict[str, Tensor], names: Iterable[str]) -> dict[str, Tensor]:
-    """A batch with all inputs of the graph: token types are zeros where they are missing."""
+def _with_all_inputs(batch: dict[str, Tensor], names: Iterable[str]) -> dict[str, Tensor]:
+    """Fills a batch up to all inputs of the graph: token types are zeros where they are missing."""
     return {name: batch[name] if name in batch else torch.zeros_like(batch["input_ids"]) for name in names}
 
 
-def _sample(model: PreTrainedModel, tokenizer: Any) -> dict[str, Any]:
-    """Inputs to trace with: two rows, the second one padded."""
-    known = inspect.signature(model.forward).parameters
-    names = list(tokenizer.model_input_names) if tokenizer is not None else ["input_ids", "attention_mask"]
-    if tokenizer is None and family_of(model).token_type_embeddings and model.config.type_vocab_size > 1:
-        names.append("token_type_ids")
+def _sample_inputs(model: PreTrainedModel, tokenizer: Any) -> dict[str, Any]:
+    """Makes the inputs to trace the model with: two rows, the second one padded."""
+    if tokenizer is not None:
+        names = list(tokenizer.model_input_names)
+    else:
+        names = ["input_ids", "attention_mask"]
+        if family_of(model).token_type_embeddings and model.config.type_vocab_size > 1:
+            names.append("token_type_ids")
+
     ids = torch.arange(32).reshape(2, 16) % model.config.vocab_size
     mask = torch.ones_like(ids)
     mask[1, 10:] = 0
     sample = {"input_ids": ids, "attention_mask": mask, "token_type_ids": torch.zeros_like(ids)}
-    return {name: sample[name] for name in names if name in known}
+
+    # A tokenizer may give more than the model takes.
+    parameters = inspect.signature(model.forward).parameters
+    return {name: sample[name] for name in names if name in parameters}
 
 
 def _stock_config(config: PretrainedConfig) -> PretrainedConfig:
-    """The config of a pruned model as its stock family's, so that the folder opens without our classes."""
+    """Returns the config of a pruned model as its stock family's, so that the folder opens without our classes."""
     if not config.model_type.startswith(PRUNED_PREFIX):
         return config
-    known = [base for base in type(config).__mro__ if issubclass(base, PretrainedConfig)]
-    stock: Any = next(base for base in known if not base.model_type.startswith(PRUNED_PREFIX))
+
+    parents = [base for base in type(config).__mro__ if issubclass(base, PretrainedConfig)]
+    stock_class: Any = next(base for base in parents if not base.model_type.startswith(PRUNED_PREFIX))
     values = config.to_dict()
     for name in ("model_type", "auto_map", "per_layer_config", "architectures", "transformers_version"):
         values.pop(name, None)
-    made: PretrainedConfig = stock.from_dict(values)
-    return made
+
+    stock_config: PretrainedConfig = stock_class.from_dict(values)
+    return stock_config
 
 
 @contextlib.contextmanager
 def _quietly() -> Iterator[None]:
-    """Exporters and quantizers report each pass on several channels, none of which a user acts on."""
+    """Silences exporters and quantizers, which report each pass on several channels; no user acts on these reports."""
     names = ("nncf", "torch.onnx", "torch.onnx._internal.exporter._registration", "root", "transformers.exporters")
     loggers = [logging.getLogger(None if name == "root" else name) for name in names]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)
+
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
@@ -194,35 +239,40 @@ def _quietly() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def _openvino_quantizer(way: str, calibration: Batches) -> Any:
-    if way not in (INT8, PARTLY, WEIGHTS):
+def _openvino_quantizer(scheme: str, calibration: Batches) -> Any:
+    """Makes the quantizer of a scheme; None where nothing is quantized."""
+    if scheme not in SCHEMES_IN_INT8:
         return None
+
     import nncf
     from transformers.exporters import NNCFOpenVINOQuantizer, NNCFQuantizationConfig, NNCFWeightCompressionConfig
 
-    if way == WEIGHTS:
+    if scheme == WEIGHTS:
         return NNCFOpenVINOQuantizer(NNCFWeightCompressionConfig())
     config = NNCFQuantizationConfig(subset_size=len(calibration))
-    if way == INT8:
+    if scheme == INT8:
         return NNCFOpenVINOQuantizer(config, calibration)
 
     class AllButFeedForward(NNCFOpenVINOQuantizer):
         def quantize(self, model: Any, *args: Any, **kwargs: Any) -> Any:
-            names = [
-                operation.get_friendly_name()
-                for operation in model.get_ordered_ops()
-                if operation.get_type_name() == "MatMul"
-                and operation.input_value(0).get_node().get_type_name() in ACTIVATIONS
-            ]
-            self.config.ignored_scope = nncf.IgnoredScope(names=_some(names))
+            names = []
+            for operation in model.get_ordered_ops():
+                if operation.get_type_name() == "MatMul":
+                    producer = operation.input_value(0).get_node()
+                    if producer.get_type_name() in ACTIVATIONS:
+                        names.append(operation.get_friendly_name())
+
+            self.config.ignored_scope = nncf.IgnoredScope(names=_at_least_one(names))
             return super().quantize(model, *args, **kwargs)
 
     return AllButFeedForward(config, calibration)
 
 
-def _onnx_quantizer(way: str, _: Batches) -> Any:
-    if way not in (INT8, PARTLY, WEIGHTS):
+def _onnx_quantizer(scheme: str) -> Any:
+    """Makes the quantizer of a scheme; None where nothing is quantized."""
+    if scheme not in SCHEMES_IN_INT8:
         return None
+
     from transformers.exporters import (
         NNCFOnnxQuantizer,
         NNCFWeightCompressionConfig,
@@ -230,51 +280,56 @@ def _onnx_quantizer(way: str, _: Batches) -> Any:
         OnnxRuntimeQuantizer,
     )
 
-    if way == WEIGHTS:
+    if scheme == WEIGHTS:
         return NNCFOnnxQuantizer(NNCFWeightCompressionConfig())
-    # Per channel: the default, one scale for a whole matrix, loses more and is no faster.
+    # The default, one scale for a whole matrix, loses more accuracy and is no faster.
     config = OnnxRuntimeDynamicConfig(per_channel=True)
-    if way == INT8:
+    if scheme == INT8:
         return OnnxRuntimeQuantizer(config)
 
     class AllButFeedForward(OnnxRuntimeQuantizer):
         def quantize(self, model: Any, *args: Any, **kwargs: Any) -> Any:
-            names = [
-                node.name
-                for node in model.graph
-                if node.op_type in ("MatMul", "Gemm")
-                and (producer := node.inputs[0].producer()) is not None
-                and producer.op_type in ACTIVATIONS
-            ]
-            self.config.nodes_to_exclude = _some(names)
+            names = []
+            for node in model.graph:
+                if node.op_type in ("MatMul", "Gemm"):
+                    producer = node.inputs[0].producer()
+                    if producer is not None and producer.op_type in ACTIVATIONS:
+                        names.append(node.name)
+
+            self.config.nodes_to_exclude = _at_least_one(names)
             return super().quantize(model, *args, **kwargs)
 
     return AllButFeedForward(config)
 
 
-def _some(names: list[str]) -> list[str]:
+def _at_least_one(names: list[str]) -> list[str]:
+    # Without a name to leave out, the scheme would silently be int8 for all matrix products.
     if not names:
         raise ValueError("No matrix product behind an activation was found in the exported graph.")
     return names
 
 
-def _write_torch(model: PreTrainedModel, folder: Path, way: str) -> None:
-    """A model folder of transformers; int8 is torchao's, whose settings stand in the folder's config."""
-    if way in (INT8, WEIGHTS):
-        made = _quantized_by_torchao(model, way)
+def _write_torch(model: PreTrainedModel, folder: Path, scheme: str) -> None:
+    """Writes a model folder of transformers; int8 is torchao's, whose settings stand in the folder's config."""
+    if scheme in (INT8, WEIGHTS):
+        converted = _quantized_by_torchao(model, scheme)
     else:
-        made = copy.deepcopy(model)
-        nn.Module.to(made, torch.bfloat16 if way == "bfloat16" else torch.float32)
-    made.save_pretrained(folder)
-    write_json(folder / MANIFEST, {OWN_KEY: {"precision": way if way in PRECISIONS else INT8, "way": way}})
+        converted = copy.deepcopy(model)
+        nn.Module.to(converted, torch.bfloat16 if scheme == "bfloat16" else torch.float32)
+
+    converted.save_pretrained(folder)
+    write_json(folder / MANIFEST, _own_part(scheme))
 
 
-def _quantized_by_torchao(model: PreTrainedModel, way: str) -> PreTrainedModel:
+def _quantized_by_torchao(model: PreTrainedModel, scheme: str) -> PreTrainedModel:
     from torchao.quantization import Int8DynamicActivationInt8WeightConfig, Int8WeightOnlyConfig
 
-    kind = Int8DynamicActivationInt8WeightConfig() if way == INT8 else Int8WeightOnlyConfig()
+    quant_type = Int8DynamicActivationInt8WeightConfig() if scheme == INT8 else Int8WeightOnlyConfig()
+    settings = TorchAoConfig(quant_type=quant_type)
+    # transformers quantizes while it loads.
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(folder)
-        settings = TorchAoConfig(quant_type=kind)
-        made: PreTrainedModel = type(model).from_pretrained(folder, dtype=torch.float32, quantization_config=settings)
-    return made
+        quantized: PreTrainedModel = type(model).from_pretrained(
+            folder, dtype=torch.float32, quantization_config=settings
+        )
+    return quantized

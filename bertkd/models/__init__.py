@@ -6,7 +6,7 @@ from bertkd.models.families import FAMILIES, Family, encoder_layers, family_of
 from bertkd.models.labels import label_names, label_permutation
 from bertkd.models.pruned import PRUNED_CLASSES
 from bertkd.models.scores import CapturedScores, attention_scores
-from bertkd.models.sizes import LayerSizes, layer_sizes, refuse_levers
+from bertkd.models.sizes import LayerSizes, layer_sizes, refuse_factorized_or_shared
 
 __all__ = [
     "FAMILIES",
@@ -19,7 +19,7 @@ __all__ = [
     "label_names",
     "label_permutation",
     "layer_sizes",
-    "refuse_levers",
+    "refuse_factorized_or_shared",
 ]
 
 # From here on `AutoConfig` and `AutoModelFor...` open pruned models.

@@ -1,4 +1,4 @@
-"""Stock modules whose size can be switched: what a network of many sizes is made of.
+"""Modules whose size can be switched, of which a supernet (one model that contains many smaller ones) is made.
 
 A size is the leading part of the weights, so switching it copies nothing, and every size trains the same parameters.
 Names and shapes of the parameters stay as they were: the checkpoint of such a model is an ordinary one, of full size.
@@ -21,15 +21,17 @@ class AdaptiveLinear(nn.Linear):
     """
 
     def __init__(self, linear: nn.Linear) -> None:
+        # The parameters that `nn.Linear` makes are replaced at once, so they need no memory.
         with torch.device("meta"):
             super().__init__(linear.in_features, linear.out_features, linear.bias is not None)
+
         self.weight, self.bias = linear.weight, linear.bias
         self.active_in = linear.in_features
         self.active_out = linear.out_features
         self.train(linear.training)
 
     def forward(self, input: Tensor) -> Tensor:
-        """(..., active_in) to (..., active_out)."""
+        """Maps (..., active_in) to (..., active_out)."""
         bias = None if self.bias is None else self.bias[: self.active_out]
         return F.linear(input, self.weight[: self.active_out, : self.active_in], bias)
 
@@ -38,12 +40,12 @@ class AdaptiveLinear(nn.Linear):
 
 
 class AdaptiveLayers(nn.ModuleList):
-    """The layers of an encoder, of which iterating gives the active ones: a stock encoder runs only those.
+    """The layers of an encoder; iterating gives only the active ones, so that a stock encoder runs only those.
 
     Length, indices, `children()` and the state dict are those of all layers.
 
     Args:
-        layers: all of them.
+        layers: all layers of the encoder, in their order.
     """
 
     def __init__(self, layers: Sequence[nn.Module]) -> None:
@@ -55,18 +57,22 @@ class AdaptiveLayers(nn.ModuleList):
 
 
 def is_adaptive(model: nn.Module) -> bool:
-    """Whether the size of `model` can be switched."""
+    """Says whether the size of `model` can be switched."""
     return any(isinstance(module, AdaptiveLayers) for module in model.modules())
 
 
-def refuse_supernet(model: nn.Module, what: str) -> None:
-    """Raise ValueError where an ordinary model is needed and one of many sizes is given.
+def refuse_supernet(model: nn.Module, caller: str) -> None:
+    """Refuses a supernet where an ordinary model is needed.
 
     Args:
-        what: the name of what needs it, for the message.
+        model: the model to check.
+        caller: the name of the function or class that needs an ordinary model, for the message.
+
+    Raises:
+        ValueError: the size of `model` can be switched.
     """
     if is_adaptive(model):
         raise ValueError(
-            f"{what} needs an ordinary model, and this one was made adaptive (many sizes in one): take out the size "
+            f"{caller} needs an ordinary model, and this one was made adaptive (a supernet): take out the size "
             "you want with bertkd.dynabert.extract_subnetwork first."
         )

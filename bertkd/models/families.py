@@ -1,7 +1,7 @@
-"""Where each encoder family keeps its parts.
+"""A table of where each encoder family keeps its parts.
 
-One table instead of copies of the models: everything in bertkd that reads or changes a part of a stock
-`transformers` model finds it here.
+It takes the place of copies of the models: everything in bertkd that reads or changes a part of a stock
+`transformers` model finds that part here.
 """
 
 from dataclasses import dataclass
@@ -16,8 +16,8 @@ __all__ = ["FAMILIES", "PRUNED_PREFIX", "Family", "encoder_layers", "family_of"]
 class Family:
     """Module paths of one `model_type`.
 
-    `layers`, `embeddings` and `pooler` start at the base model (`model.base_model`), the parts of a layer at the
-    layer, and `head` at the sequence-classification model. None means that the family has no such part.
+    `layers`, `embeddings` and `pooler` start at the base model (`model.base_model`), the parts of a layer start at
+    the layer, and `head` starts at the sequence-classification model. None means that the family has no such part.
     """
 
     layers: str
@@ -38,12 +38,13 @@ class Family:
     token_type_embeddings: str | None = "embeddings.token_type_embeddings"
     embeddings_norm: str = "embeddings.LayerNorm"
     embeddings_projection: str | None = None
-    # The config's names of the two widths of a layer.
+
+    # The names of the two widths of a layer in the config.
     heads_field: str = "num_attention_heads"
     neurons_field: str = "intermediate_size"
 
 
-def _bert_like(pooler: str | None, head: tuple[str, ...], embeddings_projection: str | None = None) -> Family:
+def _bert_family(pooler: str | None, head: tuple[str, ...], embeddings_projection: str | None = None) -> Family:
     return Family(
         layers="encoder.layer",
         attention="attention.self",
@@ -61,14 +62,14 @@ def _bert_like(pooler: str | None, head: tuple[str, ...], embeddings_projection:
     )
 
 
-_ROBERTA = _bert_like(pooler=None, head=("classifier.dense", "classifier.out_proj"))
+_ROBERTA = _bert_family(pooler=None, head=("classifier.dense", "classifier.out_proj"))
 
 FAMILIES: dict[str, Family] = {
-    "bert": _bert_like(pooler="pooler.dense", head=("classifier",)),
+    "bert": _bert_family(pooler="pooler.dense", head=("classifier",)),
     "roberta": _ROBERTA,
     "xlm-roberta": _ROBERTA,
-    # ELECTRA projects its embeddings only where they are narrower than the layers.
-    "electra": _bert_like(
+    # The projection is there only where ELECTRA's embeddings are narrower than its layers.
+    "electra": _bert_family(
         pooler=None, head=("classifier.dense", "classifier.out_proj"), embeddings_projection="embeddings_project"
     ),
     "distilbert": Family(
@@ -89,18 +90,20 @@ FAMILIES: dict[str, Family] = {
         neurons_field="hidden_dim",
     ),
 }
+
 # Width-pruned models (bertkd.models.pruned) keep their parts where their families do.
 PRUNED_PREFIX = "pruned_"
 
 
 def family_of(model: PreTrainedModel | PretrainedConfig) -> Family:
-    """The table's row for a model or its config.
+    """Looks up the row of the table for a model or its config.
 
     Raises:
         ValueError: the model's `model_type` is not supported; the message lists those that are.
     """
     config = model if isinstance(model, PretrainedConfig) else model.config
     name = config.model_type.removeprefix(PRUNED_PREFIX)
+
     if name not in FAMILIES:
         raise ValueError(
             f"bertkd does not know where a model of type {config.model_type!r} keeps its layers; supported types: "
@@ -110,10 +113,10 @@ def family_of(model: PreTrainedModel | PretrainedConfig) -> Family:
 
 
 def encoder_layers(model: PreTrainedModel) -> nn.ModuleList:
-    """The transformer layers of a model with or without a head.
+    """Returns the transformer layers of a model with or without a head.
 
     Raises:
-        ValueError: an unsupported `model_type`.
+        ValueError: the `model_type` is not supported.
     """
     layers = model.base_model.get_submodule(family_of(model).layers)
     assert isinstance(layers, nn.ModuleList)  # true of every row above; tells mypy

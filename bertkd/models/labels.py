@@ -1,4 +1,4 @@
-"""Which logit means which label: two models and a data set may list the same labels in different orders."""
+"""Compares what logits mean: two models and a data set may list the same labels in different orders."""
 
 import re
 from collections.abc import Sequence
@@ -8,16 +8,17 @@ from transformers import PretrainedConfig
 
 __all__ = ["label_names", "label_permutation", "unnamed"]
 
-_MAPPING = (
+_HOW_TO_GIVE_THE_MAPPING = (
     "say what {given_by}'s logits mean, in their order, with `teacher_labels` (on the command line "
     "--teacher_labels {labels})"
 )
 
 
 def label_names(config: PretrainedConfig) -> list[str]:
-    """A model's labels in the order of its logits."""
+    """Lists the labels of a model in the order of its logits."""
     names: dict[Any, str] = config.id2label or {}
-    return [names[i] for i in sorted(names, key=int)]  # a config made by hand may have strings for keys
+    # A config made by hand may have strings for keys, and "10" must not come before "2".
+    return [names[key] for key in sorted(names, key=int)]
 
 
 def label_permutation(
@@ -28,14 +29,24 @@ def label_permutation(
     given_by: str = "the teacher",
     advice: str = "",
 ) -> list[int] | None:
-    """Positions `p` such that `logits[:, p]` puts `given`'s logits in `wanted`'s order; None when they are in it.
+    """Finds the positions `p` with which `logits[:, p]` puts the logits of `given` in the order of `wanted`.
 
     Names are compared without regard to case, spaces, "-" and "_". Two lists of the same length without names of
     their own (LABEL_0, LABEL_1, ...) are taken to agree.
 
+    Args:
+        wanted: the labels in the order that is needed.
+        given: the labels in the order of the logits.
+        wanted_by: who needs that order, for the message of an error.
+        given_by: whose logits they are, for the message of an error.
+        advice: what to do where the names do not match; by default, how to give the mapping.
+
+    Returns:
+        The positions, or None where the two orders agree already.
+
     Raises:
         ValueError: the numbers of labels differ, or the names do not match; the message names both lists and the
-            way out: `advice`, or how to give the mapping.
+            way out.
     """
     if len(wanted) != len(given):
         raise ValueError(
@@ -44,14 +55,18 @@ def label_permutation(
         )
     if len(wanted) == 1 or list(wanted) == list(given) or (unnamed(wanted) and unnamed(given)):
         return None
-    positions = {_normalize(name): i for i, name in enumerate(given)}
+
+    positions = {_normalize(name): position for position, name in enumerate(given)}
     order = [positions.get(_normalize(name), -1) for name in wanted]
-    if sorted(order) != list(range(len(given))):
+    in_order = list(range(len(given)))
+
+    # A name that is missing has -1, and two names that are equal once normalized share a position.
+    if sorted(order) != in_order:
         raise ValueError(
             f"The labels of {given_by} ({', '.join(given)}) do not match those of {wanted_by} ({', '.join(wanted)}) "
-            f"by name; {advice or _MAPPING.format(given_by=given_by, labels=' '.join(wanted))}."
+            f"by name; {advice or _HOW_TO_GIVE_THE_MAPPING.format(given_by=given_by, labels=' '.join(wanted))}."
         )
-    return None if order == list(range(len(order))) else order
+    return None if order == in_order else order
 
 
 def _normalize(name: str) -> str:
@@ -59,5 +74,5 @@ def _normalize(name: str) -> str:
 
 
 def unnamed(names: Sequence[str]) -> bool:
-    """Whether labels have no names of their own: LABEL_0, LABEL_1, ..."""
+    """Says whether labels have no names of their own, only LABEL_0, LABEL_1, and so on."""
     return all(re.fullmatch(r"LABEL_\d+", name) for name in names)

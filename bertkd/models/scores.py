@@ -1,4 +1,4 @@
-"""Attention scores of stock models, before the softmax."""
+"""Captures the attention scores of stock models, before the softmax."""
 
 import contextlib
 import math
@@ -17,7 +17,7 @@ __all__ = ["CapturedScores", "attention_scores"]
 
 
 class CapturedScores:
-    """What `attention_scores` keeps of a forward pass: queries, keys and mask of each layer that was asked for."""
+    """The queries, keys and mask of a forward pass that `attention_scores` keeps, for each layer asked for."""
 
     def __init__(self, layers: Sequence[int]) -> None:
         self._layers = list(layers)
@@ -28,27 +28,31 @@ class CapturedScores:
 
     @property
     def scores(self) -> list[Tensor]:
-        """`Q Kᵀ / sqrt(d)` plus the mask, (B, heads, T, T) for each layer that was asked for, in that order.
+        """The scores `Q Kᵀ / sqrt(d)` plus the mask, (B, heads, T, T) for each layer asked for, in that order.
 
-        A key that is masked has the lowest number of the dtype (some -3.4e38 in float32). Gradients flow into the
-        model. Of several forward passes it is the last one's.
+        A masked key has the lowest number of the dtype (some -3.4e38 in float32). Gradients flow into the model.
+        After several forward passes, these are the scores of the last one.
 
         Raises:
             RuntimeError: the model was not run inside the `with` block, or a layer was left out of the pass.
         """
         self._check_that_all_ran()
-        return [self._scores(layer) for layer in self._layers]
+        return [self._masked_scores(layer) for layer in self._layers]
 
     @property
     def factors(self) -> list[tuple[Tensor, Tensor]]:
         """Pairs (Q / sqrt(d), K), each (B, heads, T, d): the scores without the mask are their product `Q @ K.mT`.
 
         Raises:
-            RuntimeError: as `scores`.
+            RuntimeError: the model was not run inside the `with` block, or a layer was left out of the pass.
         """
         self._check_that_all_ran()
-        pairs = [self._by_head(layer) for layer in self._layers]
-        return [(query * (1 / math.sqrt(query.shape[-1])), key) for query, key in pairs]
+
+        pairs = []
+        for layer in self._layers:
+            query, key = self._by_head(layer)
+            pairs.append((query * (1 / math.sqrt(query.shape[-1])), key))
+        return pairs
 
     def _check_that_all_ran(self) -> None:
         missing = [layer for layer in self._layers if layer not in self._keys]
@@ -59,26 +63,36 @@ class CapturedScores:
             )
 
     def _by_head(self, layer: int) -> tuple[Tensor, Tensor]:
+        """Splits the queries and keys of a layer, (B, T, heads * d), into (B, heads, T, d)."""
         size = self._modules[layer].attention_head_size
-        query, key = (of[layer].unflatten(-1, (-1, size)).transpose(1, 2) for of in (self._queries, self._keys))
+        query = self._queries[layer].unflatten(-1, (-1, size)).transpose(1, 2)
+        key = self._keys[layer].unflatten(-1, (-1, size)).transpose(1, 2)
         return query, key
 
-    def _scores(self, layer: int) -> Tensor:
-        # Not in a hook: what it computed inside a checkpointed layer would be missing when that is recomputed.
-        (query, key), mask = self._by_head(layer), self._masks[layer]
+    def _masked_scores(self, layer: int) -> Tensor:
+        # This is not done in a hook: a tensor computed inside a checkpointed layer would be missing when that layer
+        # is recomputed for the backward pass.
+        query, key = self._by_head(layer)
         scores = query @ key.transpose(-1, -2) * (1 / math.sqrt(query.shape[-1]))
+        lowest = torch.finfo(scores.dtype).min
+
+        mask = self._masks[layer]
         if mask is None:
             return scores
-        if mask.dim() == 2:  # (B, T), as flash attention gets it
+
+        # Flash attention gets the (B, T) mask of the tokens.
+        if mask.dim() == 2:
             mask = mask[:, None, None, :].bool()
-        if mask.dtype == torch.bool:  # sdpa: True may be attended to
-            return scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
-        return (scores + mask).clamp(min=torch.finfo(scores.dtype).min)
+        # SDPA gets a boolean mask, in which True may be attended to.
+        if mask.dtype == torch.bool:
+            return scores.masked_fill(~mask, lowest)
+        # Eager attention gets numbers to add. Their sum with a score could be less than the dtype has.
+        return (scores + mask).clamp(min=lowest)
 
 
 @contextlib.contextmanager
 def attention_scores(model: PreTrainedModel, layers: Sequence[int] | None = None) -> Iterator[CapturedScores]:
-    """Keep the attention scores of the forward passes inside the block, as TinyBERT compares them.
+    """Keeps the attention scores of the forward passes inside the block, as TinyBERT compares them.
 
         with attention_scores(model) as captured:
             outputs = model(**inputs)
@@ -91,28 +105,32 @@ def attention_scores(model: PreTrainedModel, layers: Sequence[int] | None = None
     is left.
 
     Args:
-        model: of a family in `bertkd.models.families`, pruned and adaptive ones included. Of a wrapped one (DDP), the
-            model inside.
-        layers: 0-based; all of them by default.
+        model: a model of a family in `bertkd.models.families`; pruned and adaptive ones are welcome. Give the model
+            inside a wrapper (DDP), not the wrapper.
+        layers: the layers, counted from 0; all of them by default.
 
     Raises:
-        ValueError: a layer that the model does not have or whose attention was pruned away, or an unsupported
-            `model_type`.
+        ValueError: a layer does not exist or its attention was pruned away, or the `model_type` is not supported.
     """
     family, modules = family_of(model), list(encoder_layers(model).children())
     wanted = list(range(len(modules)) if layers is None else layers)
-    if outside := [layer for layer in wanted if not 0 <= layer < len(modules)]:
+
+    outside = [layer for layer in wanted if not 0 <= layer < len(modules)]
+    if outside:
         raise ValueError(f"The model has layers 0 to {len(modules) - 1}, not {', '.join(map(str, outside))}.")
-    captured, owner, hooks = CapturedScores(wanted), threading.get_ident(), []
+
+    captured, thread, hooks = CapturedScores(wanted), threading.get_ident(), []
     for index in wanted:
         attention = modules[index].get_submodule(family.attention)
         if isinstance(attention, NoAttention):
             raise ValueError(f"Layer {index} has no attention, and so no scores: it was pruned away.")
         captured._modules[index] = attention
+
         query, key = modules[index].get_submodule(family.query), modules[index].get_submodule(family.key)
-        hooks.append(query.register_forward_hook(_keep_output(captured._queries, index, owner)))
-        hooks.append(key.register_forward_hook(_keep_output(captured._keys, index, owner)))
-        hooks.append(attention.register_forward_pre_hook(_keep_mask(captured._masks, index, owner), with_kwargs=True))
+        hooks.append(query.register_forward_hook(_keep_output(captured._queries, index, thread)))
+        hooks.append(key.register_forward_hook(_keep_output(captured._keys, index, thread)))
+        hooks.append(attention.register_forward_pre_hook(_keep_mask(captured._masks, index, thread), with_kwargs=True))
+
     try:
         yield captured
     finally:
@@ -120,17 +138,27 @@ def attention_scores(model: PreTrainedModel, layers: Sequence[int] | None = None
             hook.remove()
 
 
-def _keep_output(kept: dict[int, Tensor], index: int, owner: int) -> Any:
+def _keep_output(outputs: dict[int, Tensor], index: int, thread: int) -> Any:
+    """Makes a hook that puts the output of a module into `outputs`, if it runs in that thread."""
+
     def hook(_module: nn.Module, _args: Any, output: Tensor) -> None:
-        if threading.get_ident() == owner:
-            kept[index] = output
+        if threading.get_ident() == thread:
+            outputs[index] = output
 
     return hook
 
 
-def _keep_mask(kept: dict[int, Tensor | None], index: int, owner: int) -> Any:
+def _keep_mask(masks: dict[int, Tensor | None], index: int, thread: int) -> Any:
+    """Makes a hook that puts the mask of an attention into `masks`, if it runs in that thread."""
+
     def hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if threading.get_ident() == owner:
-            kept[index] = kwargs["attention_mask"] if "attention_mask" in kwargs else (*args, None)[1]
+        if threading.get_ident() != thread:
+            return
+
+        # A layer may pass the mask by name or in the second place, or leave it out.
+        if "attention_mask" in kwargs:
+            masks[index] = kwargs["attention_mask"]
+        else:
+            masks[index] = args[1] if len(args) > 1 else None
 
     return hook

@@ -1,4 +1,4 @@
-"""What each layer of a model has: heads and neurons, factorized maps, shared weights."""
+"""Reads and checks what the layers of a model have: heads and neurons, factorized maps, shared weights."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeVar
@@ -7,62 +7,64 @@ from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from bertkd.models.families import encoder_layers, family_of
-from bertkd.models.pruned import (
-    NoAttention,
-    NoFeedForward,
-    tied_layers,
-)
+from bertkd.models.pruned import NoAttention, NoFeedForward, tied_layers
 
 __all__ = [
-    "LEVERS",
+    "COMPRESSION_FIELDS",
     "LayerSizes",
     "Model",
-    "check_groups",
+    "check_shared_sizes",
     "check_sizes",
+    "compression_fields",
     "full_size",
     "head_size",
     "layer_sizes",
-    "levers_of",
-    "like",
-    "refuse_levers",
+    "match_device_dtype_and_mode",
+    "refuse_factorized_or_shared",
 ]
 
 Model = TypeVar("Model", bound=PreTrainedModel)
 
-
-LEVERS = ("ffn_rank", "embedding_rank", "layer_groups")
+COMPRESSION_FIELDS = ("ffn_rank", "embedding_rank", "layer_groups")
+"""The config fields of a factorized model and of one whose layers share their weights."""
 
 
 class LayerSizes(NamedTuple):
-    """Widths of each layer, by layer; 0 where the layer has no such part."""
+    """The widths of each layer, by layer; 0 where the layer has no such part."""
 
     heads: tuple[int, ...]
     neurons: tuple[int, ...]
 
 
 def head_size(config: PretrainedConfig) -> int:
-    """Dimensions of one attention head; pruning heads does not change it."""
+    """Returns the dimensions of one attention head; pruning heads does not change it."""
     return int(config.hidden_size // full_size(config, family_of(config).heads_field))
 
 
 def full_size(config: PretrainedConfig, name: str) -> int:
-    """A field's global value, which a config of differing layers does not give away as an attribute."""
+    """Returns the global value of a config field, also where layers differ in it.
+
+    A config with `per_layer_config` refuses to give such a field as an attribute.
+    """
     return int(config.to_dict()[name])
 
 
 def layer_sizes(model: PreTrainedModel) -> LayerSizes:
-    """What each layer of `model` really has, read off its weights.
+    """Reads the heads and neurons that each layer of `model` really has off its weights.
 
     Raises:
-        ValueError: an unsupported `model_type`.
+        ValueError: the `model_type` is not supported.
     """
     family, size = family_of(model), head_size(model.config)
     heads, neurons = [], []
+
     for layer in encoder_layers(model).children():
         has_attention = not isinstance(layer.get_submodule(family.attention), NoAttention)
         has_ffn = not isinstance(layer.get_submodule(family.ffn_out), NoFeedForward)
+
         heads.append(_rows(layer, family.query) // size if has_attention else 0)
         neurons.append(_rows(layer, family.ffn_in) if has_ffn else 0)
+
     return LayerSizes(tuple(heads), tuple(neurons))
 
 
@@ -70,35 +72,58 @@ def _rows(layer: nn.Module, path: str) -> int:
     return int(layer.get_submodule(path).out_features)  # type: ignore[arg-type]
 
 
-def check_sizes(wanted: LayerSizes, have: LayerSizes) -> None:
-    """Raises ValueError unless `wanted` has a number for each layer, none above what the layer has."""
-    for what, sizes, most in zip(wanted._fields, wanted, have, strict=True):
-        if len(sizes) != len(most) or any(not 0 <= n <= m for n, m in zip(sizes, most, strict=True)):
-            raise ValueError(f"Cannot keep {list(sizes)} {what} of layers that have {list(most)}.")
+def check_sizes(wanted: LayerSizes, available: LayerSizes) -> None:
+    """Checks that `wanted` has a number for each layer, none above what the layer has.
+
+    Raises:
+        ValueError: it does not; the message has both lists.
+    """
+    for part, sizes, limits in zip(wanted._fields, wanted, available, strict=True):
+        fits = len(sizes) == len(limits) and all(0 <= n <= m for n, m in zip(sizes, limits, strict=True))
+        if not fits:
+            raise ValueError(f"Cannot keep {list(sizes)} {part} of layers that have {list(limits)}.")
 
 
-def levers_of(model: PreTrainedModel) -> dict[str, Any]:
-    """The levers (factorization, shared layers) that a model was made with, and their values."""
-    values = {name: getattr(model.config, name, None) for name in LEVERS}
-    return {name: value for name, value in values.items() if value is not None}
+def compression_fields(model: PreTrainedModel) -> dict[str, Any]:
+    """Returns those of `COMPRESSION_FIELDS` that the config of `model` sets, with their values."""
+    values = {}
+    for name in COMPRESSION_FIELDS:
+        value = getattr(model.config, name, None)
+        if value is not None:
+            values[name] = value
+    return values
 
 
-def refuse_levers(model: PreTrainedModel, what: str) -> None:
-    """Raise ValueError where layers of full rank, each with weights of its own, are needed.
+def refuse_factorized_or_shared(model: PreTrainedModel, caller: str) -> None:
+    """Refuses a model where layers of full rank are needed, each with weights of its own.
 
     Args:
-        what: the name of what needs them, for the message.
+        model: the model to check.
+        caller: the name of the function that needs such layers, for the message.
+
+    Raises:
+        ValueError: `model` is factorized, or its layers share their weights.
     """
-    if given := levers_of(model):
-        shown = ", ".join(f"{name}={value}" for name, value in given.items())
+    fields = compression_fields(model)
+    if fields:
+        described = ", ".join(f"{name}={value}" for name, value in fields.items())
         raise ValueError(
-            f"{what} needs a model whose layers are neither factorized nor shared, and this one has {shown}: use it "
-            "before these levers, or turn the model into a stock one with bertkd.models.zero_pad first."
+            f"{caller} needs a model whose layers are neither factorized nor shared, and this one has {described}: "
+            f"use {caller} before factorizing or sharing, or turn the model into a stock one with "
+            "bertkd.students.zero_pad first."
         )
 
 
-def check_groups(sizes: LayerSizes, groups: Sequence[int] | None) -> None:
-    """Raises ValueError where layers that share their weights differ in heads or neurons."""
+def check_shared_sizes(sizes: LayerSizes, groups: Sequence[int] | None) -> None:
+    """Checks that the layers of a group, which share their weights, have the same sizes.
+
+    Args:
+        sizes: heads and neurons of each layer.
+        groups: the group of each layer; None where no layers share their weights.
+
+    Raises:
+        ValueError: two layers of a group differ in heads or neurons.
+    """
     for layer, owner in tied_layers(groups or ()).items():
         if (sizes.heads[layer], sizes.neurons[layer]) != (sizes.heads[owner], sizes.neurons[owner]):
             raise ValueError(
@@ -108,7 +133,7 @@ def check_groups(sizes: LayerSizes, groups: Sequence[int] | None) -> None:
             )
 
 
-def like(made: Model, model: PreTrainedModel) -> Model:
-    """`made` on the device of `model`, in its dtype and mode."""
-    nn.Module.to(made, device=model.device, dtype=model.dtype)
-    return made.train(model.training)
+def match_device_dtype_and_mode(new_model: Model, model: PreTrainedModel) -> Model:
+    """Puts `new_model` on the device of `model`, in its dtype and in its mode (training or evaluation)."""
+    nn.Module.to(new_model, device=model.device, dtype=model.dtype)
+    return new_model.train(model.training)

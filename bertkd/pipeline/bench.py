@@ -12,7 +12,7 @@ from typing import Any
 from transformers import AutoTokenizer, PreTrainedModel
 
 from bertkd.efficiency import PRESETS, count_flops, count_parameters, measure_latency
-from bertkd.export import exported_size_mb, random_batches, runs_in, ways_to_quantize, write_export
+from bertkd.export import exported_size_mb, quantization_schemes, random_batches, runs_in, write_export
 from bertkd.export.engines import MANIFEST
 from bertkd.pipeline.models import load_model
 from bertkd.pipeline.peak_memory import MeasuredModel
@@ -81,7 +81,7 @@ class Benchmark:
                     if not runs_in(engine, precision, self.device):
                         continue
                     print(f"exporting {title}: {engine} {precision}", flush=True)
-                    scheme = ways_to_quantize(engine, precision)[0]
+                    scheme = quantization_schemes(engine, precision)[0]
                     folder = work / str(len(described))
                     write_export(model, folder, engine, scheme, tokenizer, random_batches(model))
                     described.append(facts | {"way": f"{engine} {precision}", "folder": folder})

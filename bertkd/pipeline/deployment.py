@@ -9,7 +9,7 @@ from pathlib import Path
 from transformers import PreTrainedModel
 
 from bertkd.efficiency import Latency, Runner, TorchRunner, count_parameters, measure_latency
-from bertkd.export import exported_size_mb, open_exported, random_batches, ways_to_quantize, write_export
+from bertkd.export import exported_size_mb, open_exported, quantization_schemes, random_batches, write_export
 
 __all__ = ["Deployment", "Timing", "eager"]
 
@@ -44,7 +44,7 @@ class Deployment:
 
     def write(self, model: PreTrainedModel, folder: str | Path) -> Path:
         """Writes a model in the form that the engine reads; ranges of int8 are read from random rows."""
-        scheme = ways_to_quantize(self.engine, self.precision)[0]
+        scheme = quantization_schemes(self.engine, self.precision)[0]
         return write_export(model, folder, self.engine, scheme, calibration=random_batches(model))
 
     @contextlib.contextmanager

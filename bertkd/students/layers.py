@@ -1,9 +1,9 @@
-"""Students with fewer layers: an ordinary model of the same class with some of its layers."""
+"""Makes students with fewer layers: an ordinary model of the same class with some of its layers."""
 
 import copy
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
@@ -19,7 +19,7 @@ LAYER_STRATEGIES = ("first", "every", "last")
 
 
 def layers_to_keep(strategy: str, teacher_layers: int, student_layers: int) -> list[int]:
-    """The 0-based layers that a student starts from.
+    """Chooses the layers of the teacher that a student starts from, counted from 0.
 
     Args:
         strategy: "first" (the first n layers: the Patient-KD authors' choice), "every" (the last layer of each of n
@@ -34,27 +34,25 @@ def layers_to_keep(strategy: str, teacher_layers: int, student_layers: int) -> l
         raise ValueError(
             f"Cannot keep {student_layers} of {teacher_layers} layers: choose between 1 and {teacher_layers}."
         )
+
     if strategy == "first":
         return list(range(student_layers))
     if strategy == "last":
         return list(range(teacher_layers - student_layers, teacher_layers))
     if strategy == "every":
         return [(j + 1) * teacher_layers // student_layers - 1 for j in range(student_layers)]
-    return _parse_layers(strategy, teacher_layers, student_layers)
 
-
-def _parse_layers(text: str, teacher_layers: int, student_layers: int) -> list[int]:
     try:
-        keep = [int(item) for item in text.split(",")]
+        keep = [int(item) for item in strategy.split(",")]
     except ValueError:
         raise ValueError(
-            f"Unknown layers {text!r}: give one of {', '.join(LAYER_STRATEGIES)}, or a list of 0-based layers such "
-            "as 0,2,4."
+            f"Unknown layers {strategy!r}: give one of {', '.join(LAYER_STRATEGIES)}, or a list of 0-based layers "
+            "such as 0,2,4."
         ) from None
     _check_layers(keep, teacher_layers)
     if len(keep) != student_layers:
         raise ValueError(
-            f"The layer list {text} names {len(keep)} layers, but the student is to have {student_layers}."
+            f"The layer list {strategy} names {len(keep)} layers, but the student is to have {student_layers}."
         )
     return keep
 
@@ -70,7 +68,7 @@ def _check_layers(keep: Sequence[int], num_layers: int) -> None:
 
 
 def drop_layers(model: Model, keep: Sequence[int]) -> Model:
-    """A new model of the same class with the layers `keep` of `model`; everything else is copied.
+    """Makes a new model of the same class with the layers `keep` of `model`; everything else is copied.
 
     The result is an ordinary checkpoint: `save_pretrained` and plain `transformers` load it again. `model` and its
     config are left as they are. The new model is on the same device, in the same dtype and mode.
@@ -88,37 +86,53 @@ def drop_layers(model: Model, keep: Sequence[int]) -> Model:
 
 
 def copy_layers(model: Model, keep: Sequence[int]) -> Model:
-    """`drop_layers` for a supernet as well, whose layers are copied at full size."""
+    """Does what `drop_layers` does, also for a supernet, whose layers are copied at full size.
+
+    Raises:
+        ValueError: `keep` is empty, out of range or not increasing, or the `model_type` is not supported.
+    """
     prefix = f"{family_of(model).layers}."
     _check_layers(keep, model.config.num_hidden_layers)
-    numbers = {old: new for new, old in enumerate(keep)}
-    student = type(model)(_shorter(model.config, numbers))
-    student.load_state_dict(_renumber(model.state_dict(), prefix, numbers))
+    new_numbers = {old: new for new, old in enumerate(keep)}
+
+    student = type(model)(_shorter(model.config, new_numbers))
+    student.load_state_dict(_renumber(model.state_dict(), prefix, new_numbers))
+
     nn.Module.to(student, device=model.device, dtype=model.dtype)
     return student.train(model.training)
 
 
-def _shorter(config: PretrainedConfig, numbers: dict[int, int]) -> PretrainedConfig:
-    """A copy of the config with the layers in `numbers`; a pruned model's layers have sizes and groups."""
+def _shorter(config: PretrainedConfig, new_numbers: dict[int, int]) -> PretrainedConfig:
+    """Copies the config for the layers in `new_numbers`; a pruned model's layers have sizes and groups there."""
     config = copy.deepcopy(config)
+    # The sizes are read while the config still has all of these layers.
     sizes, groups = config.to_dict().get("per_layer_config"), getattr(config, "layer_groups", None)
-    config.num_hidden_layers = len(numbers)
+    config.num_hidden_layers = len(new_numbers)
+
     if sizes is not None:
-        config.per_layer_config = {numbers[int(old)]: own for old, own in sizes.items() if int(old) in numbers}
+        kept_sizes: dict[int | str, dict[str, Any]] = {}
+        for layer, size in sizes.items():
+            if int(layer) in new_numbers:
+                kept_sizes[new_numbers[int(layer)]] = size
+        config.per_layer_config = kept_sizes
     if groups is not None:
-        config.layer_groups = [groups[old] for old in numbers]
+        config.layer_groups = [groups[layer] for layer in new_numbers]
     return config
 
 
-def _renumber(state: dict, prefix: str, numbers: dict[int, int]) -> dict:
-    """The state dict with layer `old` under the number `numbers[old]`, and without the layers not named there."""
+def _renumber(state: dict, prefix: str, new_numbers: dict[int, int]) -> dict:
+    """Puts layer `old` of a state dict under the number `new_numbers[old]`, and leaves out layers without one."""
     renamed = {}
     for name, tensor in state.items():
-        before, found, rest = name.partition(prefix)
-        if not found or (before and not before.endswith(".")):
+        before, separator, after = name.partition(prefix)
+
+        # The prefix must be whole parts of the name: nothing else than a layer's weight is renamed.
+        is_in_a_layer = separator and (not before or before.endswith("."))
+        if not is_in_a_layer:
             renamed[name] = tensor
             continue
-        number, _, part = rest.partition(".")
-        if int(number) in numbers:
-            renamed[f"{before}{prefix}{numbers[int(number)]}.{part}"] = tensor
+
+        number, _, part = after.partition(".")
+        if int(number) in new_numbers:
+            renamed[f"{before}{prefix}{new_numbers[int(number)]}.{part}"] = tensor
     return renamed

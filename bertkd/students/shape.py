@@ -1,4 +1,4 @@
-"""Students of another shape than the teacher's, with random weights."""
+"""Makes students of another shape than the teacher's, with random weights."""
 
 import copy
 from dataclasses import dataclass
@@ -8,12 +8,7 @@ from transformers import PreTrainedModel
 
 from bertkd.models import family_of
 
-__all__ = [
-    "SHAPES",
-    "Model",
-    "Shape",
-    "small_student",
-]
+__all__ = ["SHAPES", "Shape", "small_student"]
 
 Model = TypeVar("Model", bound=PreTrainedModel)
 
@@ -28,16 +23,17 @@ class Shape:
     num_attention_heads: int | None = None
 
 
-# The paper's (its table 1); both have the 12 heads of BERT-base, which scores are compared with one by one.
+# These shapes are the TinyBERT paper's (arXiv 1909.10351, table 1). Both have the 12 heads of BERT-base, because
+# attention scores are compared head by head.
 SHAPES = {"TinyBERT4": Shape(4, 312, 1200), "TinyBERT6": Shape(6, 768, 3072)}
 
 
 def small_student(teacher: Model, shape: Shape | str) -> Model:
-    """A randomly initialized model of the teacher's class, vocabulary and labels, in another shape.
+    """Makes a randomly initialized model of the teacher's class, vocabulary and labels, in another shape.
 
     Args:
-        teacher: of a family in `bertkd.models.families`.
-        shape: a `Shape`, or one of the paper's: "TinyBERT4", "TinyBERT6".
+        teacher: a model of a family in `bertkd.models.families`.
+        shape: a `Shape`, or the name of one of the paper's: "TinyBERT4", "TinyBERT6".
 
     Raises:
         ValueError: an unknown name, a hidden size that the heads do not divide, or an unsupported `model_type`.
@@ -46,12 +42,14 @@ def small_student(teacher: Model, shape: Shape | str) -> Model:
         if shape not in SHAPES:
             raise ValueError(f"Unknown shape {shape!r}: give one of {', '.join(SHAPES)}, or a Shape.")
         shape = SHAPES[shape]
+
     family, config = family_of(teacher), copy.deepcopy(teacher.config)
     config.num_hidden_layers = shape.num_hidden_layers
     config.hidden_size = shape.hidden_size
     setattr(config, family.neurons_field, shape.intermediate_size)
     if shape.num_attention_heads is not None:
         setattr(config, family.heads_field, shape.num_attention_heads)
+
     heads = getattr(config, family.heads_field)
     if shape.hidden_size % heads:
         raise ValueError(

@@ -1,10 +1,10 @@
-"""A smaller vocabulary: only the tokens that a domain's texts use."""
+"""Reduces a vocabulary to the tokens that the texts of a domain use."""
 
 import copy
 import json
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from bertkd.models.adaptive import refuse_supernet
-from bertkd.models.sizes import like
+from bertkd.models.sizes import match_device_dtype_and_mode
 
 __all__ = ["prune_vocabulary"]
 
@@ -20,13 +20,13 @@ Model = TypeVar("Model", bound=PreTrainedModel)
 
 # Some models have a few more embeddings than tokens, because their number is rounded up.
 MOST_UNUSED = 128
-TOKENIZED_TOGETHER = 1000
+TEXTS_TOKENIZED_TOGETHER = 1000
 
 
 def prune_vocabulary(
     model: Model, tokenizer: PreTrainedTokenizerBase, texts: Iterable[str], min_count: int = 1
 ) -> tuple[Model, PreTrainedTokenizerBase]:
-    """A new model of the same class and its tokenizer, with the tokens that `texts` use.
+    """Makes a new model of the same class and its tokenizer, with the tokens that `texts` use.
 
     Kept are tokens that occur at least `min_count` times in the tokenization of the texts, special and added tokens,
     and all pieces of a single character, with and without the prefix of a continued word, from which any other word is
@@ -37,10 +37,10 @@ def prune_vocabulary(
     `model` and `tokenizer` stay as they are. The new model is on the same device, in the same dtype and mode.
 
     Args:
-        model: any model, with or without a head, factorized and shared ones included.
-        tokenizer: the model's, a WordPiece one (BERT, DistilBERT, ELECTRA).
-        texts: those of the domain, such as the training set's.
-        min_count: 1 keeps every token of the texts.
+        model: any model, with or without a head; factorized and weight-sharing ones are welcome.
+        tokenizer: the model's tokenizer, a WordPiece one (BERT, DistilBERT, ELECTRA).
+        texts: the texts of the domain, such as the training set's.
+        min_count: how often a token must occur to be kept; 1 keeps every token of the texts.
 
     Raises:
         ValueError: another kind of tokenizer, one of another vocabulary than the model, no text, a single string
@@ -51,21 +51,24 @@ def prune_vocabulary(
         raise ValueError(f"min_count must be at least 1, not {min_count}.")
     if isinstance(texts, str):
         raise ValueError("prune_vocabulary needs several texts, and this is a single string: give a list.")
-    content = _wordpiece(tokenizer)
+
+    content = _wordpiece_content(tokenizer)
     _check_same_vocabulary(model.config, tokenizer)
-    counts = _count(tokenizer, texts)
+    counts = _count_tokens(tokenizer, texts)
     if not counts:
         raise ValueError("There is no token in the texts to choose the vocabulary by.")
+
     frequent = {token for token, count in counts.items() if count >= min_count}
     kept = sorted(frequent | _always_kept(content, tokenizer, model.config))
-    numbers = {old: new for new, old in enumerate(kept)}
-    return _with_rows(model, kept, numbers), _renumbered(tokenizer, content, numbers)
+    new_ids = {old: new for new, old in enumerate(kept)}
+    return _model_with_tokens(model, kept, new_ids), _tokenizer_with_tokens(tokenizer, content, new_ids)
 
 
-def _wordpiece(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
-    """The content of the tokenizer's tokenizer.json."""
+def _wordpiece_content(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    """Returns the content of the tokenizer's tokenizer.json."""
     backend: Any = getattr(tokenizer, "backend_tokenizer", None)
     content: dict[str, Any] = {} if backend is None else json.loads(backend.to_str())
+
     kind = content["model"]["type"] if content else "no fast tokenizer"
     if kind != "WordPiece":
         raise ValueError(
@@ -84,98 +87,115 @@ def _check_same_vocabulary(config: PretrainedConfig, tokenizer: PreTrainedTokeni
         )
 
 
-def _count(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str]) -> Counter[int]:
+def _count_tokens(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str]) -> Counter[int]:
     counts: Counter[int] = Counter()
-    for some in _batches(texts):
-        for ids in tokenizer(some, add_special_tokens=False, verbose=False)["input_ids"]:
+    remaining = iter(texts)
+    while batch := list(islice(remaining, TEXTS_TOKENIZED_TOGETHER)):
+        for ids in tokenizer(batch, add_special_tokens=False, verbose=False)["input_ids"]:
             counts.update(ids)
     return counts
 
 
 def _always_kept(content: dict[str, Any], tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -> set[int]:
-    """Ids of special and added tokens, of those that the config names, and of pieces of one character."""
+    """Collects the ids of special and added tokens, of those that the config names, and of one-character pieces."""
     vocabulary, prefix = content["model"]["vocab"], content["model"]["continuing_subword_prefix"]
-    single = {number for token, number in vocabulary.items() if len(token.removeprefix(prefix)) == 1}
-    added = {token["id"] for token in content["added_tokens"]} | {vocabulary[content["model"]["unk_token"]]}
+    kept = set(tokenizer.all_special_ids)
+    kept.add(vocabulary[content["model"]["unk_token"]])
+
+    for token in content["added_tokens"]:
+        kept.add(token["id"])
+
+    for piece, number in vocabulary.items():
+        if len(piece.removeprefix(prefix)) == 1:
+            kept.add(number)
+
+    # A config may name ids that no token has.
     known = set(tokenizer.get_vocab().values())
-    return single | added | set(tokenizer.all_special_ids) | (set(_ids_of(config)) & known)
+    for ids in _token_ids_of(config).values():
+        kept |= set(ids if isinstance(ids, list) else [ids]) & known
+
+    return kept
 
 
-def _ids_of(config: PretrainedConfig) -> list[int]:
-    """Token ids that a config names."""
-    ids = []
+def _token_ids_of(config: PretrainedConfig) -> dict[str, int | list[int]]:
+    """Returns the fields of a config that name tokens, such as `pad_token_id`, with their ids."""
+    fields = {}
     for name, value in config.to_dict().items():
-        if name.endswith("_token_id"):
-            ids += value if isinstance(value, list) else [] if value is None else [value]
-    return ids
+        if name.endswith("_token_id") and value is not None:
+            fields[name] = value
+    return fields
 
 
-def _with_rows(model: Model, kept: Sequence[int], numbers: Mapping[int, int]) -> Model:
-    """The model with the rows `kept` of everything that has one for each token."""
+def _model_with_tokens(model: Model, kept: Sequence[int], new_ids: Mapping[int, int]) -> Model:
+    """Makes the model with the rows `kept` of everything that has one for each token."""
     config = copy.deepcopy(model.config)
     config.vocab_size = len(kept)
-    for name, value in model.config.to_dict().items():
-        if name.endswith("_token_id"):
-            new = [numbers[one] for one in value if one in numbers] if isinstance(value, list) else numbers.get(value)
-            setattr(config, name, new)
-    made, state = type(model)(config), model.state_dict()
-    # Nothing but the number of tokens has changed, so what has another shape has a row for each of them.
-    made.load_state_dict(
-        {
-            name: state[name] if state[name].shape == tensor.shape else state[name][list(kept)]
-            for name, tensor in made.state_dict().items()
-        }
-    )
-    return like(made, model)
+    for name, value in _token_ids_of(model.config).items():
+        if isinstance(value, list):
+            setattr(config, name, [new_ids[old] for old in value if old in new_ids])
+        else:
+            setattr(config, name, new_ids.get(value))
+
+    student = type(model)(config)
+    old_state, new_state = model.state_dict(), {}
+    for name, tensor in student.state_dict().items():
+        # Nothing but the number of tokens has changed, so a tensor of another shape has a row for each of them.
+        has_same_shape = old_state[name].shape == tensor.shape
+        new_state[name] = old_state[name] if has_same_shape else old_state[name][list(kept)]
+    student.load_state_dict(new_state)
+    return match_device_dtype_and_mode(student, model)
 
 
-def _renumbered(
-    tokenizer: PreTrainedTokenizerBase, content: dict[str, Any], numbers: Mapping[int, int]
+def _tokenizer_with_tokens(
+    tokenizer: PreTrainedTokenizerBase, content: dict[str, Any], new_ids: Mapping[int, int]
 ) -> PreTrainedTokenizerBase:
-    """The tokenizer with the tokens in `numbers` under their new ids, as it loads from a folder."""
-    wanted = {token: numbers[old] for token, old in tokenizer.get_vocab().items() if old in numbers}
+    """Makes the tokenizer with the tokens in `new_ids` under their new ids, as it loads from a folder."""
     with tempfile.TemporaryDirectory() as folder:
         tokenizer.save_pretrained(folder)
         path = Path(folder) / "tokenizer.json"
-        path.write_text(json.dumps(_renumber(content, numbers), ensure_ascii=False), encoding="utf-8")
-        made: PreTrainedTokenizerBase = type(tokenizer).from_pretrained(folder)
-    made.name_or_path = tokenizer.name_or_path
-    if made.get_vocab() != wanted:
+        path.write_text(json.dumps(_renumber(content, new_ids), ensure_ascii=False), encoding="utf-8")
+        smaller: PreTrainedTokenizerBase = type(tokenizer).from_pretrained(folder)
+    smaller.name_or_path = tokenizer.name_or_path
+
+    # Some tokenizer class may write or read more than tokenizer.json.
+    wanted = {token: new_ids[old] for token, old in tokenizer.get_vocab().items() if old in new_ids}
+    if smaller.get_vocab() != wanted:
         raise RuntimeError("The pruned tokenizer did not come back from its folder with the vocabulary it was given.")
-    return made
+    return smaller
 
 
-def _renumber(content: dict[str, Any], numbers: Mapping[int, int]) -> dict[str, Any]:
-    """The content of tokenizer.json with new ids: vocabulary, added tokens, padding and post-processor."""
+def _renumber(content: dict[str, Any], new_ids: Mapping[int, int]) -> dict[str, Any]:
+    """Copies the content of tokenizer.json with new ids: vocabulary, added tokens, padding and post-processor."""
     content = copy.deepcopy(content)
-    vocabulary = content["model"]["vocab"]
-    content["model"]["vocab"] = {
-        token: numbers[old] for token, old in sorted(vocabulary.items(), key=lambda item: item[1]) if old in numbers
-    }
+
+    vocabulary = {}
+    for token, old in sorted(content["model"]["vocab"].items(), key=lambda item: item[1]):
+        if old in new_ids:
+            vocabulary[token] = new_ids[old]
+    content["model"]["vocab"] = vocabulary
+
     for token in content["added_tokens"]:
-        token["id"] = numbers[token["id"]]
+        token["id"] = new_ids[token["id"]]
     if content.get("padding"):
-        content["padding"]["pad_id"] = numbers[content["padding"]["pad_id"]]
-    _renumber_processor(content.get("post_processor"), numbers)
+        content["padding"]["pad_id"] = new_ids[content["padding"]["pad_id"]]
+    _renumber_processor(content.get("post_processor"), new_ids)
     return content
 
 
-def _renumber_processor(processor: dict[str, Any] | None, numbers: Mapping[int, int]) -> None:
-    """In place: a template has the ids of its special tokens, BERT's own processor those of two of them."""
+def _renumber_processor(processor: dict[str, Any] | None, new_ids: Mapping[int, int]) -> None:
+    """Changes a post-processor in place: a template has the ids of its special tokens, BERT's own has those of two."""
     if processor is None:
         return
-    for one in processor.get("processors", ()):
-        _renumber_processor(one, numbers)
+
+    # A sequence of processors holds others.
+    for part in processor.get("processors", ()):
+        _renumber_processor(part, new_ids)
+
     if processor["type"] == "TemplateProcessing":
         for token in processor["special_tokens"].values():
-            token["ids"] = [numbers[old] for old in token["ids"]]
+            token["ids"] = [new_ids[old] for old in token["ids"]]
+
     for name in ("sep", "cls"):
         if name in processor:
             token, old = processor[name]
-            processor[name] = [token, numbers[old]]
-
-
-def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
-    rest = iter(texts)
-    while some := list(islice(rest, TOKENIZED_TOGETHER)):
-        yield some
+            processor[name] = [token, new_ids[old]]

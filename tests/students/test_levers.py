@@ -34,7 +34,14 @@ from bertkd import DistillationConfig, DistillationTrainer, drop_layers
 from bertkd.cli import kd, shrink
 from bertkd.dynabert import make_adaptive
 from bertkd.efficiency import count_flops, count_parameters, measure_latency, model_size_mb
-from bertkd.models import FAMILIES, attention_scores, encoder_layers, family_of, layer_sizes, refuse_levers
+from bertkd.models import (
+    FAMILIES,
+    attention_scores,
+    encoder_layers,
+    family_of,
+    layer_sizes,
+    refuse_factorized_or_shared,
+)
 from bertkd.models.pruned import PrunedBertForSequenceClassification
 from bertkd.students import factorize, prune, prune_vocabulary, share_layers, zero_pad
 from bertkd.students.low_rank import low_rank_factors
@@ -394,7 +401,7 @@ def test_heads_and_neurons_can_be_pruned(family: str) -> None:
     assert_equal_outputs(made, prune(zero_pad(model), [1, 2, 1, 2], [9, 20, 9, 20]), family)
     with pytest.raises(ValueError, match="Layers 0 and 2 cannot share .* 2 and 1 heads, 24 and 24 neurons"):
         prune(model, [2, 2, 1, 2], [24] * 4)
-    # Sizes that a stock config can express do not make it forget the levers.
+    # Sizes that a stock config can express do not make it forget its ranks and groups.
     narrow = prune(model, [2] * 4, [9] * 4)
     assert narrow.config.ffn_rank == 4 and narrow.config.layer_groups == [0, 1, 0, 1]
     assert_equal_outputs(narrow, prune(zero_pad(model), [2] * 4, [9] * 4), family)
@@ -414,12 +421,12 @@ def test_a_stock_model_computes_the_same(family: str, name: str) -> None:
 
 
 def test_what_needs_full_layers_can_refuse() -> None:
-    refuse_levers(tiny_model(), "rewire")
-    refuse_levers(prune(tiny_model(), [1, 2], [24, 24]), "rewire")
+    refuse_factorized_or_shared(tiny_model(), "rewire")
+    refuse_factorized_or_shared(prune(tiny_model(), [1, 2], [24, 24]), "rewire")
     with pytest.raises(
         ValueError, match=r"rewire needs .* this one has ffn_rank=4, layer_groups=\[0, 0\]: .*zero_pad"
     ):
-        refuse_levers(factorize(share_layers(tiny_model(), 1), ffn_rank=4), "rewire")
+        refuse_factorized_or_shared(factorize(share_layers(tiny_model(), 1), ffn_rank=4), "rewire")
 
 
 def test_latency_is_measured() -> None:

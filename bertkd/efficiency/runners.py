@@ -1,0 +1,111 @@
+"""Runs a model in an engine: what a runner offers, and the one for PyTorch.
+
+The runners of exported models, for ONNX Runtime and OpenVINO, are in `bertkd.export`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["Runner", "TorchRunner", "eval_mode", "random_inputs"]
+
+
+class Runner(Protocol):
+    """A classifier in the engine that runs it.
+
+    Attributes:
+        engine: the engine's name, such as "pytorch".
+        precision: the data type that the engine says it computes in.
+        attention: the attention's implementation, where there is a choice.
+        device: the kind of device, such as "cpu".
+        threads: the threads of a CPU; None where torch's number at the time of a call counts.
+        vocabulary: how many token ids there are.
+        positions: how many tokens a row may have; may be None.
+    """
+
+    engine: str
+    precision: str
+    attention: str
+    device: str
+    threads: int | None
+    vocabulary: int
+    positions: int | None
+
+    def __call__(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Maps token ids and masks (B, T) to logits (B, C), which are there when the call returns."""
+
+
+class TorchRunner:
+    """A module, run by PyTorch on the device where it is.
+
+    Args:
+        model: the module, which runs in the mode it is in; `measure_latency` puts it into eval mode meanwhile.
+        autocast: computes in this dtype by autocast; None for the weights' own.
+    """
+
+    engine: str = "pytorch"
+    threads: int | None = None
+
+    def __init__(self, model: nn.Module, autocast: torch.dtype | None = None) -> None:
+        self.model = model
+        self.autocast = autocast
+
+        config: Any = getattr(model, "config", None)
+        weights = next(model.parameters())
+        self.precision = str(autocast or weights.dtype).removeprefix("torch.")
+        self.attention = str(getattr(config, "_attn_implementation", None) or "unknown")
+        self._device = weights.device
+        self.device = self._device.type
+        self.vocabulary: int = model.get_input_embeddings().num_embeddings  # type: ignore[operator]
+        self.positions: int | None = getattr(config, "max_position_embeddings", None)
+
+    def __call__(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Returns the logits (B, C), after the device has computed them."""
+        on_device = {name: tensor.to(self._device) for name, tensor in inputs.items()}
+        with torch.inference_mode(), torch.autocast(self.device, self.autocast) if self.autocast else nullcontext():
+            logits: Tensor = self.model(**on_device).logits
+
+        # A GPU computes on after the call returns, and a measurement would miss that.
+        if self.device == "cuda":
+            torch.cuda.synchronize(self._device)
+        return logits
+
+
+@contextmanager
+def eval_mode(*modules: nn.Module) -> Iterator[None]:
+    """Puts modules into eval mode inside the block; afterwards each is in the mode it was in."""
+    modes = [module.training for module in modules]
+    try:
+        for module in modules:
+            module.eval()
+        yield
+    finally:
+        for module, mode in zip(modules, modes, strict=True):
+            module.train(mode)
+
+
+def random_inputs(name: str, runner: Runner, batch_size: int, sequence_length: int) -> dict[str, Tensor]:
+    """Makes random token ids without padding, always the same ones, and their mask, each (B, T).
+
+    Args:
+        name: the model's name, for the message of an error.
+        runner: the model, which says how many token ids and positions there are.
+        batch_size: B, rows.
+        sequence_length: T, tokens per row.
+
+    Raises:
+        ValueError: a sequence longer than the model's positions.
+    """
+    if runner.positions is not None and sequence_length > runner.positions:
+        raise ValueError(
+            f"sequence_length is {sequence_length}, but {name} has {runner.positions} positions; give a shorter one"
+        )
+
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(runner.vocabulary, (batch_size, sequence_length), generator=generator)
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
