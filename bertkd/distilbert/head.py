@@ -37,13 +37,10 @@ def head_left_out(model: PreTrainedModel) -> Iterator[None]:
 
 def head_parameters(model: PreTrainedModel) -> list[nn.Parameter]:
     """The parameters that the head uses: its own, and the output embeddings, which may be the encoder's as well."""
-    of_encoder = {id(parameter) for parameter in model.base_model.parameters()}
-    parameters: dict[int, nn.Parameter] = {}
-
-    for parameter in model.parameters():
-        if id(parameter) not in of_encoder:
-            parameters[id(parameter)] = parameter
+    # By identity: tensors that are compared with == give tensors.
+    parameters = {id(parameter): parameter for parameter in model.parameters()}
+    for parameter in model.base_model.parameters():
+        parameters.pop(id(parameter), None)
     for parameter in model.get_output_embeddings().parameters():
         parameters[id(parameter)] = parameter
-
     return list(parameters.values())

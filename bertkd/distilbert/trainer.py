@@ -91,7 +91,7 @@ class DistilBertKDTrainer(DistillationTrainer):
         return self.processing_class
 
     def _masking_weights(self, counts: Tensor | None) -> Tensor:
-        """How likely each token of the vocabulary is to be masked, (V,)."""
+        """The weights by which tokens of the vocabulary are drawn to be masked, (V,)."""
         size, smoothing = self.model.config.vocab_size, self.args.mlm_smoothing
         check_tokenizer(self._tokenizer, size)
 

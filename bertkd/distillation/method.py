@@ -16,14 +16,14 @@ class Method:
 
     Attributes:
         name: how results files call it, such as "pkd-skip".
-        label: how tables and charts call it, as the papers write it.
+        label: its name in tables and charts, in the spelling of its paper.
         command: the `bertkd` command that trains it.
         arxiv: the paper's number. Tables list methods in the order of their papers.
         trainer_class, config_class: the trainer and its settings.
         defaults: settings that the command uses where the user gives none.
         settings: settings that make the method what it is; a user cannot change them.
         compared_with: name of the method that it adds to; results pages compare the two. Empty for none.
-        student: how a student of a given size is made: of some of the teacher's "layers", in a new "shape", from a
+        student: the way a student of some size is made: of some of the teacher's "layers", in a new "shape", from a
             "pretrained" general student, or taken out of a "supernet".
         needs_corpus: whether it learns from plain text before the task.
         variants: other names in results files that belong to this method (its stages, and what an ablation leaves

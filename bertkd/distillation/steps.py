@@ -1,4 +1,4 @@
-"""Which rows each optimizer step sees, what part of a step a micro-batch is, and where a run resumes."""
+"""Decides which rows an optimizer step sees, how they are weighed, and where an interrupted run resumes."""
 
 import inspect
 from collections.abc import Mapping
@@ -85,7 +85,7 @@ class StepsMixin(TrainerHooks):
         return state.global_step >= self._number_of_steps()
 
     def _load_finished(self, checkpoint: str) -> TrainOutput:
-        """What `train` would have left and returned, from the last checkpoint of a finished run."""
+        """Load the last checkpoint of a finished run, with the state and the result that its training ended with."""
         self._load_weights(checkpoint)
         self.state = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
 
@@ -104,7 +104,7 @@ def has_rows(dataset: Any) -> bool:
 
 
 def row_lengths(dataset: Any, length_column: str) -> list[int] | None:
-    """Tokens of each row of a data set; None where rows have no input_ids.
+    """Count the tokens of each row of a data set; None where rows have no input_ids.
 
     Args:
         dataset: with at least one row.

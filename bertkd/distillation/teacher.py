@@ -1,4 +1,4 @@
-"""The teacher of a training: how it is loaded and checked, and what it says of a batch, live or from a cache."""
+"""Loads and checks the teacher of a training, and gives its outputs for a batch, live or from a cache."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -98,7 +98,7 @@ class TeacherMixin(TrainerHooks):
     # ---- one batch ----
 
     def _teacher_outputs(self, inputs: dict[str, Tensor]) -> Any:
-        """What `teacher_forward` returns for a batch, from the cache if there is one."""
+        """The result of `teacher_forward` for a batch, from the cache if there is one."""
         if self._teacher_cache is not None:
             if ROW_COLUMN not in inputs:
                 raise ValueError(

@@ -53,7 +53,7 @@ class DynaBertKDConfig(DistillationConfig):
         default=True,
         metadata={
             "help": "Leave padding out of the hidden states' loss, each row counting alike; False counts it like any "
-            "token, as the authors' code, so that the loss depends on how batches are padded."
+            "token, as in the authors' code, so that the loss depends on how batches are padded."
         },
     )
     alpha: float = field(

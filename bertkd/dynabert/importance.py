@@ -86,10 +86,12 @@ def compute_importance(
 
     layers = len(sizes.heads)
     factors: dict[str, Tensor] = {}
+    sums: dict[str, Tensor] = {}
+    sums_of_abs: dict[str, Tensor] = {}
     for name, count in (("heads", sizes.heads[0]), ("ffn_in", sizes.neurons[0]), ("ffn_out", sizes.neurons[0])):
         factors[name] = torch.ones(layers, count, device=model.device, requires_grad=True)
-    sums = {name: torch.zeros_like(factor) for name, factor in factors.items()}
-    sums_of_abs = {name: torch.zeros_like(factor) for name, factor in factors.items()}
+        sums[name] = torch.zeros(layers, count, device=model.device)
+        sums_of_abs[name] = torch.zeros(layers, count, device=model.device)
 
     answers = _labels if teacher is None else _answers_of(teacher, model)
     has_batches = False
@@ -106,11 +108,12 @@ def compute_importance(
 
     if not has_batches:
         raise ValueError("There is no batch to compute importance from.")
-    totals = sums_of_abs
     if reduction == "abs_sum":
-        totals = {name: total.abs() for name, total in sums.items()}
+        for name, total in sums.items():
+            sums_of_abs[name] = total.abs()
 
-    importance = Importance(totals["heads"].cpu(), (totals["ffn_in"] + totals["ffn_out"]).cpu())
+    heads, neurons = sums_of_abs["heads"], sums_of_abs["ffn_in"] + sums_of_abs["ffn_out"]
+    importance = Importance(heads.cpu(), neurons.cpu())
     _check(importance)
     return importance
 

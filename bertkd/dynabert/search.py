@@ -4,6 +4,7 @@ The cost of a size is read from a table that is made of a few measured sizes (`c
 importance it retains. Nothing is trained, and only the sub-networks that are found need to be measured again.
 """
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -73,8 +74,10 @@ def cost_table(
 
     # In one call, so that all sizes can be measured in turns on the same machine in the same state.
     sizes = [alike(shallow_depth, heads, neurons), alike(depth, 0, neurons)]
-    sizes += [alike(depth, count, neurons) for count in head_counts]
-    sizes += [alike(depth, heads, count) for count in neuron_counts]
+    for count in head_counts:
+        sizes.append(alike(depth, count, neurons))
+    for count in neuron_counts:
+        sizes.append(alike(depth, heads, count))
     shallow_cost, cost_without_attention, *costs = measure(sizes)
     costs_by_heads, costs_by_neurons = costs[: len(head_counts)], costs[len(head_counts) :]
     full_cost = costs_by_heads[-1]
@@ -87,22 +90,22 @@ def cost_table(
     all_neurons = max(0.0, (cost_without_attention - fixed) / depth)
     all_heads = max(0.0, (full_cost - fixed) / depth - all_neurons)
 
-    return CostTable(
-        fixed,
-        _rising([0, *head_counts], [0.0, *((cost - fixed) / depth - all_neurons for cost in costs_by_heads)]),
-        _rising([0, *neuron_counts], [0.0, *((cost - fixed) / depth - all_heads for cost in costs_by_neurons)]),
-    )
+    # What one layer costs without its other part.
+    head_costs = (np.array(costs_by_heads) - fixed) / depth - all_neurons
+    neuron_costs = (np.array(costs_by_neurons) - fixed) / depth - all_heads
+    return CostTable(fixed, _rising(head_counts, head_costs), _rising(neuron_counts, neuron_costs))
 
 
 def neuron_grid(neurons: int, steps: int) -> list[int]:
     """Numbers of neurons in equal steps, up to all of them."""
-    return sorted({max(1, neurons * step // steps) for step in range(1, steps + 1)})
+    counts = {max(1, neurons * step // steps) for step in range(1, steps + 1)}
+    return sorted(counts)
 
 
-def _rising(sizes: Sequence[int], costs: Sequence[float]) -> dict[int, float]:
-    """Costs by size, each raised to that of the smaller sizes where it is below."""
-    rising = np.maximum.accumulate(np.maximum(costs, 0.0))
-    return dict(zip(sizes, rising.tolist(), strict=True))
+def _rising(sizes: Sequence[int], costs: np.ndarray) -> dict[int, float]:
+    """Costs by size, from 0 for size 0, each raised to those of smaller sizes where it is below."""
+    rising = np.maximum.accumulate([0.0, *costs])
+    return dict(zip([0, *sizes], rising.tolist(), strict=True))
 
 
 def _full_sizes(model: PreTrainedModel, what: str) -> tuple[int, int, int]:
@@ -159,11 +162,11 @@ def search_subnetworks(
     candidates: list[Candidate] = []
 
     def add(size: Subnetwork, kind: str) -> None:
-        retained = sum(shares["heads"][layer, count] for layer, count in zip(size.layers, size.heads, strict=True))
-        retained += sum(
-            shares["neurons"][layer, count] for layer, count in zip(size.layers, size.neurons, strict=True)
-        )
-        candidates.append(Candidate(size, kind, table.cost(size), float(retained) / (2 * depth)))
+        layers = list(size.layers)
+        retained_heads = sum(shares["heads"][layers, list(size.heads)])
+        retained_neurons = sum(shares["neurons"][layers, list(size.neurons)])
+        score = float(retained_heads + retained_neurons) / (2 * depth)
+        candidates.append(Candidate(size, kind, table.cost(size), score))
 
     for number_of_layers in range(1, depth + 1):
         layers = tuple(kept_layers(depth, number_of_layers / depth))
@@ -223,7 +226,7 @@ def _distribute(
     # best[c] is the most that the groups so far can retain at a cost of at most c.
     best = np.zeros(BINS + 1)
     choices: list[np.ndarray] = []
-    groups = [(kind, layer) for kind in counts for layer in layers]
+    groups = list(itertools.product(counts, layers))
     for kind, layer in groups:
         options = np.full((len(counts[kind]), BINS + 1), -np.inf)
         for row, (count, cost) in enumerate(zip(counts[kind], bins[kind], strict=True)):

@@ -32,7 +32,7 @@ class PatientKDConfig(DistillationConfig):
     temperature: float = field(default=10.0, metadata={"help": "T of both softmaxes in the soft term."})
     kd_reduction: str = field(
         default="mean",
-        metadata={"help": "mean: over rows and classes, as the authors' code; batchmean: sum over classes."},
+        metadata={"help": "mean: over rows and classes, as in the authors' code; batchmean: sum over classes."},
     )
     beta: float = field(default=100.0, metadata={"help": "Weight of the patient loss on [CLS] states."})
     strategy: str = field(

@@ -182,8 +182,8 @@ class CandidateFinder:
         finally:
             hook.remove()
 
-        of_words = logits.masked_fill(self._no_word, -torch.inf)
-        best: list[list[int]] = of_words.topk(min(self._count, len(self._words))).indices.tolist()
+        word_logits = logits.masked_fill(self._no_word, -torch.inf)
+        best: list[list[int]] = word_logits.topk(min(self._count, len(self._words))).indices.tolist()
         return best
 
     def _segments(self, ids: Tensor, mask: Tensor) -> Tensor:

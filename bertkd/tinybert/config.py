@@ -58,8 +58,8 @@ class TinyBertKDConfig(DistillationConfig):
     mask_padding: bool = field(
         default=True,
         metadata={
-            "help": "Leave padding out of the losses, each row counting alike; False counts it like any token, as the "
-            "authors' code, so that the losses depend on how batches are padded."
+            "help": "Leave padding out of the losses, each row counting alike; False counts it like any token, as in "
+            "the authors' code, so that the losses depend on how batches are padded."
         },
     )
     alpha: float = field(

@@ -27,6 +27,7 @@ from transformers import (
 from bertkd import DistilBertKDConfig, DistilBertKDTrainer, losses
 from bertkd.distilbert import distilbert_layers, distilbert_student
 from bertkd.distilbert.chunks import chunked
+from bertkd.distilbert.head import head_left_out
 from bertkd.distilbert.masking import IGNORED, Masking, count_tokens, masking_weights
 from bertkd.models.language_head import language_head
 
@@ -168,6 +169,19 @@ def test_the_head_by_itself_gives_the_models_logits(kind: str) -> None:
     with torch.no_grad():
         states = student.base_model(input_ids=ids).last_hidden_state
         torch.testing.assert_close(language_head(student)(states), student(input_ids=ids).logits)
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta", "electra"])
+def test_a_model_without_its_head_gives_its_last_hidden_states(kind: str) -> None:
+    model, ids = language_model(kind=kind), torch.randint(5, V, (2, 7))
+    for masked_model in (model, distilbert_student(model) if kind == "bert" else model):
+        with torch.no_grad():
+            states = masked_model.base_model(input_ids=ids).last_hidden_state
+            with head_left_out(masked_model):
+                outputs = masked_model(input_ids=ids)
+            assert torch.equal(outputs.hidden_states[-1], states)
+            assert outputs.logits.shape == (2, 0, V)
+            assert masked_model(input_ids=ids).logits.shape == (2, 7, V), "the head is back afterwards"
 
 
 # ---- masks ----
