@@ -24,13 +24,13 @@ class DistilBertKDConfig(DistillationConfig):
         ValueError: a value is out of its range, or a choice is unknown.
     """
 
-    temperature: float = field(default=2.0, metadata={"help": "T of both softmaxes in the soft term."})
-    alpha_ce: float = field(default=5.0, metadata={"help": "Weight of the soft targets."})
-    alpha_mlm: float = field(default=2.0, metadata={"help": "Weight of masked language modeling."})
-    alpha_cos: float = field(default=1.0, metadata={"help": "Weight of the hidden states' cosine."})
-    alpha_mse: float = field(default=0.0, metadata={"help": "Weight of the squared error of the logits."})
+    temperature: float = field(default=2.0, metadata={"help": "The temperature of both softmaxes in the soft term."})
+    alpha_ce: float = field(default=5.0, metadata={"help": "The weight of the soft targets."})
+    alpha_mlm: float = field(default=2.0, metadata={"help": "The weight of masked language modeling."})
+    alpha_cos: float = field(default=1.0, metadata={"help": "The weight of the cosine loss between hidden states."})
+    alpha_mse: float = field(default=0.0, metadata={"help": "The weight of the squared error of the logits."})
     restrict_ce_to_mask: bool = field(default=False, metadata={"help": "Compare predictions at masked tokens only."})
-    mlm_probability: float = field(default=0.15, metadata={"help": "Share of the tokens to predict."})
+    mlm_probability: float = field(default=0.15, metadata={"help": "The share of the tokens to predict."})
     mlm_smoothing: float = field(
         default=0.7,
         metadata={
@@ -41,7 +41,7 @@ class DistilBertKDConfig(DistillationConfig):
     mlm_unit: str = field(
         default="row",
         metadata={
-            "help": "Where the share of tokens is kept. row: in each row, so that masks do not depend on batches and "
+            "help": "Where the share of tokens is kept. With row: in each row, so that masks do not depend on batches and "
             "processes; batch: in each micro-batch as a whole, rounded up, as in the released code."
         },
     )

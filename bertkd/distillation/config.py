@@ -22,21 +22,26 @@ class DistillationConfig(TrainingArguments):
     # Batches of similar length: on real GLUE tasks the largest saving there is, and seeded, so that a resumed run
     # sees the same batches.
     train_sampling_strategy: str = field(
-        default="group_by_length", metadata={"help": "group_by_length, random, sequential or batch_rebalance."}
+        default="group_by_length",
+        metadata={"help": "The order of the training rows: group_by_length, random, sequential or batch_rebalance."},
     )
     max_tokens_per_batch: int | None = field(
         default=None,
-        metadata={"help": "Most tokens of a micro-batch, padding included; replaces per_device_train_batch_size."},
+        metadata={
+            "help": "The most tokens of a micro-batch, padding included. It replaces per_device_train_batch_size."
+        },
     )
-    alpha: float = field(default=0.5, metadata={"help": "Weight of the soft term; 1 - alpha weights the labels."})
-    temperature: float = field(default=2.0, metadata={"help": "T of both softmaxes in the soft term."})
+    alpha: float = field(default=0.5, metadata={"help": "The weight of the soft term; 1 - alpha weights the labels."})
+    temperature: float = field(default=2.0, metadata={"help": "The temperature of both softmaxes in the soft term."})
     kd_reduction: str = field(
         default="batchmean",
-        metadata={"help": "batchmean: sum over classes, mean over rows; mean: divided by the classes as well."},
+        metadata={"help": "How the soft term is averaged: over rows (batchmean), or over rows and classes (mean)."},
     )
     teacher_labels: list[str] | None = field(
         default=None,
-        metadata={"help": "Names of the teacher's labels, in the order of its logits; default: those of its config."},
+        metadata={
+            "help": "The names of the teacher's labels, in the order of its logits. By default its config says them."
+        },
     )
     teacher_cache_dir: str | None = field(
         default=None,

@@ -32,22 +32,34 @@ class DynaBertKDConfig(DistillationConfig):
         ValueError: a value is out of its range, or a choice is unknown.
     """
 
-    stage: str = field(default="width", metadata={"help": "width, depth or finetune."})
+    stage: str = field(default="width", metadata={"help": "The stage that is trained: width, depth or finetune."})
     width_mult_list: list[float] = field(
         default_factory=lambda: [0.25, 0.5, 0.75, 1.0],
-        metadata={"help": "Widths that are trained: shares of heads and neurons, each in (0, 1]."},
+        metadata={"help": "The widths that are trained: shares of heads and neurons, each in (0, 1]."},
     )
     depth_mult_list: list[float] = field(
         default_factory=lambda: [0.5, 0.75, 1.0],
-        metadata={"help": "Depths that are trained: shares of layers, each in (0, 1]; not used by stage width."},
+        metadata={
+            "help": "The depths that are trained: shares of layers, each in (0, 1]. Stage width does not use them."
+        },
     )
-    width_lambda1: float = field(default=1.0, metadata={"help": "Stage width: weight of the predictions' loss."})
-    width_lambda2: float = field(default=0.1, metadata={"help": "Stage width: weight of the hidden states' loss."})
-    depth_lambda1: float = field(default=1.0, metadata={"help": "Stage depth: weight of the predictions' loss."})
-    depth_lambda2: float = field(default=1.0, metadata={"help": "Stage depth: weight of the hidden states' loss."})
+    width_lambda1: float = field(
+        default=1.0, metadata={"help": "In stage width, the weight of the predictions' loss."}
+    )
+    width_lambda2: float = field(
+        default=0.1, metadata={"help": "In stage width, the weight of the hidden states' loss."}
+    )
+    depth_lambda1: float = field(
+        default=1.0, metadata={"help": "In stage depth, the weight of the predictions' loss."}
+    )
+    depth_lambda2: float = field(
+        default=1.0, metadata={"help": "In stage depth, the weight of the hidden states' loss."}
+    )
     teacher_width: str = field(
         default="same",
-        metadata={"help": "Width of the teacher in stage depth. same: that of the sub-network (paper); full (code)."},
+        metadata={
+            "help": "The teacher's width in stage depth: that of the sub-network, as the paper (same), or full, as the code."
+        },
     )
     mask_padding: bool = field(
         default=True,
@@ -58,9 +70,13 @@ class DynaBertKDConfig(DistillationConfig):
     )
     alpha: float = field(
         default=1.0,
-        metadata={"help": "Weight of distillation; 1 - alpha weights the labels. In stage finetune it is always 0."},
+        metadata={
+            "help": "The weight of distillation; 1 - alpha weights the labels. In stage finetune it is always 0."
+        },
     )
-    temperature: float = field(default=1.0, metadata={"help": "T of both softmaxes in the predictions' loss."})
+    temperature: float = field(
+        default=1.0, metadata={"help": "The temperature of both softmaxes in the predictions' loss."}
+    )
 
     def __post_init__(self) -> None:
         self._check_choice("stage", STAGES)

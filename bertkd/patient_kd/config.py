@@ -29,21 +29,26 @@ class PatientKDConfig(DistillationConfig):
         ValueError: a value is out of its range, or a choice is unknown.
     """
 
-    temperature: float = field(default=10.0, metadata={"help": "T of both softmaxes in the soft term."})
+    temperature: float = field(default=10.0, metadata={"help": "The temperature of both softmaxes in the soft term."})
     kd_reduction: str = field(
         default="mean",
-        metadata={"help": "mean: over rows and classes, as in the authors' code; batchmean: sum over classes."},
+        metadata={
+            "help": "How the soft term is averaged: over rows and classes, as the authors (mean), or over rows (batchmean)."
+        },
     )
-    beta: float = field(default=100.0, metadata={"help": "Weight of the patient loss on [CLS] states."})
+    beta: float = field(default=100.0, metadata={"help": "The weight of the patient loss on [CLS] states."})
     strategy: str = field(
         default="skip",
-        metadata={"help": "skip, last, or an explicit map: pairs student:teacher as 1:2,2:4, or teacher layers 2,4."},
+        metadata={
+            "help": "Which layers are matched: skip, last, pairs student:teacher as 1:2,2:4, or teacher layers 2,4."
+        },
     )
     normalize_patience: bool = field(
         default=True, metadata={"help": "Divide each [CLS] state by its length before they are compared."}
     )
     reductions: str = field(
-        default="code", metadata={"help": "Whose reductions the loss has: code (the authors' code) or paper."}
+        default="code",
+        metadata={"help": "Whether the loss has the reductions of the authors' code or of the paper: code or paper."},
     )
     project_hidden: bool = field(
         default=False,

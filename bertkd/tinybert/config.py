@@ -39,17 +39,21 @@ class TinyBertKDConfig(DistillationConfig):
         ValueError: a value is out of its range, or a choice is unknown.
     """
 
-    stage: str = field(default="intermediate", metadata={"help": "general, intermediate or prediction."})
+    stage: str = field(
+        default="intermediate", metadata={"help": "The stage that is trained: general, intermediate or prediction."}
+    )
     strategy: str = field(
         default="uniform",
-        metadata={"help": "uniform, top, bottom, or an explicit map of levels student:teacher as 0:0,1:3,2:6."},
+        metadata={"help": "Which levels are matched: uniform, top, bottom, or pairs student:teacher as 0:0,1:3,2:6."},
     )
-    attention_weight: float = field(default=1.0, metadata={"help": "Weight of the attention scores' loss."})
-    hidden_weight: float = field(default=1.0, metadata={"help": "Weight of the hidden states' loss."})
-    embedding_weight: float = field(default=1.0, metadata={"help": "Weight of the embeddings' loss."})
+    attention_weight: float = field(default=1.0, metadata={"help": "The weight of the attention scores' loss."})
+    hidden_weight: float = field(default=1.0, metadata={"help": "The weight of the hidden states' loss."})
+    embedding_weight: float = field(default=1.0, metadata={"help": "The weight of the embeddings' loss."})
     projection: str = field(
         default="shared",
-        metadata={"help": "shared: one linear map for all levels; per_level: one each; none: where sizes are equal."},
+        metadata={
+            "help": "Linear maps to the teacher's size: one for all levels (shared), one each (per_level), or none."
+        },
     )
     projection_from: str | None = field(
         default=None,
@@ -64,9 +68,11 @@ class TinyBertKDConfig(DistillationConfig):
     )
     alpha: float = field(
         default=1.0,
-        metadata={"help": "Stage prediction: weight of the soft term; 1 - alpha weights the labels."},
+        metadata={"help": "In stage prediction, the weight of the soft term; 1 - alpha weights the labels."},
     )
-    temperature: float = field(default=1.0, metadata={"help": "Stage prediction: T of both softmaxes."})
+    temperature: float = field(
+        default=1.0, metadata={"help": "In stage prediction, the temperature of both softmaxes."}
+    )
 
     def __post_init__(self) -> None:
         self._check_choice("stage", STAGES)
