@@ -115,10 +115,10 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
     write_submission({}, tmp_path, fill_missing=True)
     before = (tmp_path / "CoLA.tsv").read_bytes()
 
-    def full_disk(self: Path, data: bytes) -> int:
+    def full_disk(descriptor: int) -> None:
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(Path, "write_bytes", full_disk)
+    monkeypatch.setattr("os.fsync", full_disk)
     with pytest.raises(OSError, match="No space"):
         write_submission({"cola": np.zeros(1063, dtype=int)}, tmp_path, fill_missing=True)
     assert (tmp_path / "CoLA.tsv").read_bytes() == before
