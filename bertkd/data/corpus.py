@@ -248,7 +248,11 @@ def _pieces(
     for row, ids in enumerate(encoded["input_ids"]):
         if len(ids) >= min_tokens and ids.count(tokenizer.unk_token_id) < max_unknown * len(ids):
             kept.append(row)
-    return {name: [encoded[name][row] for row in kept] for name in tokenizer.model_input_names}
+
+    rows = {}
+    for name in tokenizer.model_input_names:
+        rows[name] = [encoded[name][row] for row in kept]
+    return rows
 
 
 def hold_out(corpus: Corpus, rows: int, seed: int) -> tuple[Corpus, Corpus]:

@@ -56,6 +56,7 @@ def test_files_have_the_headers_and_columns_of_sst2(folder: Path) -> None:
         assert header == "sentence\tlabel"
         assert all(re.fullmatch(r"[^\t\"]+\t[01]", row) for row in rows)
     header, *rows = (folder / "test.tsv").read_text(encoding="utf-8").splitlines()
+
     assert header == "index\tsentence"
     assert [row.split("\t")[0] for row in rows] == [str(index) for index in range(DEMO_SIZES["test"])]
     assert {path.name for path in folder.iterdir()} == {"train.tsv", "dev.tsv", "test.tsv"}
