@@ -115,10 +115,13 @@ def plain_json(value: Any) -> Any:
         return value
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else None
+
     if is_dataclass(value) and not isinstance(value, type):
         return plain_json(asdict(value))
     if isinstance(value, dict):
         return {str(key): plain_json(item) for key, item in value.items()}
+
+    # The order of a set changes from run to run.
     if isinstance(value, set | frozenset):
         return [plain_json(item) for item in sorted(value, key=str)]
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""Which student layer learns from which teacher layer.
+"""Maps student layers to the teacher layers that they learn from.
 
 Layers are counted as in the papers and in `hidden_states`: p = 0 is the embedding output, p = 1..N the output of
 layer p. (The Patient-KD authors' code counts layer outputs from 0: its index c is p - 1.)
@@ -16,7 +16,7 @@ class LayerMap:
     """Pairs (student p, teacher p), in increasing order on both sides.
 
     `LayerMap.skip(12, 6)`, `LayerMap.last(12, 6)`, `LayerMap.uniform(12, 4)` and `LayerMap.parse("1:2,2:4")` make
-    one; printing it shows it, one pair per layer.
+    layer maps; printing a map shows it, one pair per line.
     """
 
     pairs: tuple[tuple[int, int], ...]
@@ -91,7 +91,7 @@ class LayerMap:
 
     @classmethod
     def parse(cls, text: str) -> "LayerMap":
-        """Read "1:2,2:4" (student:teacher pairs) or "2,4" (teacher layers for student layers 1, 2, ...).
+        """Reads "1:2,2:4" (student:teacher pairs) or "2,4" (teacher layers for student layers 1, 2, ...).
 
         Raises:
             ValueError: `text` has another form, or its layers do not increase.
@@ -108,7 +108,7 @@ class LayerMap:
 
     @classmethod
     def resolve(cls, strategy: "str | LayerMap", teacher_layers: int, student_layers: int) -> "LayerMap":
-        """The map that a strategy means for two models: "skip", "last", or an explicit map.
+        """Makes the map that a strategy means for two models: "skip", "last", or an explicit map.
 
         Raises:
             ValueError: an unknown strategy, or a map that does not fit: a layer out of range, or a list of teacher
@@ -128,10 +128,10 @@ class LayerMap:
         return layer_map
 
     def check(self, teacher_layers: int, student_layers: int) -> None:
-        """Refuse a map that names a layer which one of two models does not have.
+        """Refuses a map that names a layer which one of two models does not have.
 
         Raises:
-            ValueError: naming both layer counts.
+            ValueError: a layer is out of range; the message names both layer counts.
         """
         out_of_range = max(self.student_layers) > student_layers or max(self.teacher_layers) > teacher_layers
         if out_of_range:

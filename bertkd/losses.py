@@ -29,7 +29,7 @@ P = ParamSpec("P")
 
 
 def _in_float32(loss: Callable[P, Tensor]) -> Callable[P, Tensor]:
-    """Run `loss` with its tensors in float32 and autocast switched off, on whatever device they are."""
+    """Runs `loss` with its tensors in float32 and autocast switched off, on whatever device they are."""
 
     def as_float32(value: object) -> object:
         return value.float() if isinstance(value, Tensor) and value.is_floating_point() else value
@@ -265,7 +265,7 @@ def attention_factor_loss(
     attention_mask: Tensor | None = None,
     reduction: str = "mean",
 ) -> Tensor:
-    """`attention_score_loss` between scores that are given as their factors, without a (T, T) tensor where T is large.
+    """The loss of `attention_score_loss`, from the factors of the scores, without a (T, T) tensor where T is large.
 
     A head's scores are a product `Q @ K.mT`, and so is the difference of student and teacher, `A @ B.mT` with both
     queries side by side in A and both keys, the teacher's negated, in B. The sum of its squares is that of the
@@ -279,13 +279,14 @@ def attention_factor_loss(
             `bertkd.models.attention_scores`.
         teacher_factors: as many layers; d may be another.
         attention_mask: (B, T), 1 for real tokens; only pairs of real tokens are compared. Default: all are real.
-        reduction: as `attention_score_loss`.
+        reduction: "mean" or "rows", which mean what they do in `attention_score_loss`.
 
     Returns:
         A scalar.
 
     Raises:
-        ValueError: as `attention_score_loss`; also a query and a key of different shapes.
+        ValueError: no layer, different numbers of layers or shapes (of heads, in particular), an unknown reduction, or
+            a query and a key of different shapes.
     """
     _check_levels(student_factors, teacher_factors, reduction, "attention_factor_loss")
     levels = zip(student_factors, teacher_factors, strict=True)
@@ -350,7 +351,10 @@ def _squares_of_short_rows(
 def _squares_of_long_rows(
     query: Tensor, key: Tensor, teacher_query: Tensor, teacher_key: Tensor, real: Tensor
 ) -> Tensor:
-    """The same from the factors' products with themselves."""
+    """Sums (B,) of squared differences of scores, from the factors' products with themselves.
+
+    They are the sums of `_squares_of_short_rows`.
+    """
     queries, keys = torch.cat([query, teacher_query], dim=-1), torch.cat([key, -teacher_key], dim=-1)
     queries, keys = (factor * real[:, None, :, None] for factor in (queries, keys))
     return ((queries.mT @ queries) * (keys.mT @ keys)).sum(dim=(1, 2, 3))

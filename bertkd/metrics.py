@@ -1,4 +1,4 @@
-"""GLUE's metrics as an `evaluate.Metric` on scikit-learn and scipy, without a network."""
+"""Computes GLUE's metrics as an `evaluate.Metric` on scikit-learn and scipy, without a network."""
 
 from collections.abc import Callable, Mapping
 
@@ -15,10 +15,10 @@ Score = Callable[[np.ndarray, np.ndarray], dict[str, float]]
 
 
 def glue_metrics(task: str) -> "GlueMetric":
-    """The metric of a GLUE task, ready to be passed as `compute_metrics`.
+    """Makes the metric of a GLUE task, ready to be passed as `compute_metrics`.
 
     Args:
-        task: A GLUE task ("cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "mnli_matched", "mnli_mismatched", "qnli",
+        task: a GLUE task ("cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "mnli_matched", "mnli_mismatched", "qnli",
             "rte", "wnli", "ax"), or, for one's own data, "classification" or "regression".
 
     Raises:
@@ -41,12 +41,14 @@ class GlueMetric(evaluate.Metric):  # type: ignore[misc, unused-ignore]
 
     Everything `evaluate.Metric` offers works: `compute`, `add_batch`, and several processes with
     `GlueMetric(config_name="mrpc", num_process=2, process_id=rank, experiment_id="name", cache_dir=shared)`.
-    Calling it takes a `transformers.EvalPrediction`, which the `Trainer` has already gathered from all processes.
+    The metric can also be called with a `transformers.EvalPrediction`, which the `Trainer` has already gathered from
+    all processes.
     """
 
     def _info(self) -> evaluate.MetricInfo:
         if self.config_name not in _SCORES:
             raise ValueError(f"No GLUE metric for {self.config_name!r}; there is one for: {', '.join(_SCORES)}.")
+
         value = Value("float32" if self.is_regression else "int64")
         return evaluate.MetricInfo(
             description="The metric of a GLUE task.",
@@ -58,7 +60,7 @@ class GlueMetric(evaluate.Metric):  # type: ignore[misc, unused-ignore]
 
     @property
     def is_regression(self) -> bool:
-        """Whether predictions are scores and not label ids."""
+        """Says whether predictions are scores and not label ids."""
         return self.config_name in ("stsb", "regression")
 
     def _compute(self, predictions: np.ndarray, references: np.ndarray) -> dict[str, float]:
@@ -68,7 +70,7 @@ class GlueMetric(evaluate.Metric):  # type: ignore[misc, unused-ignore]
         return result
 
     def __call__(self, prediction: EvalPrediction) -> dict[str, float]:
-        """The metric of a model's outputs.
+        """Computes the metric of a model's outputs.
 
         Args:
             prediction: `predictions` are logits (N, classes), label ids (N,), or scores (N,) or (N, 1) for regression;
@@ -80,15 +82,18 @@ class GlueMetric(evaluate.Metric):  # type: ignore[misc, unused-ignore]
         outputs = prediction.predictions
         outputs = np.asarray(outputs[0] if isinstance(outputs, tuple) else outputs)
         references = np.asarray(prediction.label_ids)
+
         if self.is_regression:
             predictions = outputs.reshape(-1).astype(np.float32)
         else:
             predictions = outputs.argmax(axis=-1) if outputs.ndim > 1 else outputs
+
         if predictions.shape != references.shape:
             raise ValueError(
                 f"The metric of {self.config_name} got predictions of shape {outputs.shape} for labels of shape "
                 f"{references.shape}; it needs one {'score' if self.is_regression else 'row of logits'} per label."
             )
+
         return self._compute(predictions, references)
 
 
@@ -107,6 +112,8 @@ def _matthews(predictions: np.ndarray, references: np.ndarray) -> dict[str, floa
 
 def _correlations(predictions: np.ndarray, references: np.ndarray) -> dict[str, float]:
     x, y = predictions.astype(np.float64), references.astype(np.float64)
+
+    # The correlation with a constant is undefined, and scipy would warn and give NaN.
     if np.ptp(x) == 0 or np.ptp(y) == 0:
         return {"pearson": 0.0, "spearmanr": 0.0}
     return {"pearson": float(pearsonr(x, y)[0]), "spearmanr": float(spearmanr(x, y)[0])}
@@ -131,9 +138,16 @@ _SCORES: dict[str, Score] = {
 
 
 def main_value(metrics: Mapping[str, float], metric: str) -> float:
-    """The number that models are ranked by: the task's main metric, on the first of several validation sets.
+    """Returns the number that models are ranked by: the main metric, on the first of several validation sets.
+
+    Args:
+        metrics: the figures of a model by name; MNLI has a figure for each of its two validation sets.
+        metric: the name of the task's main metric, with which the names of its figures begin.
 
     Returns:
-        NaN where `metrics` does not have it.
+        The figure, or NaN where `metrics` does not have it.
     """
-    return next((value for name, value in metrics.items() if name.startswith(metric)), float("nan"))
+    for name, value in metrics.items():
+        if name.startswith(metric):
+            return value
+    return float("nan")

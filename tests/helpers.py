@@ -1,4 +1,4 @@
-"""Tiny random models and rows of tokens."""
+"""Makes tiny random models and rows of tokens, and compares trainings."""
 
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,9 @@ from transformers import (
 )
 
 VOCABULARY = 50
-# Of a training whose losses and weights are compared. Plain SGD: Adam turns float noise in a gradient that is zero
-# into a whole step.
+
+# The settings of a training whose losses and weights are compared. The optimizer is plain SGD because Adam turns float
+# noise in a gradient that is zero into a whole step.
 SETTINGS: dict[str, Any] = {
     "per_device_train_batch_size": 16,
     "num_train_epochs": 2,
@@ -48,7 +49,7 @@ _CLASSES: dict[str, tuple[Any, Any]] = {
 def tiny_model(
     family: str = "bert", layers: int = 2, hidden: int = 16, seed: int = 0, dropout: float = 0.0, **settings: Any
 ) -> PreTrainedModel:
-    """A random classifier whose outputs differ visibly from row to row."""
+    """Makes a random classifier whose outputs differ visibly from row to row."""
     config_class, model_class = _CLASSES[family]
     names = {"hidden_size": hidden, "num_hidden_layers": layers, "num_attention_heads": 2, "intermediate_size": 24}
     rates = {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout, "classifier_dropout": dropout}
@@ -57,6 +58,7 @@ def tiny_model(
         rates = {"dropout": dropout, "attention_dropout": dropout, "seq_classif_dropout": dropout}
     if family == "electra":
         names["embedding_size"] = 12
+
     torch.manual_seed(seed)
     settings = {"num_labels": 3, "initializer_range": 0.3, **settings}
     shared = {"vocab_size": VOCABULARY, "max_position_embeddings": 40, "pad_token_id": PAD[family]}
@@ -64,9 +66,9 @@ def tiny_model(
 
 
 def rows(count: int = 32, labels: int = 3, seed: int = 0, pairs: bool = False) -> list[dict[str, Any]]:
-    """Rows of random tokens of different lengths; with `pairs`, the second half of each is segment 1."""
+    """Makes rows of random tokens of different lengths; with `pairs`, the second half of each is segment 1."""
     generator = torch.Generator().manual_seed(seed)
-    made = []
+    made_rows = []
     for i in range(count):
         length = int(torch.randint(4, 20, (1,), generator=generator))
         row: dict[str, Any] = {
@@ -76,8 +78,8 @@ def rows(count: int = 32, labels: int = 3, seed: int = 0, pairs: bool = False) -
         }
         if pairs:
             row["token_type_ids"] = [0] * (length // 2) + [1] * (length - length // 2)
-        made.append(row)
-    return made
+        made_rows.append(row)
+    return made_rows
 
 
 def dataset(count: int = 32, **settings: Any) -> Dataset:
@@ -102,7 +104,7 @@ class Collator:
 
 
 def word_tokenizer(folder: Path, size: int = VOCABULARY) -> BertTokenizer:
-    """A tokenizer of `size` tokens: BERT's special ones, and the words w0, w1, ..."""
+    """Makes a tokenizer of `size` tokens: BERT's special ones, and the words w0, w1, ..."""
     names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"w{i}" for i in range(size - 5))]
     (folder / "vocab.txt").write_text("\n".join(names))
     return BertTokenizer(str(folder / "vocab.txt"))
@@ -119,17 +121,22 @@ class StopAt(TrainerCallback):
 
 
 def training_log(trainer: Trainer) -> list[dict[str, float]]:
-    """Loss, its parts and the gradient's norm of each logged step."""
-    logs = [entry for entry in trainer.state.log_history if "loss" in entry]
-    return [{n: value for n, value in entry.items() if "loss" in n or n == "grad_norm"} for entry in logs]
+    """Returns the loss, its parts and the gradient's norm of each logged step."""
+    steps = []
+    for entry in trainer.state.log_history:
+        if "loss" in entry:
+            steps.append({name: value for name, value in entry.items() if "loss" in name or name == "grad_norm"})
+    return steps
 
 
-def assert_same_run(one: Any, other: Any) -> None:
-    """Two trainings gave the same losses, gradients and weights."""
-    first, second = training_log(one), training_log(other)
-    assert len(first) == len(second) > 0
-    for a, b in zip(first, second, strict=True):
-        assert a == pytest.approx(b, rel=2e-4, abs=1e-6)
-    for ours, theirs in ((one.model, other.model), (one.extra_modules, other.extra_modules)):
-        for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
-            torch.testing.assert_close(a, b, rtol=1e-4, atol=2e-6)
+def assert_same_run(trainer: Any, expected: Any) -> None:
+    """Checks that two trainings gave the same losses, gradients and weights."""
+    log, expected_log = training_log(trainer), training_log(expected)
+    assert len(log) == len(expected_log) > 0
+    for step, expected_step in zip(log, expected_log, strict=True):
+        assert step == pytest.approx(expected_step, rel=2e-4, abs=1e-6)
+
+    pairs = ((trainer.model, expected.model), (trainer.extra_modules, expected.extra_modules))
+    for module, expected_module in pairs:
+        for weight, expected_weight in zip(module.parameters(), expected_module.parameters(), strict=True):
+            torch.testing.assert_close(weight, expected_weight, rtol=1e-4, atol=2e-6)

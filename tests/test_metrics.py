@@ -63,6 +63,7 @@ def test_a_trainer_can_call_it_with_its_outputs(task: str) -> None:
     outputs = np.array(predictions, dtype=np.float32)[:, None] if regression else _logits(predictions)
     labels = np.array(references, dtype=np.float32 if regression else np.int64)
     metric = glue_metrics(task)
+
     assert metric(EvalPrediction(predictions=outputs, label_ids=labels)) == pytest.approx(EXPECTED[task])
     with_states = EvalPrediction(predictions=(outputs, np.zeros((5, 2))), label_ids=labels)
     assert metric(with_states) == pytest.approx(EXPECTED[task])

@@ -1,4 +1,4 @@
-"""Data to fine-tune and distill on: GLUE from the hub or from its tsv files, the user's own files, and plain text."""
+"""Loads data to fine-tune and distill on: GLUE from the hub or from its tsv files, the user's files, plain text."""
 
 from bertkd.data.corpus import hold_out, load_corpus, tokenize_corpus
 from bertkd.data.files import load_files

@@ -1,4 +1,4 @@
-"""Plain text to train on without any task: local files or the hub, tokenized once or as it streams."""
+"""Loads plain text to train on without any task, from local files or the hub, and tokenizes it."""
 
 import bz2
 import csv
@@ -22,9 +22,10 @@ __all__ = ["hold_out", "load_corpus", "tokenize_corpus"]
 Corpus = TypeVar("Corpus", Dataset, IterableDataset)
 
 MODES = ("sentence", "block")
-# What is not among these is read as text, one line after the other.
+
+# A file with another extension is read as text, one line after the other.
 _READERS = {".parquet": "parquet", ".json": "json", ".jsonl": "json", ".csv": "csv", ".tsv": "csv"}
-# Extensions of compressed files, and what reads them; None is left to `datasets`.
+# The extensions of compressed files, and the function that opens each; None leaves the file to `datasets`.
 _OPENERS: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open, ".zst": None}
 
 
@@ -38,7 +39,7 @@ def load_corpus(
     max_rows: int | None = None,
     streaming: bool = False,
 ) -> Any:
-    """Texts in the one column "text": a `datasets.Dataset`, or with `streaming` an `IterableDataset`.
+    """Loads texts as the one column "text" of a `datasets.Dataset`, or with `streaming` of an `IterableDataset`.
 
     A data set lies on disk and is mapped into memory, so a corpus may be larger than memory; one that should not even
     be copied to disk is streamed.
@@ -46,11 +47,12 @@ def load_corpus(
     Args:
         files: parquet, csv, tsv, json or jsonl files with a text column, and text files (any other extension), each
             line of which is a text; gzip and the like too. Folders stand for the files in them that are not hidden.
-        hub_name, hub_config: a data set of the hub instead, e.g. "wikitext" and "wikitext-103-raw-v1".
-        split: of the hub's data set.
+        hub_name: the name of a data set on the hub instead, e.g. "wikitext".
+        hub_config: its configuration, e.g. "wikitext-103-raw-v1".
+        split: the split of the hub's data set.
         text_key: the text's column in files that have columns.
-        max_rows: only the first rows.
-        streaming: read while training.
+        max_rows: how many of the first rows to take; None takes all.
+        streaming: reads the texts while training.
 
     Raises:
         ConnectionError: the hub cannot be reached.
@@ -60,61 +62,70 @@ def load_corpus(
     """
     if (files is None) == (hub_name is None):
         raise ValueError("Give a corpus: either text or parquet files, or the name of a data set on the hub.")
+
     if hub_name is not None:
         corpus = _text_column(_load_hub(hub_name, hub_config, split, streaming), text_key, hub_name)
     else:
         paths = _files([files] if isinstance(files, str | Path) else list(files or ()))
         corpus = _load_files(paths, text_key, streaming)
+
     if max_rows is None:
         return corpus
     return corpus.take(max_rows) if streaming else corpus.select(range(min(max_rows, len(corpus))))
 
 
-def _files(given: Sequence[str | Path]) -> list[Path]:
+def _files(entries: Sequence[str | Path]) -> list[Path]:
+    """Lists the files among the entries and those in the folders among them."""
     paths: list[Path] = []
-    for path in map(Path, given):
-        found = sorted(file for file in path.iterdir() if _is_visible(file)) if path.is_dir() else [path]
-        if not found or not found[0].is_file():
+    for path in map(Path, entries):
+        files = [path]
+        if path.is_dir():
+            files = sorted(file for file in path.iterdir() if file.is_file() and not file.name.startswith("."))
+
+        if not files or not files[0].is_file():
             raise FileNotFoundError(f"The corpus {path} does not exist, or is a folder without files.")
-        paths += found
+        paths += files
+
     for path in paths:
         if path.stat().st_size == 0:
             raise ValueError(f"The corpus file {path} is empty.")
     return paths
 
 
-def _is_visible(file: Path) -> bool:
-    return file.is_file() and not file.name.startswith(".")
-
-
 def _suffix(path: Path) -> str:
-    """The file's extension, without that of a compression."""
-    return Path(path.stem if path.suffix.lower() in _OPENERS else path.name).suffix.lower()
+    """Returns a file's extension, without that of a compression: ".json" for "a.json.gz"."""
+    name = path.stem if path.suffix.lower() in _OPENERS else path.name
+    return Path(name).suffix.lower()
 
 
 def _load_files(paths: Sequence[Path], text_key: str, streaming: bool) -> Any:
-    loaded = []
-    for suffix, grouped in itertools.groupby(paths, key=_suffix):
-        reader, group = _READERS.get(suffix, "text"), list(grouped)
+    parts = []
+    # Files that follow one another and have the same extension are read together; the order of the files stays.
+    for suffix, group in itertools.groupby(paths, key=_suffix):
+        files, reader = list(group), _READERS.get(suffix, "text")
         if reader != "parquet":
-            _check_utf8(group)
+            _check_utf8(files)
+
         options: dict[str, Any] = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if suffix == ".tsv" else {}
-        names = [glob.escape(str(path.resolve())) for path in group]
-        shown = ", ".join(map(str, group))
+        names = [glob.escape(str(path.resolve())) for path in files]
+        source = ", ".join(map(str, files))
         try:
             part = datasets.load_dataset(reader, data_files=names, split="train", streaming=streaming, **options)
         except (DatasetGenerationError, ValueError) as error:
             reason = " ".join(str(error.__cause__ or error).split())
-            raise ValueError(f"The corpus {shown} cannot be read as {reader}: {reason}") from None
-        loaded.append(_text_column(part, "text" if reader == "text" else text_key, shown))
-    return datasets.concatenate_datasets(loaded) if len(loaded) > 1 else loaded[0]
+            raise ValueError(f"The corpus {source} cannot be read as {reader}: {reason}") from None
+        parts.append(_text_column(part, "text" if reader == "text" else text_key, source))
+
+    return datasets.concatenate_datasets(parts) if len(parts) > 1 else parts[0]
 
 
 def _check_utf8(paths: Sequence[Path]) -> None:
+    # `datasets` would name neither the file nor the line.
     for path in paths:
         open_file = _OPENERS.get(path.suffix.lower(), open)
         if open_file is None:
             continue
+
         with open_file(path, "rb") as file:
             for number, line in enumerate(file, start=1):
                 try:
@@ -139,9 +150,14 @@ def _text_column(corpus: Corpus, text_key: str, source: str) -> Corpus:
         raise ValueError(
             f"The corpus {source} has no column {text_key!r}, only {', '.join(columns) or 'nothing'}: name the text's."
         )
+
     texts = corpus.select_columns([text_key])
-    texts = texts if text_key == "text" else texts.rename_column(text_key, "text")
-    return texts if texts.features is None else texts.cast_column("text", Value("string"))  # a stream may not say
+    if text_key != "text":
+        texts = texts.rename_column(text_key, "text")
+    # A stream may not know the type of its column.
+    if texts.features is None:
+        return texts
+    return texts.cast_column("text", Value("string"))
 
 
 def tokenize_corpus(
@@ -152,19 +168,20 @@ def tokenize_corpus(
     min_tokens: int = 0,
     max_unknown: float = 1.0,
 ) -> Corpus:
-    """Token ids without padding, with the special tokens of one text.
+    """Turns texts into token ids without padding, with the special tokens of one text.
 
-    Nothing is cut off: what is longer than `max_seq_length` goes on in the next row. `datasets` caches the result on
+    Nothing is cut off: a text longer than `max_seq_length` goes on in the next row. `datasets` caches the result on
     disk, so the same corpus is tokenized once; a streamed one is tokenized as it is read.
 
     Args:
-        corpus: with the column "text", as `load_corpus` returns it.
-        tokenizer: of the student and its teacher.
-        max_seq_length: tokens of a row, special ones included.
+        corpus: texts in the column "text", as `load_corpus` returns them.
+        tokenizer: the tokenizer of the student and its teacher.
+        max_seq_length: the most tokens of a row, special ones included.
         mode: "sentence": each text is a row. "block": texts follow one another, some hundred at a time, and are cut
             into rows of `max_seq_length`; nearly no padding is then needed.
         min_tokens: shorter rows are dropped; DistilBERT keeps those of 12 tokens and more.
-        max_unknown: rows with this share of unknown tokens, or a larger one, are dropped; one half in DistilBERT.
+        max_unknown: rows with this share of unknown tokens, or a larger one, are dropped; it is one half in
+            DistilBERT.
 
     Raises:
         ImportError: the installed `tokenizers` loses the ends of long texts (0.23.2 does).
@@ -172,10 +189,13 @@ def tokenize_corpus(
     """
     if mode not in MODES:
         raise ValueError(f"mode must be one of {', '.join(MODES)}, not {mode!r}.")
+
     length = min(max_seq_length, tokenizer.model_max_length)
     if length <= tokenizer.num_special_tokens_to_add():
         raise ValueError(f"max_seq_length={max_seq_length} leaves no room for text beside the special tokens.")
     _check_that_nothing_is_lost(tokenizer, length)
+
+    # A stream has no progress to show.
     options: dict[str, Any] = {} if isinstance(corpus, IterableDataset) else {"desc": "Tokenizing the corpus"}
     rows = corpus.map(
         _pieces,
@@ -190,6 +210,7 @@ def tokenize_corpus(
         remove_columns=["text"],
         **options,
     )
+
     if next(iter(rows), None) is None:
         raise ValueError("The corpus has no usable line: all of its texts are blank, too short or unknown words.")
     return rows
@@ -197,9 +218,10 @@ def tokenize_corpus(
 
 def _check_that_nothing_is_lost(tokenizer: PreTrainedTokenizerBase, length: int) -> None:
     text = "a " * (3 * length)
-    whole = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+    uncut = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
     pieces = tokenizer(text, truncation=True, max_length=length, return_overflowing_tokens=True)["input_ids"]
-    if sum(len(piece) for piece in pieces) < len(whole):
+
+    if sum(len(piece) for piece in pieces) < len(uncut):
         raise ImportError(
             f"tokenizers {tokenizers.__version__} cuts a long text into {len(pieces)} pieces and loses the rest: "
             "install another version (0.23.3 is right, 0.23.2 is not)."
@@ -214,35 +236,52 @@ def _pieces(
     min_tokens: int,
     max_unknown: float,
 ) -> dict[str, list[Any]]:
+    """Tokenizes a batch of texts into rows of at most `length` tokens; blank texts and unusable rows are left out."""
     texts = [text for text in batch["text"] if text is not None and text.strip()]
     if not texts:
         return {name: [] for name in tokenizer.model_input_names}
     if mode == "block":
-        texts = [" ".join(text.strip() for text in texts)]
+        texts = [" ".join(map(str.strip, texts))]
+
     encoded = tokenizer(texts, truncation=True, max_length=length, return_overflowing_tokens=True)
-    rows, unknown = encoded["input_ids"], tokenizer.unk_token_id
-    kept = [
-        row for row, ids in enumerate(rows) if len(ids) >= min_tokens and ids.count(unknown) < max_unknown * len(ids)
-    ]
-    return {name: [encoded[name][row] for row in kept] for name in tokenizer.model_input_names}
+    kept = []
+    for row, ids in enumerate(encoded["input_ids"]):
+        if len(ids) >= min_tokens and ids.count(tokenizer.unk_token_id) < max_unknown * len(ids):
+            kept.append(row)
+
+    rows = {}
+    for name in tokenizer.model_input_names:
+        rows[name] = [encoded[name][row] for row in kept]
+    return rows
 
 
 def hold_out(corpus: Corpus, rows: int, seed: int) -> tuple[Corpus, Corpus]:
-    """Rows to train on, and as many others as asked for to evaluate on: drawn at random, or the first of a stream.
+    """Splits a corpus into rows to train on and rows to evaluate on.
+
+    Args:
+        corpus: the rows.
+        rows: how many rows to evaluate on; they are drawn at random, or are the first of a stream.
+        seed: the seed of the random choice.
+
+    Returns:
+        The rows to train on, and those to evaluate on.
 
     Raises:
         ValueError: the corpus has no more rows than that, or none are asked for.
     """
     if rows < 1:
         raise ValueError(f"At least one row is held out for evaluation, not {rows} (--eval_rows).")
+
     if isinstance(corpus, IterableDataset):
         if next(iter(corpus.skip(rows)), None) is None:
             raise ValueError(f"The corpus has no more than the {rows} rows to be held out (--eval_rows).")
         return corpus.skip(rows), corpus.take(rows)
+
     if len(corpus) <= rows:
         raise ValueError(
             f"The corpus has {len(corpus)} rows, of which {rows} cannot be held out for evaluation: hold out fewer "
             "(--eval_rows)."
         )
+
     parts = corpus.train_test_split(test_size=rows, seed=seed)
     return parts["train"], parts["test"]

@@ -1,4 +1,4 @@
-"""The built-in demo task: short reviews whose words do not give the verdict away, in the file format of SST-2.
+"""Makes the built-in demo task: short reviews whose words do not give the verdict away, in the file format of SST-2.
 
 Every sentence is made by a small grammar. A third of them are plain ("a gripping film with a clever plot"), so that
 the adjectives can be learned. In the others the same words appear in positive and in negative reviews, and order and
@@ -19,6 +19,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from bertkd.atomic import write_text
+
 __all__ = ["DEMO_SIZES", "make_demo_task"]
 
 DEMO_SIZES = {"train": 3000, "dev": 500, "test": 500}
@@ -32,11 +34,11 @@ class Domain:
     """The vocabulary of one kind of review.
 
     Args:
-        things: What is reviewed.
-        aspects: Parts of it that are praised or blamed on their own.
-        good: Adjectives that praise.
-        bad: Adjectives that blame.
-        verb: What one does with it ("watch", "buy"), in the infinitive.
+        things: the things that are reviewed.
+        aspects: their parts that are praised or blamed on their own.
+        good: adjectives that praise.
+        bad: adjectives that blame.
+        verb: the verb for using such a thing ("watch", "buy"), in the infinitive.
     """
 
     things: tuple[str, ...]
@@ -46,9 +48,9 @@ class Domain:
     verb: str
 
     def adjective(self, rng: random.Random, polarity: int) -> str:
-        """An adjective of this polarity: one of the domain's own, or one that fits anything."""
-        own, general = (self.good, GOOD) if polarity == POSITIVE else (self.bad, BAD)
-        return rng.choice(own if rng.random() < 0.7 else general)
+        """Draws an adjective of this polarity: one of the domain's own, or one that fits anything."""
+        special, general = (self.good, GOOD) if polarity == POSITIVE else (self.bad, BAD)
+        return rng.choice(special if rng.random() < 0.7 else general)
 
 
 GOOD = ("good", "great", "wonderful", "excellent", "superb", "lovely", "impressive", "delightful", "brilliant")
@@ -102,7 +104,7 @@ DOMAINS = (
     ),
 )
 
-# Each of these turns the adjective after it round, ...
+# Each of these reverses the meaning of the adjective after it, ...
 NEGATIONS = ("not", "never", "hardly", "anything but", "far from", "by no means", "in no way", "not at all")
 # ... and each of these leaves it as it is, in words like those above: few words stand for a negation by themselves.
 ASSERTIONS = ("always", "clearly", "nothing but", "more than just", "by all means", "in every way", "nothing if not")
@@ -117,12 +119,12 @@ def _other(polarity: int) -> int:
 
 
 def _a(words: str) -> str:
-    """The words with their indefinite article."""
+    """Puts the indefinite article before the words."""
     return f"an {words}" if words[0] in "aeio" or words.startswith(("ug", "un")) else f"a {words}"
 
 
 def _clause(rng: random.Random, domain: Domain, subject: str, polarity: int) -> str:
-    """A clause about `subject` that says `polarity`: plainly, stressed, or by negating the opposite."""
+    """Makes a clause about `subject` that says `polarity`: plainly, stressed, or by negating the opposite."""
     form = rng.random()
     if form < 0.5:
         return f"{subject} was {domain.adjective(rng, polarity)}"
@@ -132,7 +134,7 @@ def _clause(rng: random.Random, domain: Domain, subject: str, polarity: int) -> 
 
 
 def _statement(rng: random.Random, domain: Domain, subject: str, polarity: int) -> str:
-    """A clause inside a statement that holds or does not: "nobody could say that the plot was not clever"."""
+    """Makes a clause inside a statement that holds or does not: "nobody could say that the plot was not clever"."""
     if rng.random() < 0.4:
         return f"{rng.choice(CLAIMS)} {_clause(rng, domain, subject, polarity)}"
     return f"{rng.choice(DENIALS)} {_clause(rng, domain, subject, _other(polarity))}"
@@ -143,32 +145,32 @@ def _part(rng: random.Random, domain: Domain) -> str:
 
 
 def _praise_or_blame(rng: random.Random, domain: Domain, polarity: int) -> str:
-    """The plain kind, from which the adjectives can be learned: "the bed was clean and the garden was lovely"."""
+    """Makes the plain kind, from which adjectives can be learned: "the bed was clean and the garden was lovely"."""
     first, second = rng.sample(domain.aspects, 2)
-    one, two = domain.adjective(rng, polarity), domain.adjective(rng, polarity)
+    word, other_word = domain.adjective(rng, polarity), domain.adjective(rng, polarity)
     thing = rng.choice(domain.things)
     forms = (
-        f"the {first} was {one} and the {second} was {two}",
-        f"the {first} of this {thing} was {one}",
-        f"{_a(one)} {thing} with {_a(two)} {first}",
-        f"this {thing} was not only {one} but also {two}",
-        f"what {_a(one)} {thing}, and how {two} the {first} was",
+        f"the {first} was {word} and the {second} was {other_word}",
+        f"the {first} of this {thing} was {word}",
+        f"{_a(word)} {thing} with {_a(other_word)} {first}",
+        f"this {thing} was not only {word} but also {other_word}",
+        f"what {_a(word)} {thing}, and how {other_word} the {first} was",
     )
     return rng.choice(forms)
 
 
 def _verdict(rng: random.Random, domain: Domain, polarity: int) -> str:
-    """One clause: "the soup of this cafe was never bland"."""
+    """Makes one clause: "the soup of this cafe was never bland"."""
     return _clause(rng, domain, _part(rng, domain), polarity)
 
 
 def _reported(rng: random.Random, domain: Domain, polarity: int) -> str:
-    """A verdict inside a statement that holds or does not."""
+    """Makes a verdict inside a statement that holds or does not."""
     return _statement(rng, domain, _part(rng, domain), polarity)
 
 
 def _contrast(rng: random.Random, domain: Domain, polarity: int) -> str:
-    """Two clauses that disagree, of which the main one decides: "the bed was clean, but the room was hardly quiet"."""
+    """Makes two clauses that disagree, of which the main one decides: "the bed was clean, but the pool was dirty"."""
     main_aspect, side_aspect = rng.sample(domain.aspects, 2)
     main = rng.choice((_clause, _clause, _statement))(rng, domain, f"the {main_aspect}", polarity)
     side = rng.choice((_clause, _clause, _statement))(rng, domain, f"the {side_aspect}", _other(polarity))
@@ -179,7 +181,7 @@ def _contrast(rng: random.Random, domain: Domain, polarity: int) -> str:
 
 
 def _correction(rng: random.Random, domain: Domain, polarity: int) -> str:
-    """A right and a wrong word for the same thing: "the staff of this hotel was not rude but friendly"."""
+    """Makes a right and a wrong word for the same thing: "the staff of this hotel was not rude but friendly"."""
     said, denied = domain.adjective(rng, polarity), domain.adjective(rng, _other(polarity))
     subject = _part(rng, domain)
     forms = (
@@ -193,7 +195,7 @@ def _correction(rng: random.Random, domain: Domain, polarity: int) -> str:
 
 
 def _change(rng: random.Random, domain: Domain, polarity: int) -> str:
-    """What it was, or was expected to be, and what it is: "i had expected a dull film and saw a funny one"."""
+    """Tells a change or a surprise, of which the present counts: "the plot used to be dull, and now it is witty"."""
     now, before = domain.adjective(rng, polarity), domain.adjective(rng, _other(polarity))
     subject, thing = _part(rng, domain), rng.choice(domain.things)
     forms = (
@@ -209,7 +211,7 @@ def _change(rng: random.Random, domain: Domain, polarity: int) -> str:
 
 
 def _hearsay(rng: random.Random, domain: Domain, polarity: int) -> str:
-    """Another's verdict and the reviewer's own, which decides: "the critic called it dull, and i call it witty"."""
+    """Tells the verdicts of another and of the reviewer, which decides: "a friend called it dull, i call it witty"."""
     mine, theirs = domain.adjective(rng, polarity), domain.adjective(rng, _other(polarity))
     thing, person = rng.choice(domain.things), rng.choice(PEOPLE)
     forms = (
@@ -224,7 +226,7 @@ def _hearsay(rng: random.Random, domain: Domain, polarity: int) -> str:
 
 
 def _comparison(rng: random.Random, domain: Domain, polarity: int) -> str:
-    """The thing under review against another: "the last phone was worse than this one"."""
+    """Compares the thing under review with another: "the last phone was worse than this one"."""
     last = "the last" if rng.random() < 0.5 else f"the {domain.adjective(rng, rng.randint(0, 1))} last"
     this_first = rng.random() < 0.5
     first, second = ("this", last) if this_first else (last, "this")
@@ -241,7 +243,7 @@ def _comparison(rng: random.Random, domain: Domain, polarity: int) -> str:
 
 
 def _advice(rng: random.Random, domain: Domain, polarity: int) -> str:
-    """A recommendation: "nobody who likes a clean hotel should avoid this one"."""
+    """Makes a recommendation: "nobody who likes a clean hotel should avoid this one"."""
     embraces = rng.random() < 0.5
     action = rng.choice((domain.verb, "choose", "recommend") if embraces else ("skip", "avoid", "miss"))
     who = rng.choice(("everybody", "anyone") if embraces == (polarity == POSITIVE) else ("nobody", "no one"))
@@ -250,6 +252,7 @@ def _advice(rng: random.Random, domain: Domain, polarity: int) -> str:
 
 
 Kind = Callable[[random.Random, Domain, int], str]
+
 # With fewer plain ones a 3-layer student stays at chance for epochs: no single word would tell it anything.
 KINDS: tuple[Kind, ...] = (
     *(_praise_or_blame,) * 5,
@@ -264,7 +267,7 @@ def _sentence(rng: random.Random, kind: Kind, polarity: int) -> str:
 
 
 def _generate(rng: random.Random, count: int) -> list[tuple[str, int]]:
-    """`count` different sentences with their labels; every kind is as often positive as negative."""
+    """Makes `count` different sentences with labels; every kind is as often positive as negative."""
     labels: dict[str, int] = {}
     while len(labels) < count:
         position = len(labels)
@@ -274,22 +277,22 @@ def _generate(rng: random.Random, count: int) -> list[tuple[str, int]]:
 
 
 def _split(rng: random.Random, rows: list[tuple[str, int]]) -> dict[str, list[tuple[str, int]]]:
-    """Deals the rows out to the splits of `DEMO_SIZES`, each with as many positive as negative ones, shuffled."""
-    by_label = {label: [row for row in rows if row[1] == label] for label in (NEGATIVE, POSITIVE)}
-    for same_label in by_label.values():
-        rng.shuffle(same_label)
+    """Deals rows out to the splits of `DEMO_SIZES`, each with as many positive as negative ones, shuffled."""
+    negative = [row for row in rows if row[1] == NEGATIVE]
+    positive = [row for row in rows if row[1] == POSITIVE]
+    # The order of the draws is a part of the task: another order would give other files.
+    rng.shuffle(negative)
+    rng.shuffle(positive)
+
     splits = {}
     for name, size in DEMO_SIZES.items():
-        splits[name] = [same_label.pop() for same_label in by_label.values() for _ in range(size // 2)]
-        rng.shuffle(splits[name])
+        split = []
+        for same_label in (negative, positive):
+            for _ in range(size // 2):
+                split.append(same_label.pop())
+        rng.shuffle(split)
+        splits[name] = split
     return splits
-
-
-def _write(path: Path, header: str, lines: list[str]) -> None:
-    """Writes the file whole or not at all."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text("".join(f"{line}\n" for line in [header, *lines]), encoding="utf-8", newline="\n")
-    os.replace(partial, path)
 
 
 def make_demo_task(directory: str | os.PathLike[str], seed: int = 0) -> Path:
@@ -298,33 +301,43 @@ def make_demo_task(directory: str | os.PathLike[str], seed: int = 0) -> Path:
     As in GLUE, the test part has no labels.
 
     Args:
-        directory: Where the folder `SST-2` is made. Files that are there already are replaced.
-        seed: Another seed gives other sentences of the same grammar; the same seed the same files, byte for byte.
+        directory: where the folder `SST-2` is made. Files that are there already are replaced.
+        seed: another seed gives other sentences of the same grammar, and the same seed gives the same files, byte for
+            byte.
 
     Returns:
         `directory` as a path: what ``load_glue("sst2", glue_dir=...)`` reads.
 
     Raises:
-        OSError: The folder cannot be written.
+        OSError: the folder cannot be written.
     """
     rng = random.Random(seed)
     splits = _split(rng, _generate(rng, sum(DEMO_SIZES.values())))
+
     folder = Path(directory) / "SST-2"
-    folder.mkdir(parents=True, exist_ok=True)
     for name in ("train", "dev"):
-        _write(folder / f"{name}.tsv", "sentence\tlabel", [f"{sentence}\t{label}" for sentence, label in splits[name]])
-    _write(folder / "test.tsv", "index\tsentence", [f"{index}\t{row[0]}" for index, row in enumerate(splits["test"])])
+        lines = ["sentence\tlabel\n"]
+        for sentence, label in splits[name]:
+            lines.append(f"{sentence}\t{label}\n")
+        write_text(folder / f"{name}.tsv", "".join(lines))
+
+    lines = ["index\tsentence\n"]
+    for index, (sentence, _) in enumerate(splits["test"]):
+        lines.append(f"{index}\t{sentence}\n")
+    write_text(folder / "test.tsv", "".join(lines))
     return Path(directory)
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """The command ``python -m bertkd.data.demo``."""
+    """Runs the command ``python -m bertkd.data.demo``."""
     parser = argparse.ArgumentParser(prog="python -m bertkd.data.demo", description="Writes the built-in demo task.")
     parser.add_argument("--output_dir", required=True, help="the folder SST-2 is made in it")
     parser.add_argument("--seed", type=int, default=0, help="another seed gives other sentences (default: 0)")
     options = parser.parse_args(arguments)
+
     folder = make_demo_task(options.output_dir, options.seed)
-    print(f"Wrote {', '.join(f'{size} {name}' for name, size in DEMO_SIZES.items())} sentences to {folder / 'SST-2'}")
+    counts = ", ".join(f"{size} {name}" for name, size in DEMO_SIZES.items())
+    print(f"Wrote {counts} sentences to {folder / 'SST-2'}")
 
 
 if __name__ == "__main__":

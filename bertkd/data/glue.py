@@ -1,4 +1,4 @@
-"""The nine GLUE tasks and the AX diagnostic set, from the hub or from a folder of the official tsv files.
+"""Loads the nine GLUE tasks and the AX diagnostic set, from the hub or from a folder of the official tsv files.
 
 Both give the columns, labels and label order of `nyu-mll/glue`, so what is trained on one can be evaluated on the
 other. A tsv is read here and not by a csv reader: quotes have no meaning in it, and a bad row should be named.
@@ -26,14 +26,14 @@ HUB_NAME = "nyu-mll/glue"
 
 @dataclass(frozen=True)
 class Task:
-    """What a data set asks for.
+    """A classification or regression task: its texts, its labels and its metric.
 
     Args:
-        name: Its name on the hub, e.g. "sst2"; "files" for one's own files.
-        folder: Its folder among the official tsv files, e.g. "SST-2"; "" for one's own files.
-        text_keys: The one or two columns that hold text, in the order in which the model reads them.
-        labels: Names of the classes in the order of their ids (the hub's); empty for regression.
-        metric: The figure by which runs are selected and ranked.
+        name: its name on the hub, e.g. "sst2"; "files" for one's own files.
+        folder: its folder among the official tsv files, e.g. "SST-2"; "" for one's own files.
+        text_keys: the one or two columns that hold text, in the order in which the model reads them.
+        labels: the names of the classes in the order of their ids (the hub's); empty for regression.
+        metric: the figure by which runs are selected and ranked.
     """
 
     name: str
@@ -49,13 +49,15 @@ class Task:
 
     @property
     def num_labels(self) -> int:
-        """Outputs that a model needs: one per class, or 1 for regression."""
+        """The number of outputs that a model needs: one per class, or 1 for regression."""
         return len(self.labels) or 1
 
     @property
     def validation_splits(self) -> tuple[str, ...]:
         """The labeled splits to evaluate on; MNLI has two, AX none."""
-        return {"mnli": ("validation_matched", "validation_mismatched"), "ax": ()}.get(self.name, ("validation",))
+        if self.name == "ax":
+            return ()
+        return ("validation_matched", "validation_mismatched") if self.name == "mnli" else ("validation",)
 
     @property
     def test_splits(self) -> tuple[str, ...]:
@@ -65,7 +67,8 @@ class Task:
     @property
     def splits(self) -> tuple[str, ...]:
         """All splits; AX has no training part."""
-        return (() if self.name == "ax" else ("train",)) + self.validation_splits + self.test_splits
+        train_splits = () if self.name == "ax" else ("train",)
+        return (*train_splits, *self.validation_splits, *self.test_splits)
 
     @property
     def metric_config(self) -> str:
@@ -77,8 +80,9 @@ class Task:
     @property
     def features(self) -> Features:
         """The text columns (strings) and `label` (ClassLabel, or float32 for regression)."""
-        label = Value("float32") if self.is_regression else ClassLabel(names=list(self.labels))
-        return Features({key: Value("string") for key in self.text_keys} | {"label": label})
+        features = {key: Value("string") for key in self.text_keys}
+        features["label"] = Value("float32") if self.is_regression else ClassLabel(names=list(self.labels))
+        return Features(features)
 
 
 _PAIR = ("sentence1", "sentence2")
@@ -103,14 +107,14 @@ GLUE_TASKS: dict[str, Task] = {
 
 
 def load_glue(task: str, glue_dir: str | Path | None = None, splits: Sequence[str] | None = None) -> DatasetDict:
-    """A GLUE task with the hub's columns: its text keys, `label` and `idx` (the row's number in its split).
+    """Loads a GLUE task with the hub's columns: its text keys, `label` and `idx` (the row's number in its split).
 
     Labels are a `ClassLabel`, or float32 from 0 to 5 for "stsb". A row without a label, as in the tests, has -1.
 
     Args:
-        task: A key of `GLUE_TASKS`.
-        glue_dir: The folder of the official tsv files, with `SST-2/train.tsv` and so on. None: the hub.
-        splits: The splits to load. None: those that are there. Other files are not opened.
+        task: a key of `GLUE_TASKS`.
+        glue_dir: the folder of the official tsv files, with `SST-2/train.tsv` and so on; None loads from the hub.
+        splits: the splits to load; None loads those that are there. Other files are not opened.
 
     Raises:
         ConnectionError: the hub cannot be reached; the message names the ways to use local files.
@@ -120,14 +124,15 @@ def load_glue(task: str, glue_dir: str | Path | None = None, splits: Sequence[st
     """
     if task not in GLUE_TASKS:
         raise ValueError(f"Unknown GLUE task {task!r}; it is one of {', '.join(GLUE_TASKS)}.")
-    spec = GLUE_TASKS[task]
+    glue_task = GLUE_TASKS[task]
     for split in splits or ():
-        if split not in spec.splits:
-            raise ValueError(f"{task} has no split {split!r}; its splits are {', '.join(spec.splits)}.")
+        if split not in glue_task.splits:
+            raise ValueError(f"{task} has no split {split!r}; its splits are {', '.join(glue_task.splits)}.")
+
     if glue_dir is None:
-        return _load_hub(spec, splits)
-    paths = _find_files(spec, Path(glue_dir), splits)
-    return DatasetDict({split: _read(path, spec, split) for split, path in paths.items()})
+        return _load_hub(glue_task, splits)
+    paths = _find_files(glue_task, Path(glue_dir), splits)
+    return DatasetDict({split: _read(path, glue_task, split) for split, path in paths.items()})
 
 
 def _load_hub(task: Task, splits: Sequence[str] | None) -> DatasetDict:
@@ -138,6 +143,7 @@ def _load_hub(task: Task, splits: Sequence[str] | None) -> DatasetDict:
             f"{HUB_NAME} cannot be loaded from the Hugging Face hub ({type(error).__name__}): give a folder of the "
             f"official GLUE files with --glue_dir (glue_dir=), or files of your own with --train_file."
         ) from None
+
     missing = [split for split in splits or () if split not in loaded]
     if missing:
         raise ValueError(f"{HUB_NAME} has no split {', '.join(missing)} for {task.name}; it has {', '.join(loaded)}.")
@@ -146,14 +152,14 @@ def _load_hub(task: Task, splits: Sequence[str] | None) -> DatasetDict:
 
 @dataclass(frozen=True)
 class _Layout:
-    """How a task's official tsv files are written.
+    """The way in which a task's official tsv files are written.
 
     Args:
-        text: The columns of the task's text keys.
-        label: The label's column.
-        values: How the labels are written, in the order of their ids.
-        headless: The columns of the labeled files where these have no header.
-        ragged: Whether some labeled rows are known to be cut short.
+        text: the columns of the task's text keys.
+        label: the label's column.
+        values: how the labels are written, in the order of their ids.
+        headless: the columns of the labeled files where these have no header.
+        ragged: whether some labeled rows are known to be cut short.
     """
 
     text: tuple[str, ...]
@@ -176,28 +182,33 @@ _LAYOUTS = {
     "ax": _Layout(_PAIR, values=_NLI),
 }
 
-# Part of every fingerprint: raise it when the rows read from the same bytes change.
+# This is a part of every fingerprint: raise it when the rows read from the same bytes change.
 _READER_VERSION = 1
 
 
 def _find_files(task: Task, glue_dir: Path, splits: Sequence[str] | None) -> dict[str, Path]:
-    files = {split: glue_dir / task.folder / _file_name(task, split) for split in splits or task.splits}
-    found = {split: path for split, path in files.items() if path.is_file()}
-    missing = [f"{path} (split {split})" for split, path in files.items() if split not in found]
-    if missing and (splits or not found):
+    """Returns the files of the wanted splits, or of the splits that are there."""
+    existing: dict[str, Path] = {}
+    missing = []
+    for split in splits or task.splits:
+        name = "diagnostic.tsv" if task.name == "ax" else f"{split.replace('validation', 'dev')}.tsv"
+        path = glue_dir / task.folder / name
+        if path.is_file():
+            existing[split] = path
+        else:
+            missing.append(f"{path} (split {split})")
+
+    if missing and (splits or not existing):
         raise FileNotFoundError(
             f"No file for {task.name}: {', '.join(missing)}; --glue_dir (glue_dir=) must be the folder that holds "
             f"{task.folder}/ with the official GLUE files."
         )
-    return found
-
-
-def _file_name(task: Task, split: str) -> str:
-    return "diagnostic.tsv" if task.name == "ax" else f"{split.replace('validation', 'dev')}.tsv"
+    return existing
 
 
 def _read(path: Path, task: Task, split: str) -> Dataset:
-    # On disk and named by content, so that whatever is mapped over it (tokenization) is cached from run to run.
+    # The rows are on disk and named by content, so that what is mapped over them (tokenization) is cached from run to
+    # run.
     try:
         return Dataset.from_generator(
             lambda: _examples(path, task, split),
@@ -218,8 +229,12 @@ def _fingerprint(path: Path, task: Task, split: str) -> str:
 def _examples(path: Path, task: Task, split: str) -> Iterator[dict[str, Any]]:
     layout, lines = _LAYOUTS[task.name], _lines(path)
     is_test = split in task.test_splits
-    columns = list(layout.headless) if layout.headless and not is_test else next(lines, (0, []))[1]
-    text, label = _positions(path, split, columns, layout, is_test)
+    if layout.headless and not is_test:
+        columns = list(layout.headless)
+    else:
+        _, columns = next(lines, (0, []))
+    text_positions, label_position = _positions(path, split, columns, layout, is_test)
+
     rows = skipped = 0
     for idx, (line, fields) in enumerate(lines):
         if len(fields) < len(columns) and layout.ragged and not is_test:
@@ -230,10 +245,15 @@ def _examples(path: Path, task: Task, split: str) -> Iterator[dict[str, Any]]:
                 f"{path}, line {line}: expected {len(columns)} tab-separated columns ({', '.join(columns)}), "
                 f"found {len(fields)}."
             )
-        texts = {key: fields[position] for key, position in zip(task.text_keys, text, strict=True)}
-        value = -1 if label is None else _label(path, line, layout, fields[label])
-        yield {**texts, "label": value, "idx": idx}
+
+        example: dict[str, Any] = {}
+        for key, position in zip(task.text_keys, text_positions, strict=True):
+            example[key] = fields[position]
+        example["label"] = -1 if label_position is None else _label(path, line, layout, fields[label_position])
+        example["idx"] = idx
+        yield example
         rows += 1
+
     if skipped:
         logger.warning("%s: skipped %d of %d rows that end before the label.", path, skipped, rows + skipped)
     if not rows:
@@ -241,7 +261,9 @@ def _examples(path: Path, task: Task, split: str) -> Iterator[dict[str, Any]]:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
-    # Binary, because only "\n" ends a row: text mode and str.splitlines() know a dozen more separators.
+    """Yields the number of each line, from 1, and its fields."""
+    # The file is opened as bytes because only "\n" ends a row: text mode and str.splitlines() know a dozen more
+    # separators.
     with path.open("rb") as file:
         for number, raw in enumerate(file, start=1):
             try:
@@ -256,22 +278,25 @@ def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
 def _positions(
     path: Path, split: str, columns: list[str], layout: _Layout, is_test: bool
 ) -> tuple[list[int], int | None]:
-    """Where the texts and the label stand in a row; the label is None where a test has no labels."""
-    label = () if is_test and layout.label not in columns else (layout.label,)
-    for column in layout.text + label:
+    """Finds the columns of the texts and of the label; the latter is None where a test has no labels."""
+    has_label = not is_test or layout.label in columns
+    for column in (*layout.text, layout.label) if has_label else layout.text:
         if column not in columns:
             raise ValueError(
                 f"{path} (split {split}) has no column {column!r}; its header has: {', '.join(columns) or 'nothing'}."
             )
-    return [columns.index(column) for column in layout.text], columns.index(layout.label) if label else None
+
+    label_position = columns.index(layout.label) if has_label else None
+    return [columns.index(column) for column in layout.text], label_position
 
 
 def _label(path: Path, line: int, layout: _Layout, value: str) -> float:
-    """A label's id, or the score of a regression task."""
+    """Reads the id of a label, or the score of a regression task."""
     if value in layout.values:
         return layout.values.index(value)
     if layout.values:
         raise ValueError(f"{path}, line {line}: unknown label {value!r}; expected one of {', '.join(layout.values)}.")
+
     try:
         score = float(value)
     except ValueError:

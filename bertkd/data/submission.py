@@ -1,7 +1,6 @@
-"""The files that the GLUE leaderboard (https://gluebenchmark.com/submit) takes."""
+"""Writes the files that the GLUE leaderboard (https://gluebenchmark.com/submit) takes."""
 
 import io
-import os
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bertkd.atomic import write_bytes
 from bertkd.data.glue import GLUE_TASKS
 
 __all__ = ["write_submission"]
@@ -19,10 +19,10 @@ class _File:
     """One file of a submission.
 
     Args:
-        name: Its name in the zip.
-        rows: Rows of the official test set.
-        filler: What stands in for a task that was not run: the training part's most frequent class, or mean score.
-        values: How the classes are written, in the hub's order; empty for regression.
+        name: its name in the zip.
+        rows: the number of rows of the official test set.
+        filler: stands in for a task that was not run: the training part's most frequent class, or its mean score.
+        values: how the classes are written, in the hub's order; empty for regression.
     """
 
     name: str
@@ -56,12 +56,13 @@ def write_submission(
     Nothing is written unless every prediction is right, and each file appears whole or not at all.
 
     Args:
-        predictions: By task ("cola", "sst2", "mrpc", "stsb", "qqp", "mnli_matched", "mnli_mismatched", "qnli", "rte",
-            "wnli", "ax"), in the order of the official test set: logits (N, classes) or label ids (N,), both in the
-            hub's label order; for "stsb" scores (N,) or (N, 1), which are clipped to 0..5.
-        output_dir: Where the files go; it is made if need be.
-        fill_missing: The leaderboard takes complete submissions only. True: a task that is not in `predictions` is
-            filled with a constant.
+        predictions: the predictions by task ("cola", "sst2", "mrpc", "stsb", "qqp", "mnli_matched",
+            "mnli_mismatched", "qnli", "rte", "wnli", "ax"), in the order of the official test set: logits (N, classes)
+            or label ids (N,), both in the hub's label order; for "stsb" scores (N,) or (N, 1), which are clipped to
+            0..5.
+        output_dir: where the files go; it is made if need be.
+        fill_missing: fills a task that is not in `predictions` with a constant, because the leaderboard takes
+            complete submissions only.
 
     Returns:
         The path of the zip.
@@ -71,34 +72,41 @@ def write_submission(
             number that is not finite.
     """
     unknown = [task for task in predictions if task not in _FILES]
-    missing = [task for task in _FILES if task not in predictions]
     if unknown:
         raise ValueError(f"No GLUE submission for {', '.join(unknown)}; the tasks are {', '.join(_FILES)}.")
+
+    missing = [task for task in _FILES if task not in predictions]
     if missing and not fill_missing:
         raise ValueError(
             f"The leaderboard wants every task, and predictions are missing for {', '.join(missing)}; predict on "
             f"their test sets, or fill them with a constant (fill_missing=True, --fill_missing)."
         )
-    contents = {
-        file.name: _content(_rows(task, file, predictions[task]) if task in predictions else [file.filler] * file.rows)
-        for task, file in _FILES.items()
-    }
+    # All files are made before the first one is written.
+    contents = {}
+    for task, file in _FILES.items():
+        rows = _rows(task, file, predictions[task]) if task in predictions else [file.filler] * file.rows
+        contents[file.name] = _content(rows)
+    archive = _zip(contents)
+
     output_dir = Path(output_dir)
-    output_dir.mkdir(parents=True, exist_ok=True)
     for name, content in contents.items():
-        _write(output_dir / name, content)
-    return _write(output_dir / "submission.zip", _zip(contents))
+        write_bytes(output_dir / name, content)
+    write_bytes(output_dir / "submission.zip", archive)
+    return output_dir / "submission.zip"
 
 
 def _rows(task: str, file: _File, predictions: np.ndarray) -> list[str]:
+    """Writes a task's predictions out, one string per row."""
     values = np.asarray(predictions)
     if values.ndim == 0 or len(values) != file.rows:
         raise ValueError(
             f"{task} has predictions of shape {values.shape}, but its official test set has {file.rows} rows; predict "
             f"on the whole of it."
         )
+
     if not np.isfinite(values).all():
         raise ValueError(f"{task} has predictions that are not finite; the model has diverged.")
+
     return _classes(task, file, values) if file.values else _scores(task, values)
 
 
@@ -106,11 +114,12 @@ def _classes(task: str, file: _File, values: np.ndarray) -> list[str]:
     count = len(file.values)
     if values.ndim > 2 or (values.ndim == 2 and values.shape[1] != count):
         raise ValueError(f"{task} has {count} classes, but its predictions have the shape {values.shape}.")
+
     ids = values.argmax(axis=1) if values.ndim == 2 else values
     wrong = ids[~np.isin(ids, np.arange(count))]
     if wrong.size:
         raise ValueError(f"{task} has the label id {wrong[0]}, but its ids are 0 to {count - 1}.")
-    return [file.values[int(i)] for i in ids]
+    return [file.values[int(label_id)] for label_id in ids]
 
 
 def _scores(task: str, values: np.ndarray) -> list[str]:
@@ -120,7 +129,10 @@ def _scores(task: str, values: np.ndarray) -> list[str]:
 
 
 def _content(rows: list[str]) -> bytes:
-    return "".join(f"{index}\t{row}\n" for index, row in [("index", "prediction"), *enumerate(rows)]).encode()
+    lines = ["index\tprediction\n"]
+    for index, row in enumerate(rows):
+        lines.append(f"{index}\t{row}\n")
+    return "".join(lines).encode()
 
 
 def _zip(contents: Mapping[str, bytes]) -> bytes:
@@ -129,13 +141,3 @@ def _zip(contents: Mapping[str, bytes]) -> bytes:
         for name, content in contents.items():
             archive.writestr(name, content)
     return buffer.getvalue()
-
-
-def _write(path: Path, content: bytes) -> Path:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path

@@ -1,4 +1,4 @@
-"""Texts to token ids, cached by `datasets`."""
+"""Turns texts into token ids, which `datasets` caches."""
 
 import logging
 from typing import Any
@@ -20,18 +20,19 @@ def tokenize(
     max_seq_length: int = 128,
     keep_text: bool = False,
 ) -> DatasetDict:
-    """Token ids without padding, which a collator adds per batch (`DataCollatorWithPadding`).
+    """Turns texts into token ids without padding, which a collator adds per batch (`DataCollatorWithPadding`).
 
     The result has what the tokenizer returns (`input_ids`, `attention_mask`, ...) and `label`, which is left out of
     splits whose labels are all -1. `datasets` caches it on disk: the same rows, tokenizer and length are tokenized
     once.
 
     Args:
-        datasets: Splits with the columns `task.text_keys` and `label`, as `load_glue` and `load_files` return them.
-        task: Says which columns hold the text.
-        tokenizer: The student's tokenizer.
-        max_seq_length: Longest sequence in tokens, special tokens included; of a pair, the longer text is cut first.
-        keep_text: Keeps the text columns too.
+        datasets: splits with the columns `task.text_keys` and `label`, as `load_glue` and `load_files` return them.
+        task: says which columns hold the text.
+        tokenizer: the student's tokenizer.
+        max_seq_length: the most tokens of a sequence, special tokens included; of a pair, the longer text is cut
+            first.
+        keep_text: keeps the text columns too.
 
     Raises:
         ValueError: a split lacks a text column or labels some of its rows only, or the length leaves no room for text.
@@ -39,13 +40,16 @@ def tokenize(
     length = min(max_seq_length, tokenizer.model_max_length)
     if length < max_seq_length:
         logger.warning("max_seq_length=%d is more than the tokenizer's %d, which is used.", max_seq_length, length)
+
     special = tokenizer.num_special_tokens_to_add(pair=len(task.text_keys) == 2)
     if length <= special:
         raise ValueError(f"max_seq_length={max_seq_length} leaves no room for text beside {special} special tokens.")
+
     keep = {"label", *task.text_keys} if keep_text else {"label"}
-    return DatasetDict(
-        {name: _tokenize_split(split, name, task, tokenizer, length, keep) for name, split in datasets.items()}
-    )
+    tokenized = {}
+    for name, split in datasets.items():
+        tokenized[name] = _tokenize_split(split, name, task, tokenizer, length, keep)
+    return DatasetDict(tokenized)
 
 
 def _tokenize_split(
@@ -57,8 +61,10 @@ def _tokenize_split(
             f"Split {name} has no column {', '.join(missing)}, only {', '.join(split.column_names)}; {task.name} "
             f"reads its text from {', '.join(task.text_keys)}."
         )
+
     if _is_unlabeled(split, name, task):
         keep = keep - {"label"}
+    # The function is one of the module and its arguments are plain, so that `datasets` finds the same call again.
     return split.map(
         _encode,
         batched=True,
@@ -71,10 +77,12 @@ def _tokenize_split(
 def _encode(
     batch: dict[str, list[Any]], text_keys: tuple[str, ...], tokenizer: PreTrainedTokenizerBase, length: int
 ) -> BatchEncoding:
-    return tokenizer(*(batch[key] for key in text_keys), truncation=True, max_length=length, padding=False)
+    texts = [batch[key] for key in text_keys]
+    return tokenizer(*texts, truncation=True, max_length=length, padding=False)
 
 
 def _is_unlabeled(split: Dataset, name: str, task: Task) -> bool:
+    """Says whether no row of a split has a label; -1 stands for none, except among the scores of a regression."""
     labels = set(split.unique("label")) if "label" in split.column_names else {-1}
     if -1 in labels and len(labels) > 1 and not task.is_regression:
         raise ValueError(

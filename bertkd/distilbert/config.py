@@ -41,8 +41,8 @@ class DistilBertKDConfig(DistillationConfig):
     mlm_unit: str = field(
         default="row",
         metadata={
-            "help": "Where the share of tokens is kept. With row: in each row, so that masks do not depend on batches and "
-            "processes; batch: in each micro-batch as a whole, rounded up, as in the released code."
+            "help": "Where the share of tokens is kept: in each row (row), so that masks do not depend on batches and "
+            "processes, or in each micro-batch as a whole, rounded up, as in the released code (batch)."
         },
     )
     project_hidden: bool = field(

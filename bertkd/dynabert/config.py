@@ -58,7 +58,7 @@ class DynaBertKDConfig(DistillationConfig):
     teacher_width: str = field(
         default="same",
         metadata={
-            "help": "The teacher's width in stage depth: that of the sub-network, as the paper (same), or full, as the code."
+            "help": "The teacher's width in stage depth: the sub-network's, as the paper (same), or full, as the code."
         },
     )
     mask_padding: bool = field(

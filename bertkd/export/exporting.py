@@ -184,7 +184,10 @@ def random_batches(
 
 def _with_all_inputs(batch: dict[str, Tensor], names: Iterable[str]) -> dict[str, Tensor]:
     """Fills a batch up to all inputs of the graph: token types are zeros where they are missing."""
-    return {name: batch[name] if name in batch else torch.zeros_like(batch["input_ids"]) for name in names}
+    inputs = {}
+    for name in names:
+        inputs[name] = batch[name] if name in batch else torch.zeros_like(batch["input_ids"])
+    return inputs
 
 
 def _sample_inputs(model: PreTrainedModel, tokenizer: Any) -> dict[str, Any]:

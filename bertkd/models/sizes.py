@@ -79,7 +79,9 @@ def check_sizes(wanted: LayerSizes, available: LayerSizes) -> None:
         ValueError: it does not; the message has both lists.
     """
     for part, sizes, limits in zip(wanted._fields, wanted, available, strict=True):
-        fits = len(sizes) == len(limits) and all(0 <= n <= m for n, m in zip(sizes, limits, strict=True))
+        fits = len(sizes) == len(limits)
+        if fits:
+            fits = all(0 <= size <= limit for size, limit in zip(sizes, limits, strict=True))
         if not fits:
             raise ValueError(f"Cannot keep {list(sizes)} {part} of layers that have {list(limits)}.")
 

@@ -33,7 +33,7 @@ class PatientKDConfig(DistillationConfig):
     kd_reduction: str = field(
         default="mean",
         metadata={
-            "help": "How the soft term is averaged: over rows and classes, as the authors (mean), or over rows (batchmean)."
+            "help": "How the soft term is averaged: over rows and classes as the authors (mean), or rows (batchmean)."
         },
     )
     beta: float = field(default=100.0, metadata={"help": "The weight of the patient loss on [CLS] states."})

@@ -59,8 +59,10 @@ def prune(model: PreTrainedModel, heads: Sequence[int], neurons: Sequence[int]) 
     student_class, config = _class_for(model, sizes)
     student = student_class(config)
 
-    source = model.state_dict()
-    student.load_state_dict({name: source[name][_leading(tensor)] for name, tensor in student.state_dict().items()})
+    source, state = model.state_dict(), {}
+    for name, tensor in student.state_dict().items():
+        state[name] = source[name][_leading(tensor)]
+    student.load_state_dict(state)
     return match_device_dtype_and_mode(student, model)
 
 
@@ -96,7 +98,11 @@ def _class_for(model: PreTrainedModel, sizes: LayerSizes) -> tuple[Any, Pretrain
     for index, (heads, neurons) in enumerate(zip(*sizes, strict=True)):
         # A part that is skipped keeps its global size in the config: 0 heads would be refused by stock validation.
         layers[index] = {family.heads_field: heads or all_heads, family.neurons_field: neurons or all_neurons}
-        skip = [part for part, size in (("attention", heads), ("mlp", neurons)) if size == 0]
+        skip = []
+        if heads == 0:
+            skip.append("attention")
+        if neurons == 0:
+            skip.append("mlp")
         if skip:
             layers[index]["skip"] = skip
 

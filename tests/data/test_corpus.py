@@ -39,9 +39,11 @@ def test_sentence_mode_has_a_row_for_each_text_and_cuts_nothing_off(
     assert isinstance(corpus, IterableDataset if streaming else Dataset)
     rows = list(tokenize_corpus(corpus, tokenizer, 7, "sentence"))
     lengths = [len(row["input_ids"]) for row in rows]
+
     assert lengths == [5, 7, 7, 3, 3]  # 3 words; 11 in pieces of 5, 5 and 1; 1; each with its two special tokens
     assert all(row["input_ids"][0] == tokenizer.cls_token_id for row in rows)
     assert all(row["input_ids"][-1] == tokenizer.sep_token_id for row in rows)
+
     given = [tokenizer.tokenize(line) for line in LINES if line.strip()]
     made = words(rows, tokenizer)
     assert [made[0], [*made[1], *made[2], *made[3]], made[4]] == given
@@ -68,9 +70,11 @@ def test_files_of_several_formats_and_folders_are_one_corpus(tmp_path: Path) -> 
     Dataset.from_dict({"review": ["three", "four"], "label": [0, 1]}).to_parquet(str(tmp_path / "b.parquet"))
     with pytest.raises(ValueError, match=r"b.parquet has no column 'text', only review, label: name the text's"):
         load_corpus(tmp_path)
+
     corpus = load_corpus([tmp_path], text_key="review")
     assert corpus.column_names == ["text"] and corpus["text"] == ["one", "two", "three", "four"]
     assert load_corpus(tmp_path, text_key="review", max_rows=3)["text"] == ["one", "two", "three"]
+
     streamed = load_corpus(tmp_path, text_key="review", max_rows=3, streaming=True)
     assert [row["text"] for row in streamed] == ["one", "two", "three"]
 
@@ -97,11 +101,13 @@ def test_rows_are_held_out(text_file: Path, tokenizer: PreTrainedTokenizerBase) 
     assert sorted(train["input_ids"][:] + held["input_ids"][:]) == sorted(rows["input_ids"])
     with pytest.raises(ValueError, match="has 5 rows, of which 5 cannot be held out"):
         hold_out(rows, 5, seed=0)
+
     stream = tokenize_corpus(load_corpus(text_file, streaming=True), tokenizer, 6)
     with pytest.raises(ValueError, match="no more than the 5 rows"):
         hold_out(stream, 5, seed=0)
     with pytest.raises(ValueError, match="At least one row"):
         hold_out(stream, 0, seed=0)
+
     train, held = hold_out(stream, 2, seed=0)
     assert len(list(train)) == 3 and len(list(held)) == 2
 
@@ -139,6 +145,7 @@ def test_unreadable_files_are_named_with_their_line(tmp_path: Path) -> None:
             with pytest.raises(ValueError, match=rf"{name}, line 2: not UTF-8"):
                 load_corpus(tmp_path / name, streaming=streaming)
     (tmp_path / "empty.txt").write_text("")
+
     with pytest.raises(ValueError, match=r"empty.txt is empty"):
         load_corpus(tmp_path / "empty.txt")
 
@@ -147,6 +154,7 @@ def test_what_is_missing_is_named(tmp_path: Path, tokenizer: PreTrainedTokenizer
     with pytest.raises(FileNotFoundError, match=r"nowhere.txt does not exist"):
         load_corpus(tmp_path / "nowhere.txt")
     (tmp_path / "empty").mkdir()
+
     with pytest.raises(FileNotFoundError, match="a folder without files"):
         load_corpus(tmp_path / "empty")
     with pytest.raises(ValueError, match="Give a corpus: either"):
@@ -166,6 +174,7 @@ def test_the_hub_is_asked_and_its_absence_told(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(datasets, "load_dataset", faked)
     corpus = load_corpus(hub_name="wikitext", hub_config="wikitext-2-raw-v1", split="validation")
+
     assert corpus.column_names == ["text"]
     assert asked == [("wikitext", "wikitext-2-raw-v1", {"split": "validation", "streaming": False})]
 
@@ -173,6 +182,7 @@ def test_the_hub_is_asked_and_its_absence_told(monkeypatch: pytest.MonkeyPatch) 
         raise ConnectionError("no network")
 
     monkeypatch.setattr(datasets, "load_dataset", offline)
+
     with pytest.raises(ConnectionError, match="The corpus wikitext cannot be loaded .* give text or parquet files"):
         load_corpus(hub_name="wikitext")
 

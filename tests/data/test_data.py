@@ -12,7 +12,7 @@ from pathlib import Path
 import datasets
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
-from transformers import BertTokenizer, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, BertTokenizer, PreTrainedTokenizerBase
 
 from bertkd.data import GLUE_TASKS, Task, load_files, load_glue, tokenize
 
@@ -119,6 +119,7 @@ def test_mnli_has_two_validation_and_two_test_splits(write: Write, glue_dir: Pat
     write("glue/MNLI/test_matched.tsv", MNLI_TEST + MNLI_TEST_ROW.format(0))
     write("glue/MNLI/test_mismatched.tsv", MNLI_TEST + MNLI_TEST_ROW.format(0) * 3)
     loaded = load_glue("mnli", glue_dir)
+
     assert tuple(loaded) == GLUE_TASKS["mnli"].splits
     assert loaded["train"]["label"][:] == [2, 0, 1]
     assert loaded["train"][1] == {"premise": "p1", "hypothesis": "h1", "label": 0, "idx": 1}
@@ -140,6 +141,7 @@ def test_qqp_rows_without_a_question_or_label_are_skipped_and_counted(
     write("glue/QQP/test.tsv", "id\tquestion1\tquestion2\n0\tx?\ty?\n")
     with caplog.at_level(logging.WARNING):
         loaded = load_glue("qqp", glue_dir)
+
     assert loaded["train"]["question1"][:] == ["a?", "c?"]
     assert loaded["train"]["question2"][:] == ["b?", ""]
     assert loaded["train"]["label"][:] == [0, 1]
@@ -306,6 +308,7 @@ def test_without_a_glue_dir_the_hub_is_asked(monkeypatch: pytest.MonkeyPatch) ->
         return DatasetDict({"train": row, "validation": row, "test": row})
 
     monkeypatch.setattr(datasets, "load_dataset", fake)
+
     assert list(load_glue("sst2")) == ["train", "validation", "test"]
     assert list(load_glue("sst2", splits=["validation"])) == ["validation"]
     assert asked == [("nyu-mll/glue", "sst2")] * 2
@@ -343,6 +346,7 @@ def test_floats_mean_regression(write: Write) -> None:
         write("train.csv", "sentence1,sentence2,label\na,b,0.5\nc,d,1\n"),
         write("dev.csv", "sentence1,sentence2,label\na,b,3\n"),
     )
+
     assert (task.is_regression, task.num_labels, task.metric, task.metric_config) == (
         True,
         1,
@@ -378,6 +382,7 @@ def test_a_parquet_class_label_keeps_its_names_and_an_unlabeled_test_its_minus_o
             tmp_path / f"{name}.parquet"
         )
     loaded, task = load_files(tmp_path / "train.parquet", test_file=tmp_path / "test.parquet")
+
     assert task.labels == ("z", "a")
     assert loaded["train"]["label"][:] == [1, 0]
     assert loaded["test"]["label"][:] == [-1, -1]
@@ -394,6 +399,7 @@ def test_json_and_tsv_files_can_be_mixed(write: Write) -> None:
         write("test.tsv", 'answer\tquery\nb "x\ta\n'),
         label_key="target",
     )
+
     assert task.text_keys == ("query", "answer")  # the number is not a text
     assert loaded["train"][0] == {"query": "a", "answer": "b", "label": 1} == loaded["validation"][0]
     assert loaded["test"][0] == {"query": "a", "answer": 'b "x', "label": -1}
@@ -549,6 +555,7 @@ def test_what_a_tokenizer_cannot_do_is_said(
         ValueError, match=r"Split train has no column premise, hypothesis, only sentence1, sentence2, "
     ):
         tokenize(pairs, GLUE_TASKS["mnli"], tokenizer)
+
     tokenizer.model_max_length = 6
     tokens = tokenize(pairs, GLUE_TASKS["rte"], tokenizer)
     assert max(map(len, tokens["train"]["input_ids"])) == 6
@@ -577,24 +584,25 @@ def test_a_second_process_reads_tokens_from_the_cache(
     own = write("own.csv", CSV)
     tokenizer.save_pretrained(tmp_path / "tokenizer")
 
+    # This process reads the files, and then another one reads what it left.
+    folder_tokenizer = AutoTokenizer.from_pretrained(tmp_path / "tokenizer")
+    glue = tokenize(load_glue("sst2", glue_dir), GLUE_TASKS["sst2"], folder_tokenizer)
+    rows = tokenize(*load_files(own), folder_tokenizer)
+    fingerprints = [split._fingerprint for split in (*glue.values(), *rows.values())]
+    files = _cached_files(datasets_cache)
+    # There are 3 tokenized splits, and the csv's labels.
+    assert sum(path.name.startswith("cache-") for path in files) >= 4
+
     code = textwrap.dedent(f"""
-        from pathlib import Path
         from transformers import AutoTokenizer
         from bertkd.data import GLUE_TASKS, load_files, load_glue, tokenize
         tokenizer = AutoTokenizer.from_pretrained({str(tmp_path / "tokenizer")!r})
         glue = tokenize(load_glue("sst2", {str(glue_dir)!r}), GLUE_TASKS["sst2"], tokenizer)
-        own = tokenize(*load_files({str(own)!r}), tokenizer)
-        print("FINGERPRINTS", *(split._fingerprint for split in (*glue.values(), *own.values())))
+        rows = tokenize(*load_files({str(own)!r}), tokenizer)
+        print("FINGERPRINTS", *(split._fingerprint for split in (*glue.values(), *rows.values())))
     """)
-
-    def run() -> str:
-        environment = {**os.environ, "HF_DATASETS_CACHE": str(datasets_cache)}
-        command = [sys.executable, "-c", code]
-        root = Path(__file__).parents[2]
-        done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=True)
-        return next(line for line in done.stdout.splitlines() if line.startswith("FINGERPRINTS"))
-
-    fingerprints, files = run(), _cached_files(datasets_cache)
-    assert sum(path.name.startswith("cache-") for path in files) >= 4  # 3 tokenized splits, and the csv's labels
-    assert run() == fingerprints
+    environment = {**os.environ, "HF_DATASETS_CACHE": str(datasets_cache)}
+    command, root = [sys.executable, "-c", code], Path(__file__).parents[2]
+    process = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=True)
+    assert f"FINGERPRINTS {' '.join(fingerprints)}" in process.stdout.splitlines()
     assert _cached_files(datasets_cache) == files

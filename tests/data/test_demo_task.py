@@ -56,6 +56,7 @@ def test_files_have_the_headers_and_columns_of_sst2(folder: Path) -> None:
         assert header == "sentence\tlabel"
         assert all(re.fullmatch(r"[^\t\"]+\t[01]", row) for row in rows)
     header, *rows = (folder / "test.tsv").read_text(encoding="utf-8").splitlines()
+
     assert header == "index\tsentence"
     assert [row.split("\t")[0] for row in rows] == [str(index) for index in range(DEMO_SIZES["test"])]
     assert {path.name for path in folder.iterdir()} == {"train.tsv", "dev.tsv", "test.tsv"}
@@ -107,7 +108,8 @@ def test_counting_words_does_not_solve_the_task(tmp_path: Path, seed: int, max_n
 def test_a_fine_tuned_bert_is_ten_points_above_a_bag_of_words(folder: Path, tmp_path: Path) -> None:
     minilm = ["--model_name_or_path", "minilm", "--bf16", "--use_cpu", "--max_seq_length", "64"]
     task = ["--task_name", "sst2", "--glue_dir", str(folder.parent), "--disable_tqdm", "true"]
-    training = ["--learning_rate", "1e-4", "--num_train_epochs", "2", "--output_dir", str(tmp_path)]
+    # One epoch suffices: it gives some 89 % where counting words gives some 70 %.
+    training = ["--learning_rate", "1e-4", "--num_train_epochs", "1", "--output_dir", str(tmp_path)]
     (teacher,) = finetune.main([*minilm, *task, *training])
     bag_of_words = bag_of_words_accuracy(read_labeled(folder / "train.tsv"), read_labeled(folder / "dev.tsv"))
     assert teacher.value >= bag_of_words + 0.10

@@ -38,6 +38,7 @@ def test_a_submission_holds_every_file_with_every_row(tmp_path: Path) -> None:
     archive = zipfile.ZipFile(write_submission(_predictions(), tmp_path / "new" / "folder"))
     assert Path(archive.filename) == tmp_path / "new" / "folder" / "submission.zip"
     assert sorted(archive.namelist()) == sorted(name for name, _ in SIZES.values())
+
     for name, size in SIZES.values():
         rows = _rows(tmp_path / "new" / "folder" / name)
         assert rows[0] == ["index", "prediction"]
@@ -80,9 +81,11 @@ def test_missing_tasks_are_named_or_filled(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"missing for qqp, ax; .*fill_missing"):
         write_submission(some, tmp_path)
     assert not list(tmp_path.iterdir())
+
     archive = zipfile.ZipFile(write_submission(some, tmp_path, fill_missing=True))
     assert len(archive.namelist()) == len(SIZES)
     rows = _rows(tmp_path / "QQP.tsv")
+
     assert len(rows) == 390966
     assert {row[1] for row in rows[1:]} == {"0"}
 
@@ -115,10 +118,11 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
     write_submission({}, tmp_path, fill_missing=True)
     before = (tmp_path / "CoLA.tsv").read_bytes()
 
-    def full_disk(self: Path, data: bytes) -> int:
+    def full_disk(descriptor: int) -> None:
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(Path, "write_bytes", full_disk)
+    monkeypatch.setattr("os.fsync", full_disk)
+
     with pytest.raises(OSError, match="No space"):
         write_submission({"cola": np.zeros(1063, dtype=int)}, tmp_path, fill_missing=True)
     assert (tmp_path / "CoLA.tsv").read_bytes() == before

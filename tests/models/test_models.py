@@ -30,11 +30,13 @@ def test_every_path_of_the_table_leads_to_a_module_of_the_right_shape(family: st
     layer = encoder_layers(model)[0]
     for name in ("query", "key", "value", "attention_output"):
         assert layer.get_submodule(getattr(table, name)).weight.shape == (16, 16)
+
     assert layer.get_submodule(table.ffn_in).weight.shape == (24, 16)
     assert layer.get_submodule(table.ffn_out).weight.shape == (16, 24)
     for name in (table.attention_norm, table.ffn_norm):
         assert isinstance(layer.get_submodule(name), nn.LayerNorm)
     base = model.base_model
+
     assert base.get_submodule(table.embeddings)
     assert isinstance(base.get_submodule(table.embeddings_norm), nn.LayerNorm)
     embeddings = (table.word_embeddings, table.position_embeddings, table.token_type_embeddings)
@@ -71,6 +73,7 @@ def test_the_model_and_its_config_stay_as_they_are() -> None:
     with torch.no_grad():
         for parameter in student.parameters():
             parameter.zero_()
+
     assert model.config.num_hidden_layers == 4 and student.config is not model.config
     torch.testing.assert_close(model(**INPUTS).logits, before)
 

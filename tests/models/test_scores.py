@@ -40,11 +40,13 @@ def test_scores_give_the_probabilities_of_eager_attention(family: str, attention
     hooked = hooks_of(model)  # transformers installs its own for hidden states
     with attention_scores(model) as captured:
         outputs = model(**inputs, output_hidden_states=True)
+
     assert torch.equal(outputs.logits, plain.logits) and before <= hooks_of(model) == hooked
     for one, other in zip(outputs.hidden_states, plain.hidden_states, strict=True):
         assert torch.equal(one, other)
     eager = tiny_model(family, layers=3, attn_implementation="eager")
     probabilities = eager(**inputs, output_attentions=True).attentions
+
     assert len(captured.scores) == 3
     for scores, wanted in zip(captured.scores, probabilities, strict=True):
         assert scores.shape == (3, 2, 7, 7)
@@ -129,6 +131,7 @@ def test_pruned_and_adaptive_models_have_scores_of_their_heads() -> None:
     small = prune(model, [1, 2], [24, 24])
     with attention_scores(small) as captured:
         small(**inputs)
+
     assert [scores.shape[1] for scores in captured.scores] == [1, 2]
     supernet = make_adaptive(model)
     set_subnetwork(supernet, width=0.5)
@@ -145,10 +148,12 @@ def test_attention_score_loss_by_hand() -> None:
     student = torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]], [[[1.0, low], [2.0, low]]]])  # row 1: key 1 is padding
     teacher = torch.tensor([[[[0.0, 0.0], [1.0, 1.0]]], [[[3.0, low], [-150.0, low]]]])
     mask = torch.tensor([[1, 1], [1, 0]])
+
     # Squared: row 0: 1, 4, 4, 9; row 1: 4, 0 (both masked), 4 (-150 counts as 0), 0.
     assert losses.attention_score_loss([student], [teacher]).item() == pytest.approx(26 / 8)
     assert losses.attention_score_loss([student] * 2, [teacher] * 2).item() == pytest.approx(2 * 26 / 8)
     assert losses.attention_score_loss([student], [teacher], mask).item() == pytest.approx(22 / 5)
+
     by_rows = losses.attention_score_loss([student], [teacher], mask, reduction="rows")
     assert by_rows.item() == pytest.approx((18 / 4 + 4) / 2)
 
@@ -185,6 +190,7 @@ def test_attention_factor_loss_by_hand() -> None:
     teacher = torch.tensor([[[[3.0], [0.0]]]] * 2), torch.tensor([[[[1.0], [0.0]]]] * 2)
     mask = torch.tensor([[1, 1], [1, 0]])
     loss = losses.attention_factor_loss
+
     assert loss([(query, key)], [teacher]).item() == pytest.approx((4 + 4 + 4 + 16) / 4)
     assert loss([(query, key)] * 3, [teacher] * 3).item() == pytest.approx(3 * 7)
     assert loss([(query, key)], [teacher], mask).item() == pytest.approx((28 + 4) / 5)
@@ -205,6 +211,7 @@ def test_the_loss_on_factors_is_that_on_their_scores(tokens: int, reduction: str
     wanted = losses.attention_score_loss([student], [teacher], mask, reduction)
     given = ([tuple(factors[:2])], [tuple(factors[2:])])
     found = losses.attention_factor_loss(*given, mask if is_masked else None, reduction)
+
     torch.testing.assert_close(found, wanted)
     gradients = (torch.autograd.grad(loss, factors) for loss in (found, wanted))
     for ours, theirs in zip(*gradients, strict=True):
@@ -226,6 +233,7 @@ def test_the_factors_are_those_of_the_scores() -> None:
             captured.factors  # noqa: B018
         model(input_ids=ids, attention_mask=torch.ones_like(ids))
     ((query, key),) = captured.factors
+
     torch.testing.assert_close(query @ key.mT, captured.scores[0])
     assert query.shape == key.shape == (1, 2, 6, 8)
 
@@ -238,6 +246,7 @@ def test_attention_score_loss_refuses_what_does_not_fit() -> None:
         losses.attention_factor_loss([factors], [(torch.zeros(1, 4, 3, 2), torch.zeros(1, 4, 3, 2))])
     with pytest.raises(ValueError, match=r"a query has shape \(1, 2, 3, 4\) and its key \(1, 2, 3, 6\)"):
         losses.attention_factor_loss([(torch.zeros(1, 2, 3, 4), torch.zeros(1, 2, 3, 6))], [factors])
+
     scores = torch.zeros(1, 2, 3, 3)
     with pytest.raises(ValueError, match="attention_score_loss: the student has 1 levels and the teacher 2"):
         losses.attention_score_loss([scores], [scores, scores])

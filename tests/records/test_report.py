@@ -1,4 +1,4 @@
-"""Results files, efficiency, tables, charts, model cards, and the page made from them."""
+"""Results files, tables, charts, model cards, and the page made from them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import re
 import struct
 import subprocess
 import sys
-import time
 from importlib import util
 from pathlib import Path
 from types import ModuleType
@@ -17,11 +16,8 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from transformers import BertConfig, BertForMaskedLM, BertForSequenceClassification
-from transformers.modeling_outputs import SequenceClassifierOutput
 
 from bertkd.atomic import atomic_path, write_json, write_text
-from bertkd.efficiency import TorchRunner, count_flops, count_parameters, measure_latency, model_size_mb
 from bertkd.records import (
     Bar,
     ChartPoint,
@@ -256,87 +252,6 @@ def test_the_commit_tells_whether_code_was_changed(tmp_path: Path) -> None:
     assert results_module._commit(file) == clean
     write_text(file, "a = 2\n")
     assert results_module._commit(file) == f"{clean}+changes"
-
-
-# Efficiency
-
-
-def tiny_config(**changes: Any) -> BertConfig:
-    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
-    return BertConfig(vocab_size=100, max_position_embeddings=64, **(sizes | changes))
-
-
-def test_tied_weights_are_counted_once_and_embeddings_apart() -> None:
-    count = count_parameters(BertForMaskedLM(tiny_config()))
-    embeddings = 100 * 32 + 64 * 32 + 2 * 32
-    layer = 4 * (32 * 32 + 32) + (32 * 64 + 64) + (64 * 32 + 32) + 2 * 64
-    head = (32 * 32 + 32) + 64 + 100  # transform, its norm, and the output's bias; its weight is the embedding
-    assert count.embeddings == embeddings
-    assert count.total == embeddings + 64 + layer + head
-    assert count.encoder == count.total - embeddings
-
-
-def test_size_is_that_of_the_safetensors_files(tmp_path: Path) -> None:
-    (tmp_path / "model-00001-of-00002.safetensors").write_bytes(bytes(1_500_000))
-    (tmp_path / "model-00002-of-00002.safetensors").write_bytes(bytes(500_000))
-    (tmp_path / "optimizer.pt").write_bytes(bytes(1000))
-    assert model_size_mb(tmp_path) == 2.0
-    with pytest.raises(FileNotFoundError, match=r"no \*\.safetensors in .*save_pretrained"):
-        model_size_mb(tmp_path / "empty")
-
-
-class Sleeper(torch.nn.Module):
-    """A model of known latency that notes when it is called."""
-
-    def __init__(self, name: str, seconds: float, calls: list[str]) -> None:
-        super().__init__()
-        self.name, self.seconds, self.calls = name, seconds, calls
-        self.table = torch.nn.Embedding(10, 1)
-
-    def get_input_embeddings(self) -> torch.nn.Embedding:
-        return self.table
-
-    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> SequenceClassifierOutput:
-        assert input_ids.shape == attention_mask.shape == (2, 7)
-        assert int(input_ids.max()) < 10
-        assert not self.training
-        assert torch.is_inference_mode_enabled()
-        self.calls.append(self.name)
-        time.sleep(self.seconds)
-        return SequenceClassifierOutput(logits=torch.zeros(2, 2))
-
-
-def test_latency_of_a_known_sleep_and_models_interleaved() -> None:
-    calls: list[str] = []
-    models = {"slow": Sleeper("slow", 0.02, calls), "fast": Sleeper("fast", 0.005, calls)}
-    threads = torch.get_num_threads()
-    latency = measure_latency(models, batch_size=2, sequence_length=7, repeats=5, warmup=1, threads=1)
-    assert calls == ["slow", "fast"] * 6
-    assert 20 <= latency["slow"].p50_ms <= latency["slow"].p95_ms
-    assert latency["slow"].throughput == pytest.approx(2000 / latency["slow"].p50_ms)
-    assert latency["slow"].speedup == 1.0
-    assert latency["fast"].speedup == pytest.approx(latency["slow"].p50_ms / latency["fast"].p50_ms)
-    assert latency["fast"].speedup > 1.5
-    assert all(model.training for model in models.values())
-    assert torch.get_num_threads() == threads
-
-
-def test_latency_records_precision_attention_and_conditions() -> None:
-    model = BertForSequenceClassification(tiny_config(attn_implementation="eager")).to(torch.bfloat16)
-    found = measure_latency({"model": model}, sequence_length=8, repeats=2, warmup=0)["model"]
-    assert (found.precision, found.attention, found.device) == ("bfloat16", "eager", "cpu")
-    assert (found.engine, found.padding) == ("pytorch", "none")
-    by_autocast = TorchRunner(BertForSequenceClassification(tiny_config()), autocast=torch.bfloat16)
-    assert measure_latency({"model": by_autocast}, sequence_length=8, repeats=2)["model"].precision == "bfloat16"
-    assert (found.batch_size, found.sequence_length, found.repeats) == (1, 8, 2)
-
-
-def test_a_sequence_longer_than_the_positions_is_refused() -> None:
-    model = BertForSequenceClassification(tiny_config())
-    with pytest.raises(ValueError, match="sequence_length is 128, but student has 64 positions"):
-        measure_latency({"student": model})
-    with pytest.raises(ValueError, match="at least one model"):
-        measure_latency({})
 
 
 # Tables
@@ -628,15 +543,6 @@ def test_the_curves_chart_is_a_png_of_the_expected_size(tmp_path: Path) -> None:
     assert png_size(path) == (800, 500)
     with pytest.raises(ValueError, match="no point to draw"):
         curves_chart({}, path, "T", "x", "y")
-
-
-def test_flops_are_those_of_the_papers() -> None:
-    config = BertConfig(vocab_size=100)
-    model = BertForSequenceClassification(config)
-    assert count_flops(model) / 1e9 == pytest.approx(22.35, abs=0.01)
-    assert model.config._attn_implementation == "sdpa" and model.training
-    with pytest.raises(ValueError, match="sequence_length is 600"):
-        count_flops(model, sequence_length=600)
 
 
 # The results page
