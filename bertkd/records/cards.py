@@ -184,7 +184,8 @@ def _metric_rows(result: RunResult) -> list[dict[str, str]]:
 
 def _setting_rows(settings: Mapping[str, Any]) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
     """The main settings and the others, as rows of tables."""
-    main, others = [], []
+    main: list[dict[str, str]] = []
+    others: list[dict[str, str]] = []
     for key, value in settings.items():
         if value is not None and value not in ("", [], {}):
             text = str(value)

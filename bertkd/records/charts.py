@@ -7,15 +7,14 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
 import pandas as pd
 
 from bertkd.atomic import atomic_path
 from bertkd.methods import method_key, method_label
 from bertkd.records.models import SIZE, SPEED, origin, pareto_front
-from bertkd.records.tables import table_order, task_label
+from bertkd.records.tables import rows_of, table_order, task_label
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,7 +43,7 @@ MARKERS = "osD^vPX<>hpd"
 GREY = "#7d8590"
 AXIS_LABELS = {SPEED: "Speed-up over the teacher in float32 PyTorch (×)", SIZE: "Size (MB)"}
 # Where the step line of the front falls: at the model for speed, at the next one for size.
-STEPS = {SPEED: "pre", SIZE: "post"}
+STEPS: dict[str, Literal["pre", "post"]] = {SPEED: "pre", SIZE: "post"}
 # A keyword in the PNG that tells which data it shows: pixels differ between versions of matplotlib, data do not.
 DATA_KEY = "bertkd-data"
 CHARTED = ["task", "label", "kind", "value", "std", SPEED, SIZE, "before"]
@@ -153,9 +152,11 @@ def bars_chart(
     labels = drawn["label"].unique()
     bars = drawn.assign(task=drawn["task"].map(task_label)).pivot(index="task", columns="label")
     values, stds = bars["value"][labels], bars["std"][labels]
-    colors = [GREY if label == "Teacher" else COLORS[index % len(COLORS)] for index, label in enumerate(labels, -1)]
+    colors: Any = [
+        GREY if label == "Teacher" else COLORS[index % len(COLORS)] for index, label in enumerate(labels, -1)
+    ]
     values.plot.bar(ax=axes, yerr=stds, capsize=3, width=0.84, color=colors, rot=0, xlabel="", legend=False)
-    bars_of_models = [container for container in axes.containers if hasattr(container, "patches")]
+    bars_of_models: Any = [container for container in axes.containers if hasattr(container, "patches")]
     for label, container in zip(labels, bars_of_models, strict=True):
         texts = ["" if math.isnan(value) else f"{value:.1f}" for value in values[label]]
         axes.bar_label(container, texts, padding=3, fontsize=8, rotation=90)
@@ -201,18 +202,18 @@ def frontier_chart(
 def _draw_frontier(panel: Axes, models: pd.DataFrame, axis: str, colors: Mapping[str, str]) -> None:
     """Draws one panel of the chart: models as `placed` gives them, what joins them, and the front."""
     markers = dict(zip(colors, _markers(colors), strict=True))
-    for model in models.itertuples():
-        color, is_exported = colors[model.method], model.kind == "exported"
+    for model in rows_of(models):
+        color = colors[model["method"]]
         panel.errorbar(
-            model.x,
-            model.value,
-            None if math.isnan(model.std) else model.std,
-            fmt=markers[model.method],
+            model["x"],
+            model["value"],
+            None if math.isnan(model["std"]) else model["std"],
+            fmt=markers[model["method"]],
             color=color,
-            markersize=6 if model.kind == "subnetwork" else 9,
-            markerfacecolor="white" if is_exported else color,
+            markersize=6 if model["kind"] == "subnetwork" else 9,
+            markerfacecolor="white" if model["kind"] == "exported" else color,
             capsize=3,
-            alpha=1.0 if model.on_front or model.kind == "teacher" else 0.4,
+            alpha=1.0 if model["on_front"] or model["kind"] == "teacher" else 0.4,
         )
     for method, xs, values in joins(models):
         panel.plot(xs, values, ":", color=colors[method], zorder=1)
@@ -222,11 +223,10 @@ def _draw_frontier(panel: Axes, models: pd.DataFrame, axis: str, colors: Mapping
     front = models[models["on_front"]].sort_values(["x", "value"])
     panel.step(front["x"], front["value"], where=STEPS[axis], color="black", alpha=0.6, linewidth=1.2, zorder=1)
     # No model can lie on this side of the front.
-    side = -1 if axis == SIZE else 1
-    for model in front.itertuples():
-        text = model.variant if model.kind == "subnetwork" else model.label
-        align = "right" if axis == SIZE else "left"
-        panel.annotate(text, (model.x, model.value), (5 * side, 5), textcoords="offset points", ha=align, fontsize=8)
+    side, align = (-5, "right") if axis == SIZE else (5, "left")
+    for model in rows_of(front):
+        text = model["variant"] if model["kind"] == "subnetwork" else model["label"]
+        panel.annotate(text, (model["x"], model["value"]), (side, 5), textcoords="offset points", ha=align, fontsize=8)
 
     if needs_log(models[axis]):
         panel.set_xscale("log", subs=[2, 5])
@@ -252,7 +252,7 @@ def joins(models: pd.DataFrame) -> list[tuple[str, list[float], list[float]]]:
         Method, both places and both values of each line.
     """
     lines = []
-    for _, exported in models[models["kind"] == "exported"].iterrows():
+    for exported in rows_of(models[models["kind"] == "exported"]):
         model = origin(models, exported)
         if model is not None:
             lines.append((exported["method"], [model["x"], exported["x"]], [exported["before"], exported["value"]]))
@@ -278,11 +278,11 @@ def needs_log(places: pd.Series[float]) -> bool:
 
 def side_by_side(places: pd.Series[float], log: bool) -> pd.Series[float]:
     """Moves points that stand at nearly the same place apart, so that none hides another one's error bar."""
-    scaled = np.log(places) if log else places
+    scaled = places.map(math.log) if log else places
     span = (scaled.max() - scaled.min()) or 1.0
     groups = scaled.groupby((scaled / span * 50).round())
     moved = scaled + 0.02 * span * (groups.cumcount() - (groups.transform("size") - 1) / 2)
-    return np.exp(moved) if log else moved
+    return moved.map(math.exp) if log else moved
 
 
 def _figure(

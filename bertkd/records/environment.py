@@ -25,9 +25,9 @@ def environment(more_packages: Sequence[str] = ()) -> dict[str, Any]:
         more_packages: packages whose versions matter too, where they are installed.
 
     Returns:
-        `versions` of Python and the packages; `commit` of the repository that bertkd lies in, with "+changes" when code
-        there is not committed, "unknown" without git; `hardware`: CPU, cores, torch's threads, memory in GiB, and the
-        GPUs or None.
+        `versions` of Python and the packages; `commit` of the repository that bertkd lies in, with "+changes" when
+        code there is not committed, "unknown" without git; `hardware`: CPU, cores, torch's threads, memory in GiB, and
+        the GPUs or None.
     """
     versions = {"python": platform.python_version()}
     for package in (*PACKAGES, *more_packages):
@@ -48,7 +48,7 @@ def environment(more_packages: Sequence[str] = ()) -> dict[str, Any]:
 
 
 def _commit(file: Path) -> str:
-    """The commit of the repository that tracks `file`; results, and files that are no Python, do not count as changes."""
+    """The commit of the repository that tracks `file`; only changes of Python files outside the results count."""
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(file.parent), *arguments]

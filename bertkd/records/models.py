@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pandas as pd
 
 from bertkd.methods import method_key, method_label
 from bertkd.records.results import ExportResult, RunResult
-from bertkd.records.tables import mean_and_std, metric_parts
+from bertkd.records.tables import mean_and_std, metric_parts, rows_of
 
 __all__ = ["SIZE", "SPEED", "best_students", "origin", "pareto_front", "summarize"]
 
@@ -108,9 +108,9 @@ def _rows_of_run(run: RunResult, teacher: tuple[int, int] | None) -> list[dict[s
     return rows
 
 
-def _model(group: pd.DataFrame, teachers: dict[str, tuple[int, int]]) -> dict[str, Any]:
+def _model(group: pd.DataFrame, teachers: Mapping[str, tuple[int, int]]) -> dict[str, Any]:
     """The row of one model, from the rows of its seeds."""
-    first, seeds = group.iloc[0], group["seed"].tolist()
+    first, seeds = rows_of(group)[0], group["seed"].tolist()
     name = f"{first['label']} on {first['task']} with {first['layers']} layers"
     if len(set(seeds)) < len(seeds):
         raise ValueError(f"{name}: a seed occurs twice among {seeds}; keep runs with other settings in another folder")
@@ -123,18 +123,16 @@ def _model(group: pd.DataFrame, teachers: dict[str, tuple[int, int]]) -> dict[st
         values = 100 * metrics.get(part, group["value"])
         texts[part] = mean_and_std(values.mean(skipna=False), values.std())
 
-    speedup = group["speedup"].mean()
-    shape = (first["layers"], first["parameters"])
-    is_unmeasured_teacher = (
-        first["engine"] == "" and shape == teachers.get(first["task"]) and math.isnan(first["shared"])
-    )
-    return first[KEPT].to_dict() | {
+    speedup, shared = group["speedup"].mean(), first["shared"]
+    # The teacher's shape has the teacher's speed, in PyTorch.
+    has_teachers_shape = teachers.get(first["task"]) == (first["layers"], first["parameters"]) and not first["variant"]
+    return {key: first[key] for key in KEPT} | {
         "value": 100 * group["value"].mean(skipna=False),
         "std": 100 * group["value"].std(),
         "metrics": texts,
         "seeds": tuple(seeds),
-        "speedup": first["shared"] if math.isnan(speedup) else speedup,
-        SPEED: 1.0 if is_unmeasured_teacher else first["shared"],
+        "speedup": shared if math.isnan(speedup) else speedup,
+        SPEED: 1.0 if math.isnan(shared) and has_teachers_shape else shared,
         SIZE: group["size_mb"].mean() or math.nan,
         "before": 100 * group["value_before"].mean(),
         "agreement": 100 * group["agreement"].mean(),
@@ -142,7 +140,7 @@ def _model(group: pd.DataFrame, teachers: dict[str, tuple[int, int]]) -> dict[st
     }
 
 
-def _notes(row: pd.Series[Any]) -> list[str]:
+def _notes(row: Mapping[str, Any]) -> list[str]:
     notes = [row["note"]] if row["note"] else []
     if row["runtime_precision"] != row["precision"]:
         notes.append(f"computes in {row['runtime_precision']}")
@@ -168,7 +166,7 @@ def pareto_front(models: pd.DataFrame, axis: str) -> pd.Series[bool]:
     # One row per model, one column per rival; a comparison with NaN is false.
     is_as_good = (value >= value[:, None]) & (gain >= gain[:, None])
     is_better = (value > value[:, None]) | (gain > gain[:, None])
-    is_beaten = (is_as_good & is_better).any(axis=1)
+    is_beaten = pd.Series((is_as_good & is_better).any(axis=1), models.index)
     return models[axis].notna() & models["value"].notna() & ~is_beaten
 
 
@@ -185,14 +183,11 @@ def best_students(models: pd.DataFrame) -> pd.DataFrame:
     return students[shown == shown.max()]
 
 
-def origin(models: pd.DataFrame, exported: pd.Series[Any]) -> pd.Series[Any] | None:
-    """Finds the model that an exported one was made from; None where it is not among the models."""
-    is_candidate = models["kind"] != "exported"
-    for key in ("task", "method", "layers"):
-        is_candidate &= models[key] == exported[key]
-
-    candidates = models[is_candidate]
+def origin(models: pd.DataFrame, exported: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Finds the model that an exported one was made from; None where it is not among the models of the task."""
+    same = (models["method"] == exported["method"]) & (models["layers"] == exported["layers"])
+    candidates = models[same & (models["kind"] != "exported")]
     # Several sizes of a supernet may have as many layers.
     if len(candidates) > 1:
         candidates = candidates[candidates["parameters"] == exported["parameters"]]
-    return candidates.iloc[0] if len(candidates) else None
+    return rows_of(candidates)[0] if len(candidates) else None

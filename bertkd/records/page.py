@@ -17,7 +17,7 @@ from bertkd.records.charts import AXIS_LABELS, GREY, STEPS, joins, method_colors
 from bertkd.records.models import SPEED, summarize
 from bertkd.records.rendering import render
 from bertkd.records.result_sets import ReportSet
-from bertkd.records.tables import count_label, mean_and_std, task_label, with_unit
+from bertkd.records.tables import count_label, mean_and_std, rows_of, task_label, with_unit
 
 __all__ = ["read_reference_points", "render_page"]
 
@@ -118,14 +118,14 @@ def _frontier(models: pd.DataFrame, axis: str, colors: Mapping[str, str], name: 
         return ""
 
     hovers = []
-    for _, model in points.iterrows():
+    for model in rows_of(points):
         value = f"{sections.quality_label(model)}: {mean_and_std(model['value'], model['std'])}"
         costs = (with_unit(model[SPEED], "{:.2f}x"), with_unit(model["size_mb"], "{:.1f} MB"))
         hovers.append([model["label"], value, *costs, f"{count_label(model['parameters'])} parameters", model["note"]])
 
     word = "speed" if axis == SPEED else "size"
     task = task_label(models["task"].iloc[0])
-    labels = f"{task}: quality against {word}", AXIS_LABELS[axis], f"{sections.quality_label(models.iloc[0])} (%)"
+    labels = f"{task}: quality against {word}", AXIS_LABELS[axis], f"{sections.quality_label(rows_of(models)[0])} (%)"
     return _figure(name, points, hovers, labels, colors, joins(points), STEPS[axis])
 
 
@@ -149,7 +149,7 @@ def _figure(
         lines, step: as `joins` and `STEPS` have them.
     """
     try:
-        from plotly.graph_objects import Figure
+        from plotly.graph_objects import Figure  # type: ignore[import-untyped]
     except ImportError:
         return ""
 
@@ -168,7 +168,7 @@ def _figure(
             figure.add_scatter(
                 x=group["x"].tolist(),
                 y=group["value"].tolist(),
-                error_y={"array": group["std"].tolist(), "thickness": 1, "visible": group["std"].notna().any()},
+                error_y={"array": group["std"].tolist(), "thickness": 1, "visible": bool(group["std"].notna().any())},
                 mode="markers",
                 marker=marker,
                 text=texts[group.index].tolist(),

@@ -15,7 +15,7 @@ from bertkd.records.charts import bars_chart, frontier_chart, is_chart_of
 from bertkd.records.models import summarize
 from bertkd.records.rendering import render
 from bertkd.records.result_sets import ReportSet
-from bertkd.records.tables import result_rows, subnetwork_rows, table_order, task_label
+from bertkd.records.tables import result_rows, rows_of, subnetwork_rows, table_order, task_label
 
 __all__ = ["MarkdownReport", "markdown_report"]
 
@@ -72,7 +72,7 @@ def markdown_report(sets: Sequence[ReportSet], index: Path, source: str) -> Mark
         for task in results.tasks:
             page, name, chosen = folder / f"{task}.md", task_label(task), models[models["task"] == task]
             if len(chosen):
-                y_label = f"{sections.quality_label(chosen.iloc[0])} (%)"
+                y_label = f"{sections.quality_label(rows_of(chosen)[0])} (%)"
                 title = f"{name}: quality against speed and size"
                 report.charts[page.with_suffix(".png")] = (frontier_chart, chosen, title, y_label)
             values = _task_values(results.of_task(task), chosen)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from bertkd.methods import method_key
-from bertkd.records.results import ExportResult, RunResult, read_result, result_files
+from bertkd.records.results import ExportResult, RunResult, TaskRecord, read_result, result_files
 from bertkd.records.tables import task_label
 
 __all__ = ["ReportSet", "read_sets"]
@@ -39,7 +40,7 @@ class ReportSet:
         return self.name or "Main runs"
 
     @property
-    def records(self) -> list[RunResult | ExportResult]:
+    def records(self) -> list[TaskRecord]:
         """All results: the runs of every kind, then the exports."""
         return [*self.runs, *self.ablation, *self.grid, *self.exports]
 
@@ -50,7 +51,7 @@ class ReportSet:
 
     def of_task(self, task: str) -> ReportSet:
         """The part of the set that belongs to one task."""
-        parts: dict[str, list] = {}
+        parts: dict[str, list[Any]] = {}
         for name in ("runs", "exports", "grid", "ablation"):
             parts[name] = [record for record in getattr(self, name) if record.task == task]
         return ReportSet(self.name, **parts)
@@ -65,7 +66,7 @@ def read_sets(folder: Path) -> list[ReportSet]:
     Raises:
         FileNotFoundError: there is no results file. ValueError: a file is broken; the message names it.
     """
-    sets: dict[str, dict[str, list]] = {}
+    sets: dict[str, dict[str, list[Any]]] = {}
 
     for path in result_files(folder):
         run, place = read_result(path), path.relative_to(folder)
@@ -84,7 +85,7 @@ def read_sets(folder: Path) -> list[ReportSet]:
     return [ReportSet(name, **parts) for name, parts in sorted(sets.items())]
 
 
-def _set_name(place: Path, record: RunResult | ExportResult) -> str:
+def _set_name(place: Path, record: TaskRecord) -> str:
     """The set that a result belongs to, by its path below the results; empty for the unnamed one."""
     folders = place.parts[:-1]
     # A command leaves its record in a folder of its own, with one below it for each of several seeds.

@@ -19,6 +19,7 @@ __all__ = [
     "RunResult",
     "StageResult",
     "SubnetworkResult",
+    "TaskRecord",
     "read_result",
     "read_results",
     "result_files",
@@ -76,9 +77,8 @@ class Record:
         Raises:
             ValueError: `data` is no object, is of another schema, or has unknown, missing or mistyped keys.
         """
-        if isinstance(data, dict) and "schema" in {item.name for item in fields(cls)}:
-            if data.get("schema") != SCHEMA:
-                raise ValueError(f"schema is {data.get('schema')!r}, this version of bertkd reads schema {SCHEMA}")
+        if cls is RunResult and isinstance(data, dict) and data.get("schema") != SCHEMA:
+            raise ValueError(f"schema is {data.get('schema')!r}, this version of bertkd reads schema {SCHEMA}")
         return _parse(cls, data)
 
     @classmethod
@@ -101,6 +101,30 @@ class Record:
 
 
 @dataclass(kw_only=True)
+class TaskRecord(Record):
+    """What every results file of a model on a task holds.
+
+    Attributes:
+        task: name of the task, such as "sst2".
+        metric: name of the main metric, a key of `metrics`.
+        value: the main metric, as a fraction (0.92, not 92).
+        metrics: every metric of the validation split or splits, as fractions.
+        embedding_parameters: number of the parameters that lie in embeddings.
+        size_mb: size of the weights' files, or of those that the engine needs, in MB (1e6 bytes).
+        speedup: the teacher's median latency in float32 PyTorch over the model's, None where it was not measured; an
+            export is compared with eager attention.
+    """
+
+    task: str
+    metric: str
+    value: float
+    metrics: dict[str, float]
+    embedding_parameters: int
+    size_mb: float
+    speedup: float | None = None
+
+
+@dataclass(kw_only=True)
 class SubnetworkResult:
     """One size inside a supernet.
 
@@ -109,7 +133,7 @@ class SubnetworkResult:
         flops: of one forward pass, under the conditions of the latency.
         latency_ms: median time of one forward pass, measured beside all other sizes.
         speedup: the full network's latency over this one's.
-        layers, value, metrics, parameters, embedding_parameters: see `RunResult`.
+        layers, value, metrics, parameters, embedding_parameters: see `TaskRecord`.
     """
 
     width: float
@@ -144,12 +168,10 @@ class StageResult(Record):
 
 
 @dataclass(kw_only=True)
-class ExportResult(Record):
-    """A model as it is deployed: what an engine runs, and what that costs.
+class ExportResult(TaskRecord):
+    """A model as it is deployed, measured through its engine: what that runs, and what it costs.
 
     Attributes:
-        task, metric: of the run that made the model.
-        value, metrics: of the exported model, measured through its engine, on the validation split.
         value_before, metrics_before: of the model itself, in PyTorch and float32.
         engine: "pytorch", "onnxruntime" or "openvino".
         precision: what was asked for: "float32", "bfloat16" or "int8".
@@ -157,10 +179,7 @@ class ExportResult(Record):
         attempt: the quantization scheme that was kept; `attempts` has the figures of each that was tried.
         logit_difference: the largest difference to PyTorch's logits on the compared rows.
         agreement: share of rows with the same answer; None for a regression task.
-        embedding_parameters: number of the parameters that lie in embeddings.
-        size_mb: size of the files that the engine needs, in MB (1e6 bytes).
         latency_ms, p95_ms: median and 95th percentile of one forward pass under `conditions`.
-        speedup: the teacher's latency in eager float32 PyTorch over this one; None where no teacher was named.
         speedup_best: the latency of the teacher in its fastest engine, in the same precision, over this one.
         conditions: device, batch size, tokens, threads, repeats and padding of the latencies.
     """
@@ -168,10 +187,6 @@ class ExportResult(Record):
     FILE = "export_result.json"
     KIND = "result of an export"
 
-    task: str
-    metric: str
-    value: float
-    metrics: dict[str, float]
     value_before: float
     metrics_before: dict[str, float]
     engine: str
@@ -181,32 +196,22 @@ class ExportResult(Record):
     attempts: list[dict[str, Any]]
     logit_difference: float
     agreement: float | None
-    embedding_parameters: int
-    size_mb: float
     latency_ms: float
     p95_ms: float
-    speedup: float | None
     speedup_best: float | None
     conditions: dict[str, Any]
 
 
 @dataclass(kw_only=True)
-class RunResult(Record):
+class RunResult(TaskRecord):
     """A model trained for a task, with one seed.
 
     Attributes:
-        task: name of the task, such as "sst2".
-        metric: name of the main metric, a key of `metrics`.
-        value: the main metric, as a fraction (0.92, not 92).
-        metrics: every metric of the validation split or splits, as fractions.
         metrics_before: the student's metrics before training; may be empty.
         teacher_metrics: the teacher's metrics; may be empty.
-        embedding_parameters: number of the parameters that lie in embeddings.
-        size_mb: size of the weights' files in MB (1e6 bytes).
         seconds: wall time of the training, since its last start where it was interrupted.
         rows: number of rows per split.
         paper: reference of the method.
-        speedup: the teacher's median latency over the student's, None where it was not measured.
         subnetworks: the sizes inside a supernet, which is itself described by the other fields; else empty.
         schema: version of this format.
     """
@@ -214,18 +219,11 @@ class RunResult(Record):
     FILE = "results.json"
     KIND = "results file"
 
-    task: str
-    metric: str
-    value: float
-    metrics: dict[str, float]
     metrics_before: dict[str, float]
     teacher_metrics: dict[str, float]
-    embedding_parameters: int
-    size_mb: float
     seconds: float
     rows: dict[str, int]
     paper: str = ""
-    speedup: float | None = None
     subnetworks: list[SubnetworkResult] = field(default_factory=list)
     schema: int = SCHEMA
 
@@ -243,15 +241,12 @@ def _parse(parsed_class: type[Parsed], data: object) -> Parsed:
     if not isinstance(data, dict):
         raise ValueError(f"a JSON object is expected, this is a {type(data).__name__}")
 
-    known, required = set(), set()
-    for item in fields(parsed_class):  # type: ignore[arg-type]
-        known.add(item.name)
-        if item.default is MISSING and item.default_factory is MISSING:
-            required.add(item.name)
-
-    if unknown := sorted(set(data) - known):
-        raise ValueError(f"unknown keys: {', '.join(unknown)}; known are: {', '.join(sorted(known))}")
-    if missing := sorted(required - set(data)):
+    defaults = {item.name: (item.default, item.default_factory) for item in fields(parsed_class)}  # type: ignore[arg-type]
+    if unknown := sorted(set(data) - set(defaults)):
+        raise ValueError(f"unknown keys: {', '.join(unknown)}; known are: {', '.join(sorted(defaults))}")
+    if missing := sorted(
+        name for name, default in defaults.items() if default == (MISSING, MISSING) and name not in data
+    ):
         raise ValueError(f"missing keys: {', '.join(missing)}")
 
     hints = get_type_hints(parsed_class)

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import compress
 from typing import Any
 
 import pandas as pd
 
 from bertkd.methods import compared_with, method_key, method_label
+from bertkd.metrics import main_value
 from bertkd.records.models import SIZE, SPEED, best_students, pareto_front, summarize
 from bertkd.records.result_sets import ReportSet
-from bertkd.records.results import ExportResult, RunResult
+from bertkd.records.results import ExportResult, RunResult, TaskRecord
 from bertkd.records.tables import (
     best_of_depth,
     count_label,
     machine_label,
     mean_and_std,
     metric_label,
+    rows_of,
     table_order,
     task_label,
     verdict,
@@ -37,15 +41,15 @@ __all__ = [
 ]
 
 # Settings in the tables: the first three always, the others where they are used.
-SETTINGS = ("alpha", "temperature", "beta", "strategy", "learning_rate", "num_train_epochs")
-SETTINGS += ("per_device_train_batch_size", "max_train_samples")
+SETTINGS = ["alpha", "temperature", "beta", "strategy", "learning_rate", "num_train_epochs"]
+SETTINGS += ["per_device_train_batch_size", "max_train_samples"]
 # Evaluations of one model on a GPU in half precision differ by a row or so of a small task.
 NOISE = 0.005
 # What the name of a run of DynaBERT's first stage says that it lacks.
 WITHOUT = {"dynabert-width-unwired": "rewiring", "dynabert-width-nokd": "distillation"}
 
 
-def quality_label(model: Mapping[str, Any] | pd.Series[Any]) -> str:
+def quality_label(model: Mapping[str, Any]) -> str:
     """The main metric of a model for people, or of which two metrics it is the mean."""
     parts = list(model["metrics"])
     if model["metric"].removeprefix("eval_") == "combined_score" and len(parts) == 2:
@@ -55,10 +59,9 @@ def quality_label(model: Mapping[str, Any] | pd.Series[Any]) -> str:
 
 def with_fronts(models: pd.DataFrame) -> pd.DataFrame:
     """The models of a task with a column `front`, which says in words on which Pareto fronts they lie."""
-    fronts = {"speed": pareto_front(models, SPEED), "size": pareto_front(models, SIZE)}
     words = []
-    for index in models.index:
-        words.append(", ".join(name for name, front in fronts.items() if front[index]))
+    for on_front in zip(pareto_front(models, SPEED), pareto_front(models, SIZE), strict=True):
+        words.append(", ".join(compress(("speed", "size"), on_front)))
     return models.assign(front=words)
 
 
@@ -70,10 +73,9 @@ def model_rows(models: pd.DataFrame, mark_best: bool = False, as_charted: bool =
         mark_best: sets the best student of each depth in bold (Markdown).
         as_charted: shows the speed-ups of shapes that charts have, and parameters in millions.
     """
-    best = best_of_depth(models) & mark_best
     rows = []
-    for index, model in models.iterrows():
-        mark = "**" if best[index] else ""
+    for model, is_best in zip(rows_of(models), best_of_depth(models), strict=True):
+        mark = "**" if is_best and mark_best else ""
         row = {"Model": f"{mark}{model['label']}{mark}", "Layers": str(model["layers"])}
         row[quality_label(model)] = f"{mark}{mean_and_std(model['value'], model['std'])}{mark}"
         row |= {metric_label(part): text for part, text in model["metrics"].items() if part != model["metric"]}
@@ -95,7 +97,7 @@ def model_rows(models: pd.DataFrame, mark_best: bool = False, as_charted: bool =
 def without_empty(rows: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
     """The rows of a table without the columns that are empty in all of them."""
     table = pd.DataFrame(rows).fillna("")
-    return table.loc[:, (table != "").any()].to_dict("records")
+    return rows_of(table.loc[:, (table != "").any()])
 
 
 def overview_rows(models: pd.DataFrame) -> list[dict[str, str]]:
@@ -105,14 +107,14 @@ def overview_rows(models: pd.DataFrame) -> list[dict[str, str]]:
     """
     rows = []
     for task, group in models.groupby("task"):
-        teacher = next((model for _, model in group.iterrows() if model["kind"] == "teacher"), None)
-        row = {"Task": task_label(str(task)), "Metric": quality_label(group.iloc[0])}
+        teacher = next((model for model in rows_of(group) if model["kind"] == "teacher"), None)
+        row = {"Task": task_label(str(task)), "Metric": quality_label(rows_of(group)[0])}
         row["Teacher"] = "" if teacher is None else mean_and_std(teacher["value"], teacher["std"])
 
-        students = best_students(group)
-        if len(students):
-            best = students.iloc[0]
-            row |= {"Best student": "; ".join(students["label"]), "Layers": str(best["layers"])}
+        students = rows_of(best_students(group))
+        if students:
+            best = students[0]
+            row |= {"Best student": "; ".join(model["label"] for model in students), "Layers": str(best["layers"])}
             row["Its value"] = mean_and_std(best["value"], best["std"])
             if teacher is not None:
                 row["Against the teacher"] = f"{best['value'] - teacher['value']:+.1f}"
@@ -127,8 +129,9 @@ def size_rows(models: pd.DataFrame) -> list[dict[str, str]]:
     depths = sorted(models["depth"].dropna().unique(), reverse=True)
     rows = []
     for (method, width), group in models[models["kind"] == "subnetwork"].groupby(["method", "width"], sort=False):
-        row = {"Method": method_label(method), "Width": f"{width:g}"} | {f"depth {depth:g}": "" for depth in depths}
-        for _, model in group.iterrows():
+        row = {"Method": method_label(str(method)), "Width": f"{width:g}"}
+        row |= {f"depth {depth:g}": "" for depth in depths}
+        for model in rows_of(group):
             row[f"depth {model['depth']:g}"] = mean_and_std(model["value"], model["std"])
         rows.append(row | {"Seeds": str(len(group["seeds"].iloc[0]))})
     return rows
@@ -140,16 +143,14 @@ def verdicts(models: pd.DataFrame) -> list[str]:
     sentences = []
     for layers in sorted(students["layers"].unique(), reverse=True):
         depth = f"{layers} layers: " if students["layers"].nunique() > 1 else ""
-        by_method = {model["method"]: model for _, model in students[students["layers"] == layers].iterrows()}
+        by_method = {model["method"]: model for model in rows_of(students[students["layers"] == layers])}
         for method, model in by_method.items():
             other = compared_with(method)
             if other in by_method:
                 sentences.append(depth + verdict(model, by_method[other]))
             elif other:
-                name = method_label(other)
-                sentences.append(
-                    f"{depth}Whether {method_label(method)} beats {name} is open: no run of {name} is here."
-                )
+                ours, theirs = method_label(method), method_label(other)
+                sentences.append(f"{depth}Whether {ours} beats {theirs} is open: there is no run of {theirs} here.")
     return sentences
 
 
@@ -164,8 +165,8 @@ def training_notes(runs: Sequence[RunResult]) -> list[str]:
         limit = _setting(run.settings, "max_train_samples")
         if limit is not None and limit <= run.rows["train"]:
             by_rows.setdefault(limit, []).append(method_label(run.method))
-        taught = run.teacher_metrics.get(run.metric)
-        if teachers and taught is not None and all(abs(taught - value) > NOISE for value in teachers):
+        taught = main_value(run.teacher_metrics, run.metric)
+        if teachers and all(abs(taught - value) > NOISE for value in teachers):
             by_teacher.setdefault(f"{100 * taught:.1f}", []).append(method_label(run.method))
 
     for limit, names in by_rows.items():
@@ -179,20 +180,21 @@ def training_notes(runs: Sequence[RunResult]) -> list[str]:
 def supernet_notes(models: pd.DataFrame, runs: Sequence[RunResult]) -> list[str]:
     """The teacher of DynaBERT's first stage, and what its narrowest network loses without rewiring or distillation."""
     stage = [run for run in runs if run.method.startswith("dynabert-width")]
-    taught = {f"{100 * run.teacher_metrics[run.metric]:.1f}" for run in stage if run.metric in run.teacher_metrics}
+    taught = {mean_and_std(100 * main_value(run.teacher_metrics, run.metric)) for run in stage} - {"n/a"}
     notes = [f"The teacher of stage width: {', '.join(sorted(taught))}."] if taught else []
 
     sizes = models[models["kind"] == "subnetwork"].sort_values("width", kind="stable")
-    narrowest = {model["method"]: model for _, model in sizes.drop_duplicates("method").iterrows()}
+    narrowest = {model["method"]: model for model in rows_of(sizes.drop_duplicates("method"))}
     full = narrowest.get("dynabert-width")
     for method, part in WITHOUT.items():
         if full is not None and method in narrowest:
             lacking, seeds = narrowest[method], len(full["seeds"])
             gain = full["value"] - lacking["value"]
+            distance = f"{abs(gain):.1f} points {'higher' if gain >= 0 else 'lower'}"
             figures = " against ".join(mean_and_std(model["value"], model["std"]) for model in (full, lacking))
+            figures += f"; {seeds} seed{'s' if seeds > 1 else ''}"
             notes.append(
-                f"At width {full['width']:g}, stage width with {part} is {abs(gain):.1f} points "
-                f"{'higher' if gain >= 0 else 'lower'} than without ({figures}; {seeds} seed{'s' if seeds > 1 else ''})."
+                f"At width {full['width']:g}, stage width with {part} is {distance} than without ({figures})."
             )
     return notes
 
@@ -221,8 +223,8 @@ def _different_teachers(runs: Iterable[RunResult]) -> list[str]:
     """A sentence where the compared runs learned from different trainings of the teacher."""
     taught: dict[float, list[str]] = {}
     for run in runs:
-        value = run.teacher_metrics.get(run.metric)
-        if value is not None:
+        value = main_value(run.teacher_metrics, run.metric)
+        if not math.isnan(value):
             same = next((other for other in taught if abs(value - other) <= NOISE), value)
             taught.setdefault(same, []).append(method_label(run.method))
 
@@ -287,25 +289,26 @@ def _text(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def facts(records: Sequence[RunResult | ExportResult]) -> dict[str, str]:
+def facts(records: Sequence[TaskRecord]) -> dict[str, str]:
     """What the figures depend on, each value once: hardware, versions, commits, conditions, time."""
-    hardware, versions, commits, conditions = {}, {}, {}, {}
-    seconds = [record.seconds for record in records if isinstance(record, RunResult)]
+    values: dict[str, dict[str, None]] = {"Hardware": {}, "Versions": {}, "Commits": {}}
     for record in records:
-        hardware[machine_label(record.hardware)] = None
-        versions[", ".join(f"{name} {number}" for name, number in record.versions.items())] = None
-        commits[record.commit] = None
+        values["Hardware"][machine_label(record.hardware)] = None
+        values["Versions"][_pairs(record.versions)] = None
+        values["Commits"][record.commit] = None
         if isinstance(record, ExportResult):
-            conditions[", ".join(f"{key} {value}" for key, value in record.conditions.items())] = None
+            values.setdefault("Latency of exported models", {})[_pairs(record.conditions)] = None
 
+    seconds = [record.seconds for record in records if isinstance(record, RunResult)]
     dates = sorted(record.finished for record in records)
-    text = {"Hardware": "; ".join(hardware), "Versions": "; ".join(versions), "Commits": "; ".join(commits)}
-    if conditions:
-        text["Latency of exported models"] = "; ".join(conditions)
-    time = f"{sum(seconds) / 3600:.1f} hours in {len(seconds)} runs"
-    return text | {"Training": f"{time}, finished from {dates[0]} to {dates[-1]}"}
+    time = f"{sum(seconds) / 3600:.1f} hours in {len(seconds)} runs, finished from {dates[0]} to {dates[-1]}"
+    return {name: "; ".join(texts) for name, texts in values.items()} | {"Training": time}
 
 
-def commands(records: Iterable[RunResult | ExportResult]) -> list[str]:
+def _pairs(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in values.items())
+
+
+def commands(records: Iterable[TaskRecord]) -> list[str]:
     """The commands that gave these results, each once."""
     return list(dict.fromkeys(record.command for record in records))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 
@@ -100,6 +100,11 @@ def with_unit(number: float | None, form: str) -> str:
     return "" if number is None or math.isnan(number) else form.format(number)
 
 
+def rows_of(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of a table, by the names of its columns."""
+    return cast(list[dict[str, Any]], table.to_dict("records"))
+
+
 def best_of_depth(models: pd.DataFrame) -> pd.Series[bool]:
     """Tells which students have the highest value shown, among those of their task and number of layers."""
     students = models[(models["kind"] == "student") & models["value"].notna()]
@@ -110,9 +115,7 @@ def best_of_depth(models: pd.DataFrame) -> pd.Series[bool]:
 
 def table_order(models: pd.DataFrame) -> pd.DataFrame:
     """The models as tables list them: the teacher, then from deep to shallow, then by method."""
-    keys = []
-    for model in models.itertuples():
-        keys.append((model.kind != "teacher", -model.layers, method_key(model.method)))
+    keys = [(row["kind"] != "teacher", -row["layers"], method_key(row["method"])) for row in rows_of(models)]
     return models.iloc[sorted(range(len(models)), key=keys.__getitem__)]
 
 
@@ -134,10 +137,10 @@ def result_rows(models: pd.DataFrame, mark_best: bool = False) -> list[dict[str,
 
     rows = []
     for (method, layers), group in models.groupby(["method", "layers"], sort=False):
-        row = {"Method": method_label(method), "Layers": str(layers)} | dict.fromkeys(headers.values(), "")
-        for model in group.itertuples():
-            text = " / ".join(model.metrics.values())
-            row[headers[model.task]] = f"**{text}**" if model.best else text
+        row = {"Method": method_label(str(method)), "Layers": str(layers)} | dict.fromkeys(headers.values(), "")
+        for model in rows_of(group):
+            text = " / ".join(model["metrics"].values())
+            row[headers[model["task"]]] = f"**{text}**" if model["best"] else text
 
         seeds = group["seeds"].map(len)
         row["Seeds"] = str(seeds.min()) if seeds.nunique() == 1 else f"{seeds.min()}-{seeds.max()}"
@@ -162,7 +165,7 @@ def subnetwork_rows(result: RunResult, with_metrics: bool = True) -> list[dict[s
     return rows
 
 
-def verdict(ours: pd.Series[Any], baseline: pd.Series[Any]) -> str:
+def verdict(ours: Mapping[str, Any], baseline: Mapping[str, Any]) -> str:
     """One honest sentence on whether `ours` beats `baseline`, and whether by more than the seeds scatter.
 
     The scatter is the larger of the two sample standard deviations; with a single seed it is unknown, which is said.
