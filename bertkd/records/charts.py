@@ -63,15 +63,8 @@ class ChartPoint:
     reference: bool = False
 
 
-def accuracy_chart(
-    points: Sequence[ChartPoint],
-    path: str | Path,
-    title: str,
-    x_label: str,
-    y_label: str,
-    size: tuple[int, int] = (800, 500),
-) -> Path:
-    """Draws accuracy against cost or speed: points with error bars, the teacher as a dashed line; a PNG of `size`.
+def accuracy_chart(points: Sequence[ChartPoint], path: str | Path, title: str, x_label: str, y_label: str) -> Path:
+    """Draws accuracy against cost or speed as a PNG: points with error bars, the teacher as a dashed line.
 
     Points at the same x stand side by side, so that all can be seen.
 
@@ -80,7 +73,7 @@ def accuracy_chart(
         ValueError: there is no point to draw.
     """
     drawn = [point for point in points if math.isfinite(point.x) and math.isfinite(point.y)]
-    figure, (axes,) = _figure(size, title, y_label, len(drawn), path)
+    figure, (axes,) = _figure((800, 500), title, y_label, path, min(1, len(drawn)))
     places = side_by_side(pd.Series([point.x for point in drawn]), log=False)
 
     for index, (point, x) in enumerate(zip(drawn, places, strict=True)):
@@ -103,9 +96,8 @@ def curves_chart(
     x_label: str,
     y_label: str,
     reference: ChartPoint | None = None,
-    size: tuple[int, int] = (800, 500),
 ) -> Path:
-    """Draws families of models as joined points, one color each, every point with its label; a PNG of `size`.
+    """Draws families of models as a PNG: joined points, one color for each family, every point with its label.
 
     Args:
         curves: points by name, which stands in the legend; a curve is joined in the order of x.
@@ -116,11 +108,13 @@ def curves_chart(
         ValueError: there is no point to draw.
     """
     points = [point for curve in curves.values() for point in curve]
-    figure, (axes,) = _figure(size, title, y_label, len(points), path)
+    figure, (axes,) = _figure((800, 500), title, y_label, path, min(1, len(points)))
 
     for index, (name, curve) in enumerate(curves.items()):
         table = pd.DataFrame(curve).sort_values("x")
-        axes.plot(table["x"], table["y"], marker=MARKERS[index % len(MARKERS)], color=COLORS[index], label=name)
+        axes.plot(
+            table["x"], table["y"], marker=MARKERS[index % len(MARKERS)], color=COLORS[index % len(COLORS)], label=name
+        )
         for point in curve:
             axes.annotate(point.label, (point.x, point.y), (0, 7), textcoords="offset points", ha="center", fontsize=8)
 
@@ -134,10 +128,8 @@ def curves_chart(
     return _save(figure, path, pd.DataFrame(points))
 
 
-def bars_chart(
-    models: pd.DataFrame, path: str | Path, title: str, y_label: str, size: tuple[int, int] = (1100, 500)
-) -> Path:
-    """Draws bars grouped by task, one color per model, with values above and error bars; a PNG of `size`.
+def bars_chart(models: pd.DataFrame, path: str | Path, title: str, y_label: str) -> Path:
+    """Draws bars as a PNG: grouped by task, one color for each model, with values above and error bars.
 
     Args:
         models: teachers and students, as `summarize` gives them.
@@ -147,7 +139,7 @@ def bars_chart(
         ValueError: there is no bar to draw.
     """
     drawn = table_order(models[models["value"].notna()])
-    figure, (axes,) = _figure(size, title, y_label, len(drawn), path)
+    figure, (axes,) = _figure((1100, 500), title, y_label, path, min(1, len(drawn)))
 
     labels = drawn["label"].unique()
     bars = drawn.assign(task=drawn["task"].map(task_label)).pivot(index="task", columns="label")
@@ -167,10 +159,8 @@ def bars_chart(
     return _save(figure, path, models[CHARTED])
 
 
-def frontier_chart(
-    models: pd.DataFrame, path: str | Path, title: str, y_label: str, size: tuple[int, int] = (1200, 600)
-) -> Path:
-    """Draws quality against speed and against size, each with the Pareto front; a PNG of `size`.
+def frontier_chart(models: pd.DataFrame, path: str | Path, title: str, y_label: str) -> Path:
+    """Draws quality against speed and against size as a PNG, each with the Pareto front.
 
     The front is a step line: the best value to be had at each speed-up or within each size. Models that another one
     beats are pale. Exported ones are hollow, with a dotted line from the float32 value of the same seeds at their
@@ -184,7 +174,7 @@ def frontier_chart(
         ValueError: there is no point to draw.
     """
     axes_with_points = [axis for axis in (SPEED, SIZE) if len(placed(models, axis))]
-    figure, panels = _figure(size, title, y_label, len(axes_with_points), path, max(1, len(axes_with_points)))
+    figure, panels = _figure((1200, 600), title, y_label, path, len(axes_with_points))
     colors = method_colors(models["method"])
 
     for panel, axis in zip(panels, axes_with_points, strict=True):
@@ -286,10 +276,10 @@ def side_by_side(places: pd.Series[float], log: bool) -> pd.Series[float]:
 
 
 def _figure(
-    size: tuple[int, int], title: str, y_label: str, count: int, path: str | Path, panels: int = 1
+    size: tuple[int, int], title: str, y_label: str, path: str | Path, panels: int = 1
 ) -> tuple[Figure, list[Axes]]:
     """An empty figure of `size` pixels, made without pyplot, so that no display and no global state is touched."""
-    if not count:
+    if not panels:
         raise ValueError(f"There is no point to draw for {path}.")
     try:
         from matplotlib.figure import Figure

@@ -180,7 +180,7 @@ def _figure(
         figure.add_scatter(x=xs, y=values, mode="lines", line=line, hoverinfo="skip")
     if step:
         front = points[points["on_front"]].sort_values(["x", "value"])
-        names = front["label"].where(front["kind"] != "subnetwork", "")
+        names = front["method"].map(method_label).where(front["kind"] != "subnetwork", "")
         figure.add_scatter(
             x=front["x"].tolist(),
             y=front["value"].tolist(),
@@ -190,6 +190,7 @@ def _figure(
             # No model can lie on this side of the front.
             textposition="top right" if step == "pre" else "top left",
             textfont={"size": 11},
+            cliponaxis=False,
             hoverinfo="skip",
         )
 
@@ -200,12 +201,7 @@ def _figure(
     x_range = [float(ends[0] - room), float(ends[1] + room)]
     figure.update_layout(
         title={"text": html.escape(title), "font": {"size": 15}, "x": 0.02},
-        xaxis={
-            "title": x_label,
-            "type": "log" if is_log else "linear",
-            "range": x_range,
-            "dtick": "D2" if is_log else None,
-        },
+        xaxis={"title": x_label, "type": "log" if is_log else "linear", "range": x_range, "nticks": 8},
         yaxis={"title": html.escape(y_label)},
         showlegend=False,
         paper_bgcolor="rgba(0,0,0,0)",

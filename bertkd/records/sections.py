@@ -80,7 +80,6 @@ def model_rows(models: pd.DataFrame, mark_best: bool = False, as_charted: bool =
         row[quality_label(model)] = f"{mark}{mean_and_std(model['value'], model['std'])}{mark}"
         row |= {metric_label(part): text for part, text in model["metrics"].items() if part != model["metric"]}
         row["In PyTorch"] = with_unit(model["before"], "{:.1f}")
-        row["Same answers"] = with_unit(model["agreement"], "{:.1f}%")
         row["Seeds"] = ", ".join(map(str, model["seeds"]))
         row["Speed-up"] = with_unit(model[SPEED if as_charted else "speedup"], "{:.2f}x")
         row["Size"] = with_unit(model[SIZE], "{:.1f} MB")
@@ -89,6 +88,7 @@ def model_rows(models: pd.DataFrame, mark_best: bool = False, as_charted: bool =
         else:
             row["Parameters"] = f"{model['parameters']:,}"
             row["of which embeddings"] = f"{model['embedding_parameters']:,}"
+            row["Same answers"] = with_unit(model["agreement"], "{:.1f}%")
         rows.append(row | {"Pareto front": model.get("front", ""), "Note": model["note"]})
 
     return without_empty(rows)
@@ -163,7 +163,7 @@ def training_notes(runs: Sequence[RunResult]) -> list[str]:
 
     for run in runs:
         limit = _setting(run.settings, "max_train_samples")
-        if limit is not None and limit <= run.rows["train"]:
+        if limit is not None and limit <= run.rows.get("train", 0):
             by_rows.setdefault(limit, []).append(method_label(run.method))
         taught = main_value(run.teacher_metrics, run.metric)
         if teachers and all(abs(taught - value) > NOISE for value in teachers):
@@ -262,17 +262,19 @@ def grid_rows(runs: Sequence[RunResult]) -> list[dict[str, str]]:
 
 def setting_rows(runs: Iterable[RunResult]) -> list[dict[str, str]]:
     """The settings that tables show, one row per task, method and number of layers."""
-    rows: dict[tuple[str, str, int], dict[str, dict[str, None]]] = {}
-    for run in runs:
-        row = rows.setdefault((run.task, run.method, run.layers), {key: {} for key in SETTINGS})
-        for key in SETTINGS:
-            row[key][_text(_setting(run.settings, key))] = None
-
     table = []
-    for (task, method, layers), row in rows.items():
-        settings = {key: ", ".join(values) for key, values in row.items()}
-        table.append({"Task": task_label(task), "Method": method_label(method), "Layers": str(layers)} | settings)
-    return without_empty(table)
+    for run in runs:
+        row = {"Task": task_label(run.task), "Method": method_label(run.method), "Layers": str(run.layers)}
+        table.append(row | {key: _text(_setting(run.settings, key)) for key in SETTINGS})
+    if not table:
+        return []
+
+    models = pd.DataFrame(table).groupby(["Task", "Method", "Layers"], sort=False)
+    return without_empty(rows_of(models.agg(_each_once).reset_index()))
+
+
+def _each_once(texts: pd.Series[str]) -> str:
+    return ", ".join(dict.fromkeys(texts))
 
 
 def _setting(settings: Mapping[str, Any], name: str) -> Any:
