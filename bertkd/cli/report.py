@@ -1,10 +1,10 @@
 """Make the report of results files: a page that opens anywhere, charts, and Markdown tables.
 
-    python recipes/report.py --results_dir docs/results --output_dir outputs/report
+    bertkd report --results_dir outputs --output_dir outputs/report
 
-Writes index.html (one file, nothing else is loaded), report.md and its PNG charts: quality against speed and size,
-with the Pareto front. Sets of runs are those of recipes/collect_results.py; files named *export_result.json join the
-set of their folder. The same files always give the same page.
+Writes index.html (one interactive file, nothing else is loaded), and report.md with a page and a PNG chart for each
+task: quality against speed and size, with the Pareto front. The first folder below the results names a set of runs,
+unless it bears the name of the task or method. The same files always give the same pages.
 """
 
 import argparse
@@ -12,60 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bertkd.atomic import write_text
-from bertkd.records import (
-    SIZE,
-    SPEED,
-    Axis,
-    Point,
-    ReportSet,
-    frontier_chart,
-    is_chart_of,
-    render_markdown,
-    render_page,
-    task_label,
-)
-from bertkd.records.charts import method_styles
-from bertkd.records.frontier import is_drawn
-from bertkd.records.page import frontier_label
-from bertkd.records.result_sets import ASIDE, read_sets
-
-
-def read_report_sets(folder: Path) -> list[ReportSet]:
-    """The sets of results below a folder, with the exports of each.
-
-    Raises:
-        FileNotFoundError: there is no results file. ValueError: a file is broken; the message names it.
-    """
-    sets = [
-        ReportSet(one.name, (*one.runs, *one.supernets), tuple(one.exports))
-        for one in read_sets(folder)
-        if one.runs or one.supernets or one.exports
-    ]
-    if not sets:
-        raise ValueError(f"{folder} has no main runs; a report needs some outside of {' and '.join(ASIDE)}.")
-    return sets
-
-
-def draw_charts(one: ReportSet, folder: Path) -> dict[tuple[str, str, str], str]:
-    """Draws a set's charts where their data changed; returns their names by set, task and axis."""
-    points = one.points
-    styles = method_styles(point.method for point in points)
-    names = {}
-    for task in one.tasks:
-        own = [point for point in points if point.task == task]
-        for axis, word in ((SPEED, "speed"), (SIZE, "size")):
-            if any(is_drawn(point, axis) for point in own):
-                name = f"{'-'.join(filter(None, (one.name, task, word)))}.png"
-                title = f"{task_label(task)}: quality against {word}"
-                draw(own, folder / name, title, axis, frontier_label(one.results, task), styles)
-                names[one.name, task, axis.field] = name
-    return names
-
-
-def draw(points: Sequence[Point], path: Path, title: str, axis: Axis, y_label: str, styles: dict) -> None:
-    """Draws a chart, unless the file already shows these points."""
-    if not is_chart_of(path, points):
-        frontier_chart(points, path, title, axis, y_label, styles)
+from bertkd.records import render_page
+from bertkd.records.page import read_reference_points
+from bertkd.records.pages import markdown_report
+from bertkd.records.result_sets import read_sets
 
 
 def main(argv: Sequence[str] | None = None) -> Path:
@@ -73,11 +23,19 @@ def main(argv: Sequence[str] | None = None) -> Path:
     parser.add_argument("--results_dir", default="docs/results", help="Folder with the results files.")
     parser.add_argument("--output_dir", default="outputs/report", help="Folder to write the report to.")
     parser.add_argument("--title", default="bertkd report", help="Title of the page.")
+    parser.add_argument("--reference_points", help="YAML file with tables of papers, to show beside the results.")
     arguments = parser.parse_args(argv)
-    sets, folder = read_report_sets(Path(arguments.results_dir)), Path(arguments.output_dir)
-    page = render_page(sets, arguments.title)
-    charts = {key: name for one in sets for key, name in draw_charts(one, folder).items()}
-    write_text(folder / "report.md", render_markdown(sets, charts))
+
+    folder, source = Path(arguments.output_dir), Path(arguments.results_dir)
+    sets = [results for results in read_sets(source) if results.runs or results.exports]
+    if not sets:
+        raise ValueError(f"{source} has only runs of searches and ablations; a report needs main runs beside them.")
+
+    papers = read_reference_points(arguments.reference_points) if arguments.reference_points else []
+    page = render_page(sets, arguments.title, papers)
+    report = markdown_report(sets, folder / "report.md", str(source))
+
+    report.write()
     write_text(folder / "index.html", page)
-    print(f"Report: {folder / 'index.html'}, with report.md and {len(charts)} charts beside it")
+    print(f"Report: {folder / 'index.html'}, with report.md and {len(report.charts)} charts beside it")
     return folder / "index.html"

@@ -10,27 +10,25 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
-__all__ = [
-    "PACKAGES",
-    "environment",
-]
+__all__ = ["PACKAGES", "environment"]
 
 PACKAGES = ("bertkd", "torch", "transformers", "datasets", "evaluate", "accelerate")
 
 
 def environment(more_packages: Sequence[str] = ()) -> dict[str, Any]:
-    """What a number depends on besides the settings.
+    """Describes what a number depends on besides the settings.
 
-    `versions` of Python and the packages, and of `more_packages` where they are installed; `commit` of the repository
-    that bertkd lies in, with "+changes" when code there is not committed, "unknown" without git; `hardware`: CPU,
-    cores, torch's threads, memory in GiB, and the GPUs or None.
+    Args:
+        more_packages: packages whose versions matter too, where they are installed.
+
+    Returns:
+        `versions` of Python and the packages; `commit` of the repository that bertkd lies in, with "+changes" when
+        code there is not committed, "unknown" without git; `hardware`: CPU, cores, torch's threads, memory in GiB, and
+        the GPUs or None.
     """
-    return {"versions": _versions(more_packages), "commit": _commit(Path(__file__).resolve()), "hardware": _hardware()}
-
-
-def _versions(more_packages: Sequence[str]) -> dict[str, str]:
     versions = {"python": platform.python_version()}
     for package in (*PACKAGES, *more_packages):
         try:
@@ -38,11 +36,19 @@ def _versions(more_packages: Sequence[str]) -> dict[str, str]:
         except metadata.PackageNotFoundError:
             if package in PACKAGES:
                 versions[package] = "not installed"
-    return versions
+
+    hardware = {
+        "cpu": _cpu_model(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        "gpu": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())] or None,
+    }
+    return {"versions": versions, "commit": _commit(Path(__file__).resolve()), "hardware": hardware}
 
 
 def _commit(file: Path) -> str:
-    """Commit of the repository that tracks `file`; results, and files that are no Python, do not count as changes."""
+    """The commit of the repository that tracks `file`; only changes of Python files outside the results count."""
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(file.parent), *arguments]
@@ -55,19 +61,9 @@ def _commit(file: Path) -> str:
         status = git("status", "--porcelain", "--untracked-files=all", "--", ":/", ":(top,exclude)docs/results*")
     except (OSError, subprocess.SubprocessError):
         return "unknown"
+
     changes = [line for line in status.splitlines() if not line.startswith("??") or line.endswith(".py")]
     return f"{commit}+changes" if changes else commit
-
-
-def _hardware() -> dict[str, Any]:
-    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-    return {
-        "cpu": _cpu_model(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "memory_gib": _memory_gib(),
-        "gpu": gpus or None,
-    }
 
 
 def _cpu_model() -> str:
@@ -75,13 +71,6 @@ def _cpu_model() -> str:
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
-    except OSError:
+    except OSError:  # not Linux
         pass
     return platform.processor() or platform.machine()
-
-
-def _memory_gib() -> float | None:
-    try:
-        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
-    except (AttributeError, OSError, ValueError):  # not a POSIX system
-        return None

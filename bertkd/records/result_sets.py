@@ -1,87 +1,97 @@
-"""Sets of runs that belong in one table, told by the folders in which their results files lie."""
+"""Sets of runs that belong in one report, told by the folders in which their results files lie."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from bertkd.records import (
-    ExportResult,
-    RunResult,
-    read_result,
-    result_files,
-)
+from bertkd.methods import method_key
+from bertkd.records.results import ExportResult, RunResult, TaskRecord, read_result, result_files
+from bertkd.records.tables import task_label
 
-__all__ = [
-    "ASIDE",
-    "RECORDS",
-    "ResultSet",
-    "read_export",
-    "read_sets",
-    "set_name",
-]
+__all__ = ["ReportSet", "read_sets"]
 
-RECORDS = ("results.json", "export_result.json")  # as recipes write them, into a folder for each run
-
-
-ASIDE = ("grid", "ablation")  # folders whose runs have a table beside the main ones
+ASIDE = ("grid", "ablation")  # folders whose runs stay out of the main tables
 
 
 @dataclass
-class ResultSet:
-    """Runs that belong in one table, and the search runs beside them."""
+class ReportSet:
+    """Runs that belong together, and what was made of them.
+
+    Attributes:
+        name: may be empty.
+        runs: the main runs, supernets too.
+        exports: the exported models.
+        grid: runs of a search over settings.
+        ablation: runs that leave a part of a method out.
+    """
 
     name: str
-    runs: list[RunResult] = field(default_factory=list)
-    supernets: list[RunResult] = field(default_factory=list)  # each with many sizes
-    grid: list[RunResult] = field(default_factory=list)
-    ablation: list[RunResult] = field(default_factory=list)
-    exports: list[ExportResult] = field(default_factory=list)
+    runs: Sequence[RunResult] = ()
+    exports: Sequence[ExportResult] = ()
+    grid: Sequence[RunResult] = ()
+    ablation: Sequence[RunResult] = ()
 
-    def add(self, result: RunResult, parents: Sequence[str]) -> None:
-        """Puts a result where it belongs, by the folders that it lies in."""
-        if "grid" in parents:
-            self.grid.append(result)
-        elif result.subnetworks:
-            self.supernets.append(result)
-        else:
-            (self.ablation if "ablation" in parents else self.runs).append(result)
+    @property
+    def title(self) -> str:
+        """The heading of the set."""
+        return self.name or "Main runs"
 
+    @property
+    def records(self) -> list[TaskRecord]:
+        """All results: the runs of every kind, then the exports."""
+        return [*self.runs, *self.ablation, *self.grid, *self.exports]
 
-def read_sets(folder: Path) -> list[ResultSet]:
-    """The results below `folder`, by set: the unnamed one first, then by name."""
-    results = {path.relative_to(folder): read_result(path) for path in result_files(folder)}
-    sets: dict[str, ResultSet] = {}
-    for path, result in results.items():
-        name = set_name(path, result)
-        sets.setdefault(name, ResultSet(name)).add(result, path.parts[:-1])
-    for path in sorted(folder.rglob("*export_result.json")):
-        inside = path.relative_to(folder)
-        if not set(ASIDE) & set(inside.parts) and not path.name.startswith("."):
-            export = read_export(path)
-            name = set_name(inside, export)
-            sets.setdefault(name, ResultSet(name)).exports.append(export)
-    return [sets[name] for name in sorted(sets)]
+    @property
+    def tasks(self) -> list[str]:
+        """The tasks, by the name that readers see."""
+        return sorted({record.task for record in self.records}, key=task_label)
+
+    def of_task(self, task: str) -> ReportSet:
+        """The part of the set that belongs to one task."""
+        parts: dict[str, list[Any]] = {}
+        for name in ("runs", "exports", "grid", "ablation"):
+            parts[name] = [record for record in getattr(self, name) if record.task == task]
+        return ReportSet(self.name, **parts)
 
 
-def read_export(path: Path) -> ExportResult:
-    """The result of an export.
+def read_sets(folder: Path) -> list[ReportSet]:
+    """Reads the results below `folder`, by set: the unnamed one first, then by name.
+
+    The first folder below `folder` names a set, unless it bears the name of the task or the method, or is the run's
+    own. Files below a folder `grid` are runs of a search, those below `ablation` leave a part of a method out.
 
     Raises:
-        ValueError: the file holds none; the message names it.
+        FileNotFoundError: there is no results file. ValueError: a file is broken; the message names it.
     """
-    try:
-        return ExportResult.read(path)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{path} is no result of an export: {error}") from error
+    sets: dict[str, dict[str, list[Any]]] = {}
+
+    for path in result_files(folder):
+        run, place = read_result(path), path.relative_to(folder)
+        kind = next((aside for aside in ASIDE if aside in place.parts[:-1]), "runs")
+        sets.setdefault(_set_name(place, run), {}).setdefault(kind, []).append(run)
+
+    for path in sorted(folder.rglob(f"*{ExportResult.FILE}")):
+        place = path.relative_to(folder)
+        if not set(ASIDE) & set(place.parts) and not path.name.startswith("."):
+            export = ExportResult.read(path)
+            sets.setdefault(_set_name(place, export), {}).setdefault("exports", []).append(export)
+
+    for parts in sets.values():
+        for records in parts.values():
+            records.sort(key=lambda record: (task_label(record.task), method_key(record.method), record.seed))
+    return [ReportSet(name, **parts) for name, parts in sorted(sets.items())]
 
 
-def set_name(path: Path, result: RunResult | ExportResult) -> str:
-    """The set that a result belongs to, by its path below the results: the unnamed one where the folders only name
-    its task or method, or are the run's own, which a recipe has left."""
-    folders = path.parts[:-1]
-    if path.name in RECORDS:
-        folders = tuple(part for part in folders if not part.startswith("seed-"))[:-1]
-    own = [part for part in folders[:1] if part not in (*ASIDE, result.task) and not result.method.startswith(part)]
-    return own[0] if own else ""
+def _set_name(place: Path, record: TaskRecord) -> str:
+    """The set that a result belongs to, by its path below the results; empty for the unnamed one."""
+    folders = place.parts[:-1]
+    # A command leaves its record in a folder of its own, with one below it for each of several seeds.
+    if place.name == record.FILE:
+        folders = tuple(folder for folder in folders if not folder.startswith("seed-"))[:-1]
+
+    if not folders or folders[0] in (*ASIDE, record.task) or record.method.startswith(folders[0]):
+        return ""
+    return folders[0]

@@ -13,34 +13,36 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 import yaml
 
 from bertkd.atomic import atomic_path, write_json, write_text
 from bertkd.records import (
-    Bar,
     ChartPoint,
     ExportResult,
     RunResult,
+    StageResult,
     SubnetworkResult,
-    Summary,
     accuracy_chart,
-    bars_chart,
+    charts,
     curves_chart,
     environment,
-    is_chart_of,
     markdown_table,
     read_result,
     read_results,
-    result_files,
     result_rows,
     summarize,
     terminal_table,
-    verdict,
+    write_export_card,
     write_model_card,
+    write_stage_card,
 )
-from bertkd.records import results as results_module
+from bertkd.records.charts import bars_chart, is_chart_of
+from bertkd.records.environment import _commit
+from bertkd.records.results import result_files
+from bertkd.records.tables import rows_of, verdict
 
 RECIPE = Path(__file__).parents[2] / "benchmarks" / "collect_results.py"
 
@@ -70,11 +72,11 @@ def make_result(
     return RunResult(method=method, task=task, value=value, seed=seed, **(fields | changes))
 
 
-def make_summaries(values: dict[str, list[float]], task: str = "sst2") -> dict[str, Summary]:
+def make_models(values: dict[str, list[float]], task: str = "sst2") -> pd.DataFrame:
     runs = [
         make_result(method, task, value, seed) for method in values for seed, value in enumerate(values[method], 1)
     ]
-    return {one.method: one for one in summarize(runs)}
+    return summarize(runs)
 
 
 def png_size(path: Path) -> tuple[int, int]:
@@ -197,28 +199,72 @@ def test_a_write_replaces_the_old_file_and_leaves_no_temporary_one(tmp_path: Pat
 
 
 def test_mean_and_standard_deviation_are_those_computed_by_hand() -> None:
-    # 0.90, 0.92, 0.94: mean 0.92, deviations -0.02, 0, 0.02, variance 0.0008 / 2, standard deviation 0.02
-    summary = make_summaries({"kd": [0.94, 0.90, 0.92]})["kd"]
-    assert summary.value.mean == pytest.approx(0.92)
-    assert summary.value.std == pytest.approx(0.02)
-    assert summary.metrics["accuracy"] == summary.value
-    assert (summary.seeds, summary.value.count, summary.speedup) == ((1, 2, 3), 3, pytest.approx(1.9))
+    # 90, 92, 94: mean 92, deviations -2, 0, 2, variance 8 / 2, standard deviation 2
+    (model,) = rows_of(make_models({"kd": [0.94, 0.90, 0.92]}))
+    assert (model["value"], model["std"]) == (pytest.approx(92), pytest.approx(2))
+    assert model["metrics"] == {"accuracy": "92.0 ± 2.0"}
+    assert (model["seeds"], model["speedup"]) == ((1, 2, 3), pytest.approx(1.9))
 
 
 def test_one_seed_has_no_standard_deviation() -> None:
-    assert make_summaries({"kd": [0.9]})["kd"].value.std is None
+    (model,) = rows_of(make_models({"kd": [0.9]}))
+    assert math.isnan(model["std"]) and model["metrics"] == {"accuracy": "90.0"}
+
+
+def test_a_seed_without_a_finite_metric_leaves_no_mean() -> None:
+    (model,) = rows_of(make_models({"kd": [0.9, math.nan]}))
+    assert math.isnan(model["value"]) and model["metrics"] == {"accuracy": "n/a"}
 
 
 def test_depths_and_tasks_are_not_mixed() -> None:
-    runs = [make_result(), make_result(layers=6), make_result(task="rte")]
-    assert [(one.task, one.layers) for one in summarize(runs)] == [("rte", 3), ("sst2", 3), ("sst2", 6)]
+    models = summarize([make_result(), make_result(layers=6), make_result(task="rte")])
+    assert [(model["task"], model["layers"]) for model in rows_of(models)] == [("rte", 3), ("sst2", 3), ("sst2", 6)]
 
 
 def test_runs_that_are_no_repetitions_are_refused() -> None:
-    with pytest.raises(ValueError, match="kd on sst2 with 3 layers: a seed occurs twice"):
+    with pytest.raises(ValueError, match=r"KD on sst2 with 3 layers: a seed occurs twice among \[1, 1\]"):
         summarize([make_result(), make_result(value=0.8)])
     with pytest.raises(ValueError, match=r"the runs differ in parameters: \[5, 17391362\]"):
         summarize([make_result(), make_result(seed=2, parameters=5)])
+
+
+def test_no_results_are_a_table_without_rows() -> None:
+    assert len(summarize([])) == 0
+
+
+# Secrets
+
+
+SECRETS = {"hub_token": "hf_abc", "trackio": {"api_key": "hf_abc"}, "tokenizer_name": "t", "max_tokens_per_batch": 9}
+
+
+def test_a_secret_enters_no_record_and_no_card(tmp_path: Path) -> None:
+    command = "bertkd kd --hub_token hf_abc --hub_token=hf_abc --tokenizer_name t --max_tokens_per_batch 9"
+    result = make_result(settings=SECRETS, command=command)
+    assert result.settings == {"trackio": {}, "tokenizer_name": "t", "max_tokens_per_batch": 9}
+    assert result.command == "bertkd kd --hub_token *** --hub_token=*** --tokenizer_name t --max_tokens_per_batch 9"
+    for file in (result.write(tmp_path), write_model_card(tmp_path, result, "")):
+        assert "hf_abc" not in file.read_text()
+
+
+def test_a_record_is_written_under_its_own_name_and_named_when_it_is_broken(tmp_path: Path) -> None:
+    path = make_result().write(tmp_path / "run")
+    assert path == tmp_path / "run" / "results.json" and RunResult.read(path) == make_result()
+    for record_class, name in ((StageResult, "training.json"), (ExportResult, "export_result.json")):
+        assert name == record_class.FILE
+        with pytest.raises(ValueError, match=r"results\.json is no result of an? \w+: unknown keys: "):
+            record_class.read(path)
+
+
+@pytest.mark.parametrize("record_class", [RunResult, StageResult, ExportResult])
+def test_every_committed_record_is_the_same_after_reading_and_writing(record_class: Any) -> None:
+    root = RECIPE.parents[1] / "docs" / "results"
+    paths = result_files(root) if record_class is RunResult else list(root.rglob(f"*{record_class.FILE}"))
+    assert paths
+    for path in paths:
+        data, written = json.loads(path.read_text()), record_class.read(path).to_json()
+        # Files from before there were supernets have no `subnetworks`.
+        assert written == {"subnetworks": []} | data if record_class is RunResult else written == data
 
 
 # The environment
@@ -242,16 +288,16 @@ def test_the_commit_tells_whether_code_was_changed(tmp_path: Path) -> None:
     file = tmp_path / "bertkd" / "report.py"
     write_text(file, "a = 1\n")
     git("init", "-q")
-    assert results_module._commit(file) == "unknown"  # not tracked: somebody else's repository
+    assert _commit(file) == "unknown"  # not tracked: somebody else's repository
     git("add", "-A")
     git("commit", "-q", "-m", "first")
-    clean = results_module._commit(file)
+    clean = _commit(file)
     assert len(clean) == 40
     write_text(tmp_path / "docs" / "results" / "kd.json", "{}")
     write_text(tmp_path / "outputs" / "log.txt", "")
-    assert results_module._commit(file) == clean
+    assert _commit(file) == clean
     write_text(file, "a = 2\n")
-    assert results_module._commit(file) == f"{clean}+changes"
+    assert _commit(file) == f"{clean}+changes"
 
 
 # Tables
@@ -274,14 +320,14 @@ def test_a_speedup_that_was_not_measured_is_that_of_the_shape() -> None:
         make_result(method="tinybert", speedup=None, parameters=5),
         make_result(method="finetuned", task="rte", speedup=None),
     ]
-    found = {(one.task, one.method): one.speedup for one in summarize(runs)}
+    speedups = {(model["task"], model["method"]): model["speedup"] for model in rows_of(summarize(runs))}
     task = runs[0].task
-    assert found[task, "finetuned"] == pytest.approx(1.9) and found[task, "kd"] == 1.8
-    assert [found[key] for key in ((task, "teacher"), (task, "tinybert"), ("rte", "finetuned"))] == [None] * 3
+    assert speedups[task, "finetuned"] == pytest.approx(1.9) and speedups[task, "kd"] == 1.8
+    assert all(math.isnan(speedups[key]) for key in ((task, "teacher"), (task, "tinybert"), ("rte", "finetuned")))
 
 
 def test_rows_show_percent_parameters_size_and_speedup() -> None:
-    rows = result_rows(list(make_summaries(SEEDS).values()))
+    rows = result_rows(make_models(SEEDS))
     assert [row["Method"] for row in rows] == ["Teacher", "Fine-tuned", "KD", "PKD-skip", "PKD-last"]
     assert rows[0] == {
         "Method": "Teacher",
@@ -297,7 +343,7 @@ def test_rows_show_percent_parameters_size_and_speedup() -> None:
 
 
 def test_the_best_student_is_marked_and_never_the_teacher() -> None:
-    rows = result_rows(list(make_summaries(SEEDS).values()), mark_best=True)
+    rows = result_rows(make_models(SEEDS), mark_best=True)
     assert [row["SST-2 accuracy"] for row in rows if "**" in row["SST-2 accuracy"]] == ["**91.2 ± 0.3**"]
 
 
@@ -333,7 +379,7 @@ def test_markdown_tables_are_aligned_and_escaped() -> None:
 
 
 def test_terminal_tables_are_aligned() -> None:
-    lines = terminal_table(result_rows(list(make_summaries(SEEDS).values()))).splitlines()
+    lines = terminal_table(result_rows(make_models(SEEDS))).splitlines()
     assert len({len(line) for line in lines}) == 1
     assert set(lines[1]) == {" ", "─"}
     ends = {line.index(value) + len(value) for line, value in zip(lines[2:4], ("22.7M", "17.4M"), strict=True)}
@@ -370,8 +416,8 @@ def test_terminal_tables_are_aligned() -> None:
     ],
 )
 def test_the_verdict_is_honest(ours: list[float], baseline: list[float], expected: str) -> None:
-    summaries = make_summaries({"pkd-skip": ours, "kd": baseline})
-    assert expected in verdict(summaries["pkd-skip"], summaries["kd"])
+    models = {model["method"]: model for model in rows_of(make_models({"pkd-skip": ours, "kd": baseline}))}
+    assert expected in verdict(models["pkd-skip"], models["kd"])
 
 
 # Charts
@@ -383,7 +429,6 @@ POINTS = [
     ChartPoint("PKD-skip", 17.4, 89.2, 0.5),
     ChartPoint("PKD-last", 17.4, 89.1, 0.2),
 ]
-BARS = [Bar(task, name, 80.0 + i, i / 2) for task in ("SST-2", "RTE") for i, name in enumerate(("KD", "PKD-skip"))]
 
 
 def test_the_accuracy_chart_is_a_png_of_the_expected_size(tmp_path: Path) -> None:
@@ -393,22 +438,33 @@ def test_the_accuracy_chart_is_a_png_of_the_expected_size(tmp_path: Path) -> Non
 
 
 def test_the_bars_chart_is_a_png_of_the_expected_size(tmp_path: Path) -> None:
-    assert png_size(bars_chart(BARS, tmp_path / "bars.png", "Title", "%")) == (1100, 500)
+    assert png_size(bars_chart(make_models(SEEDS), tmp_path / "bars.png", "Title", "%")) == (1100, 500)
 
 
-def test_labels_of_close_points_do_not_overlap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from bertkd.records import charts
+@pytest.fixture
+def figures(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The figures that would have been saved."""
+    saved: list[Any] = []
+    monkeypatch.setattr(charts, "_save", lambda figure, path, data: saved.append(figure) or path)
+    return saved
 
-    figures: list[Any] = []
-    monkeypatch.setattr(charts, "_save", lambda figure, path, data: figures.append(figure) or path)
+
+def test_every_point_is_named_and_has_its_error_bar_beside_the_others(figures: list[Any]) -> None:
     close = [ChartPoint(f"Method {i}", 17.4, 88.0 + 0.01 * i, 0.3) for i in range(6)]
-    accuracy_chart([*close, ChartPoint("teacher", 22.7, 92.4)], tmp_path / "a.png", "Title", "x", "y")
-    axes, renderer = figures[0].axes[0], figures[0].canvas.get_renderer()
-    boxes = [text.get_window_extent(renderer) for text in axes.texts if text.get_text()]
-    assert len(boxes) == 7
-    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
-    frame = axes.get_window_extent()
-    assert all(frame.x0 <= box.x0 and box.x1 <= frame.x1 for box in boxes)
+    accuracy_chart([*close, ChartPoint("teacher", 22.7, 92.4)], "a.png", "Title", "x", "y")
+    axes = figures[0].axes[0]
+    names = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert names == [*(point.label for point in close), "teacher"]
+    bars = [container for container in axes.containers if container.has_yerr]
+    assert len(bars) == 6 and len({bar.lines[0].get_xdata()[0] for bar in bars}) == 6
+
+
+def test_bars_show_their_values_and_error_bars_and_start_at_zero(figures: list[Any]) -> None:
+    bars_chart(pd.concat([make_models(SEEDS), make_models({"kd": [0.5]}, "rte")]), "bars.png", "Title", "%")
+    axes = figures[0].axes[0]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["RTE", "SST-2"]
+    assert axes.get_ylim()[0] == 0
+    assert {text.get_text() for text in axes.texts} == {"", "50.0", "93.0", "89.2", "90.2", "91.2", "90.3"}
 
 
 @pytest.mark.parametrize("points", [POINTS[:1], [ChartPoint("a", 1.0, -0.5), ChartPoint("b", 1.0, math.nan)]])
@@ -425,17 +481,18 @@ def test_a_chart_without_data_is_refused_and_leaves_the_old_one(tmp_path: Path) 
 
 
 def test_a_chart_knows_its_data(tmp_path: Path) -> None:
-    path = bars_chart(BARS, tmp_path / "bars.png", "Title", "%")
-    assert is_chart_of(path, BARS)
-    assert not is_chart_of(path, BARS[1:])
-    assert not is_chart_of(tmp_path / "none.png", BARS)
+    models = make_models(SEEDS)
+    path = bars_chart(models, tmp_path / "bars.png", "Title", "%")
+    assert is_chart_of(path, models)
+    assert not is_chart_of(path, models[1:])
+    assert not is_chart_of(tmp_path / "none.png", models)
 
 
 def test_a_missing_matplotlib_is_an_error_that_names_the_extra(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(ImportError, match=r'pip install "bertkd\[plot\]"'):
+    with pytest.raises(ImportError, match=r'pip install "bertkd\[report\]"'):
         accuracy_chart(POINTS, tmp_path / "chart.png", "Title", "x", "y")
 
 
@@ -499,6 +556,50 @@ def test_a_card_of_a_run_without_a_finite_metric_is_written(tmp_path: Path) -> N
     front, body = card(tmp_path, value=math.nan, rows={}, speedup=None)
     assert "model-index" not in front
     assert "n/a" in body
+
+
+def python_blocks(body: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", body, re.DOTALL)
+
+
+@pytest.mark.parametrize("engine", ["pytorch", "onnxruntime", "openvino"])
+def test_the_card_of_an_export_says_how_its_engine_runs_it(tmp_path: Path, engine: str) -> None:
+    export = make_export(engine=engine, precision="float32", runtime_precision="float32", speedup=None)
+    body = write_export_card(tmp_path / "deployed", export, make_result()).read_text()
+    assert f"This is how {engine} runs it, in float32." in body and "## Training" in body
+    assert ("INFERENCE_PRECISION_HINT" in body) == (engine == "openvino")
+    (block,) = python_blocks(body)
+    compile(block, "card", "exec")
+    assert ("ExportedModel" in block) == (engine != "pytorch")
+    assert "## Training" not in write_export_card(tmp_path / "alone", export).read_text()
+
+
+def test_the_card_of_a_stage_says_what_is_not_trained_yet(tmp_path: Path) -> None:
+    shared = {
+        name: getattr(make_result(), name) for name in ("layers", "parameters", "settings", "command", "versions")
+    }
+    result = StageResult(
+        method="mlm", loss_before=9.0, loss=3.25, rows={"train": None, "validation": 500}, seed=1, commit="0123abc",
+        hardware={"cpu": "A CPU", "threads": 2}, seconds=60.0, finished="2026-01-01", **shared,
+    )  # fmt: skip
+    body = write_stage_card(tmp_path / "general", result, "org/teacher", "AutoModel", "the pooler is").read_text()
+    for expected in ("from `org/teacher`", "the pooler is not trained yet", "from 9 to 3.25", "train streamed"):
+        assert expected in body
+    (block,) = python_blocks(body)
+    compile(block, "card", "exec")
+
+
+def test_the_code_of_a_card_runs(tmp_path: Path, pretrained: Path) -> None:
+    (block,) = python_blocks(card(tmp_path)[1])
+    names: dict[str, Any] = {"path": str(pretrained)}
+    exec(compile(block, "card", "exec"), names)
+    assert names["logits"].shape == (1, 2)
+
+
+def test_names_from_files_cannot_break_a_card(tmp_path: Path) -> None:
+    front, body = card(tmp_path, task="a: [b|c", method="x: 'y", settings={"alpha": "a|b"})
+    assert front["model-index"][0]["results"][0]["dataset"]["type"] == "a: [b|c" and "x: 'y" in front["tags"]
+    assert "a\\|b" in body
 
 
 def sizes(value: float) -> list[SubnetworkResult]:
@@ -573,35 +674,49 @@ def docs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def test_the_results_page_shows_tables_verdicts_search_and_commands(docs: Path, collect: ModuleType) -> None:
+def task_page(name: str) -> str:
+    return Path(f"docs/results/{name}.md").read_text()
+
+
+def section(page: str, title: str) -> str:
+    return page.split(f"\n## {title}\n")[1].split("\n## ")[0]
+
+
+def cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def test_the_results_pages_show_tables_verdicts_search_and_commands(docs: Path, collect: ModuleType) -> None:
     assert collect.main([]) == 0
-    page = Path("docs/results.md").read_text()
-    assert page.startswith("<!-- Generated by recipes/collect_results.py")
-    overview, search = page.split("### RTE")[0], page.split("### Search")[1].split("###")[0]
-    assert overview.index("RTE accuracy") < overview.index("SST-2 accuracy")
-    assert "**91.2 ± 0.3**" in overview
-    assert "![chart](results.png)" in overview
-    assert "PKD-skip beats KD: 1.0 points higher (91.2 ± 0.3 against 90.2 ± 0.3), which exceeds" in page
-    assert "PKD-last does not clearly beat KD: 0.1 points higher (90.3 ± 0.0 against 90.2 ± 0.3), within" in page
+    index, page, other = (task_page(name) for name in ("index", "minilm/sst2", "minilm/rte"))
+    assert index.startswith("<!-- Generated by benchmarks/collect_results.py from the files in docs/results;")
+    assert index.index("RTE accuracy") < index.index("SST-2 accuracy")
+    assert "**91.2 ± 0.3**" in index and "![Validation, mean over seeds](minilm/overview.png)" in index
+    assert "[RTE](minilm/rte.md) · [SST-2](minilm/sst2.md)" in index and "[All results](../index.md)" in page
+    assert "![Quality against speed and size](sst2.png)" in page
+    assert "- PKD-skip beats KD: 1.0 points higher (91.2 ± 0.3 against 90.2 ± 0.3), which exceeds" in page
+    assert "- PKD-last does not clearly beat KD: 0.1 points higher (90.3 ± 0.0 against 90.2 ± 0.3), within" in page
+    search = section(page, "Search")
     assert "**99.0**" in search
-    assert "99.0" not in page.replace(search, "")
-    for expected in ("A CPU, 2 cores", "torch 2.13.0", "`0123abc`", "python recipes/kd.py --task_name rte --seed 2"):
-        assert expected in page
-    assert png_size(Path("docs/results.png")) == (1100, 500)
+    assert "99.0" not in page.replace(search, "") + index and "## Search" not in other
+    for expected in ("A CPU, 2 cores", "torch 2.13.0", "0123abc", "python recipes/kd.py --task_name rte --seed 2"):
+        assert expected in other
+    assert png_size(Path("docs/results/minilm/overview.png")) == (1100, 500)
+    assert png_size(Path("docs/results/minilm/sst2.png")) == (1200, 600)
 
 
-def test_networks_of_many_sizes_have_a_table_of_their_own(docs: Path, collect: ModuleType) -> None:
+def test_the_sizes_inside_supernets_have_a_table_of_their_own(docs: Path, collect: ModuleType) -> None:
     for method in ("dynabert-depth", "dynabert-finetune"):
         for seed, value in enumerate((0.9, 0.91), 1):
             result = make_result(method, "sst2", value, seed, subnetworks=sizes(value))
             write_json(docs / "sst2" / f"{method}-seed{seed}.json", result)
     assert collect.main([]) == 0
-    page = Path("docs/results.md").read_text()
-    section = page.split("### SST-2, networks of many sizes (accuracy)")[1].split("###")[0]
-    row = next(line for line in section.splitlines() if "fine-tuned" in line and " 0.5 |" in line)
-    assert [cell.strip() for cell in row.strip("|").split("|")[1:]] == ["0.5", "90.0 ± 0.7", "89.0 ± 0.7", "2"]
-    assert re.search(r"\|\s+0\.5 \|\s+0\.5 \|\s+3 \|\s+13\.0M \|\s+1\.50 \|\s+8\.0 ms", section)
-    assert "DynaBERT" not in page.split("### RTE")[0]  # a mean over sizes is no student
+    table = section(task_page("minilm/sst2"), "Sizes inside supernets")
+    row = next(line for line in table.splitlines() if "fine-tuned" in line and " 0.5 |" in line)
+    assert cells(row)[1:] == ["0.5", "90.0 ± 0.7", "89.0 ± 0.7", "2"]
+    assert re.search(r"\|\s+0\.5 \|\s+0\.5 \|\s+3 \|\s+13\.0M \|\s+1\.50 \|\s+8\.0 ms", table)
+    # A mean over sizes is no student.
+    assert "DynaBERT" not in task_page("index") + Path("README.md").read_text()
 
 
 def test_the_ablation_of_the_widths_is_told_in_sentences(docs: Path, collect: ModuleType) -> None:
@@ -610,7 +725,7 @@ def test_the_ablation_of_the_widths_is_told_in_sentences(docs: Path, collect: Mo
         result = make_result(method, "sst2", value, subnetworks=sizes(value), **told)
         write_json(docs / "sst2" / f"{method}-seed1.json", result)
     assert collect.main([]) == 0
-    page = Path("docs/results.md").read_text()
+    page = task_page("minilm/sst2")
     narrow = min(sizes(0.0), key=lambda size: size.width)
     ours, unwired, without = (f"{100 * (value + narrow.value):.1f}" for value in (0.9, 0.8, 0.905))
     assert "- The teacher of stage width: 95.0." in page
@@ -619,30 +734,29 @@ def test_the_ablation_of_the_widths_is_told_in_sentences(docs: Path, collect: Mo
     assert f"distillation is 0.5 points lower than without ({ours} against {without}; 1 seed)" in page
 
 
-def test_an_ablation_stands_beside_the_whole_method_with_its_tasks_and_seeds(docs: Path, collect: ModuleType) -> None:
+def test_an_ablation_stands_beside_the_full_method_with_its_seeds(docs: Path, collect: ModuleType) -> None:
     for task, seed, value in (("sst2", 1, 0.913), ("sst2", 2, 0.5), ("rte", 1, 0.722)):
         result = make_result("tinybert", task, value, seed, settings={"data": {"max_train_samples": 1000}})
         write_json(docs / task / f"tinybert-seed{seed}.json", result)
     write_json(docs / "ablation" / "sst2" / "tinybert-noda-seed1.json", make_result("tinybert-noda", "sst2", 0.907, 1))
     assert collect.main([]) == 0
-    page = Path("docs/results.md").read_text()
-    section = page.split("### Ablation")[1].split("###")[0]
-    lines = [line.strip("|").split("|") for line in section.splitlines() if line.startswith("| Tiny")]
-    rows = [[cell.strip() for cell in line][:4] for line in lines]
+    page = task_page("minilm/sst2")
+    table = section(page, "Ablation")
+    rows = [cells(line)[:4] for line in table.splitlines() if line.startswith("| Tiny")]
     assert rows == [["TinyBERT", "3", "91.3", "1"], ["TinyBERT w/o augmentation", "3", "90.7", "1"]]
-    assert "72.2" not in section
-    assert "augmentation" not in page.split("### Ablation")[0]
-    assert "- Trained on the task's first 1,000 rows only: TinyBERT." in page.split("### SST-2")[1]
+    assert "augmentation" not in page.split("## Ablation")[0] + task_page("minilm/rte")
+    assert "- Trained on the task's first 1,000 rows only: TinyBERT." in section(page, "Methods")
     assert "--seed 1" in page.split("Commands")[1]
     assert "SST-2: Trained on the task's first 1,000 rows only: TinyBERT." in Path("README.md").read_text()
-    # Another method's ablation has a table of its own, also without a run of the whole method.
+    # Another method's ablation has a table of its own, also without a run of the full method.
     for method in ("distilbert-noce", "tinybert-nogd"):
         write_json(docs / "ablation" / "sst2" / f"{method}-seed1.json", make_result(method, "sst2", 0.6, 1))
     assert collect.main([]) == 0
-    section = Path("docs/results.md").read_text().split("### Ablation")[1].split("###")[0]
-    names = [line.split("|")[1].strip() for line in section.splitlines() if "BERT" in line and line.startswith("|")]
-    tinybert = ["TinyBERT", "TinyBERT w/o augmentation", "TinyBERT w/o general distillation"]
-    assert names == ["DistilBERT w/o soft targets", *tinybert]
+    table = section(task_page("minilm/sst2"), "Ablation")
+    names = [cells(line)[0] for line in table.splitlines() if "BERT" in line and line.startswith("|")]
+    tinybert = ["TinyBERT", "TinyBERT w/o general distillation", "TinyBERT w/o augmentation"]
+    assert sorted(names) == sorted(["DistilBERT w/o soft targets", *tinybert])
+    assert [name for name in names if "Tiny" in name] == tinybert
 
 
 def test_an_ablation_says_where_teachers_differ(docs: Path, collect: ModuleType) -> None:
@@ -651,7 +765,7 @@ def test_an_ablation_says_where_teachers_differ(docs: Path, collect: ModuleType)
         write_json(docs / folder / "sst2" / f"{method}-seed1.json", result)
     assert collect.main([]) == 0
     told = "trainings of the teacher: TinyBERT from one of 93.0; TinyBERT w/o augmentation from one of 90.1."
-    assert f"SST-2, different {told}" in Path("docs/results.md").read_text()
+    assert f"Different {told}" in section(task_page("minilm/sst2"), "Ablation")
 
 
 def test_a_student_of_another_teacher_than_the_tables_is_named(docs: Path, collect: ModuleType) -> None:
@@ -660,7 +774,7 @@ def test_a_student_of_another_teacher_than_the_tables_is_named(docs: Path, colle
         write_json(docs / "sst2" / f"tinybert-seed{seed}.json", result)
     collect.main([])
     line = "Taught by another training of the teacher, which reaches 80.1: TinyBERT."
-    assert f"- {line}" in Path("docs/results.md").read_text()
+    assert f"- {line}" in task_page("minilm/sst2")
 
 
 def test_the_readme_table_is_filled_between_its_markers(docs: Path, collect: ModuleType) -> None:
@@ -669,7 +783,7 @@ def test_the_readme_table_is_filled_between_its_markers(docs: Path, collect: Mod
     assert text.startswith("# bertkd\n<!-- results:start -->\n")
     assert text.endswith("<!-- results:end -->\nend\n")
     assert "| PKD-skip" in text
-    assert "(docs/results.md)" in text
+    assert "(docs/results/index.md)" in text
     assert "old" not in text
 
 
@@ -684,25 +798,30 @@ def test_a_readme_without_markers_is_left_alone_and_half_of_them_refused(
     assert "README.md needs <!-- results:start --> and, after it," in capsys.readouterr().err
 
 
-def test_the_same_results_always_give_the_same_page(docs: Path, collect: ModuleType) -> None:
+GENERATED = [
+    "docs/results/index.md",
+    "docs/results/minilm/sst2.md",
+    "docs/results/minilm/overview.png",
+    "docs/results/minilm/sst2.png",
+    "README.md",
+]
+
+
+def test_the_same_results_always_give_the_same_pages(docs: Path, collect: ModuleType) -> None:
     collect.main([])
-    first = Path("docs/results.md").read_bytes(), Path("docs/results.png").read_bytes(), Path("README.md").read_bytes()
+    first = [Path(name).read_bytes() for name in GENERATED]
     collect.main([])
-    assert first == (
-        Path("docs/results.md").read_bytes(),
-        Path("docs/results.png").read_bytes(),
-        Path("README.md").read_bytes(),
-    )
+    assert first == [Path(name).read_bytes() for name in GENERATED]
     assert collect.main(["--check"]) == 0
 
 
-@pytest.mark.parametrize("name", ["docs/results.md", "docs/results.png", "README.md"])
+@pytest.mark.parametrize("name", GENERATED)
 def test_check_names_the_stale_file_and_writes_nothing(
     docs: Path, collect: ModuleType, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
     collect.main([])
     stale = Path(name)
-    stale.write_bytes(stale.read_bytes().replace(b"bertkd", b"").replace(b"91.2", b"99.9"))
+    stale.write_bytes(stale.read_bytes().replace(b"bertkd-data", b"").replace(b"91.2", b"99.9"))
     before = stale.read_bytes()
     assert collect.main(["--check"]) == 1
     assert f"{name} is stale" in capsys.readouterr().err
@@ -716,41 +835,55 @@ def test_new_results_make_every_generated_file_stale(
     write_json(docs / "sst2" / "kd-seed3.json", make_result("kd", "sst2", 0.7, 3))
     assert collect.main(["--check"]) == 1
     errors = capsys.readouterr().err
-    assert all(f"{name} is stale" in errors for name in ("docs/results.md", "docs/results.png", "README.md"))
+    assert all(f"{name} is stale" in errors for name in GENERATED)
+    assert "rte" not in errors
 
 
 def test_sets_of_runs_have_tables_and_charts_of_their_own(docs: Path, collect: ModuleType) -> None:
     write_json(Path("docs/results/bert-base/sst2/kd.json"), make_result("kd", value=0.5))
     assert collect.main([]) == 0
-    page = Path("docs/results.md").read_text()
-    assert page.index("## bert-base") < page.index("## minilm")
-    assert "open: there is no run of both" in page
-    assert Path("docs/results-minilm.png").exists()
+    index = task_page("index")
+    assert index.index("## bert-base") < index.index("## minilm")
+    assert "Whether KD beats Fine-tuned is open: there is no run of Fine-tuned here." in task_page("bert-base/sst2")
+    assert Path("docs/results/bert-base/overview.png").exists()
 
 
-def test_a_broken_results_file_stops_the_page_and_is_named(
+def test_results_without_a_set_have_pages_beside_the_index(docs: Path, collect: ModuleType) -> None:
+    write_json(Path("docs/results/sst2/kd.json"), make_result("kd", value=0.5))
+    assert collect.main([]) == 0
+    assert "## Main runs" in task_page("index") and "[SST-2](sst2.md)" in task_page("index")
+    assert "[All results](index.md)" in task_page("sst2") and Path("docs/results/overview.png").exists()
+
+
+def test_a_broken_results_file_stops_the_pages_and_is_named(
     docs: Path, collect: ModuleType, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_json(docs / "sst2" / "bad.json", make_result().to_json() | {"schema": 9})
     assert collect.main([]) == 1
     assert "bad.json is no results file: schema is 9" in capsys.readouterr().err
-    assert not Path("docs/results.md").exists()
+    assert not Path("docs/results/index.md").exists()
+
+
+def make_export(method: str = "kd", **changes: Any) -> ExportResult:
+    fields: dict[str, Any] = {
+        "task": "sst2", "metric": "accuracy", "value": 0.851, "value_before": 0.86, "engine": "openvino",
+        "precision": "int8", "runtime_precision": "int8", "attempt": "int8", "logit_difference": 0.1,
+        "agreement": 0.985, "parameters": 1, "embedding_parameters": 1, "size_mb": 17.86, "latency_ms": 1.0,
+        "p95_ms": 2.0, "speedup": 9.05, "speedup_best": None, "layers": 3, "seed": 1, "command": "x", "commit": "y",
+        "finished": "z", "hardware": {}, "attempts": [{"way": "int8", "value": 0.851}], "settings": {}, "versions": {},
+        "metrics": {}, "metrics_before": {}, "conditions": {"batch_size": 1, "sequence_length": 128, "threads": 2},
+    }  # fmt: skip
+    return ExportResult(method=method, **(fields | changes))
 
 
 def test_exports_have_a_table_in_the_order_of_the_methods(docs: Path, collect: ModuleType) -> None:
-    common = {"conditions": {}, "attempts": [], "settings": {}, "versions": {}, "metrics": {}, "metrics_before": {}}
     for method, value in (("kd", 0.851), ("teacher", 0.9)):
-        export = ExportResult(
-            method=method, task="sst2", metric="accuracy", value=value, value_before=0.86, engine="openvino",
-            precision="int8", runtime_precision="int8", attempt="int8", logit_difference=0.1, agreement=0.985,
-            parameters=1, embedding_parameters=1, size_mb=17.86, latency_ms=1.0, p95_ms=2.0, speedup=9.05,
-            speedup_best=None, layers=3, seed=1, command="x", commit="y", finished="z", hardware={}, **common,
-        )  # fmt: skip
-        write_json(docs / "sst2" / f"{method}-seed1.export_result.json", export)
+        write_json(docs / "sst2" / f"{method}-seed1.export_result.json", make_export(method, value=value))
     assert collect.main([]) == 0
-    section = Path("docs/results.md").read_text().split("### SST-2, exported (accuracy)")[1].split("###")[0]
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in section.splitlines() if "int8" in line]
+    table = section(task_page("minilm/sst2"), "Exported models")
+    assert "| Same answers |" in table
+    rows = [[*cells(line)[:7], "98.5%" in line] for line in table.splitlines() if "int8" in line]
     assert rows == [
-        ["Teacher", "3", "openvino, int8", "86.0", "90.0", "98.5%", "17.9 MB", "9.05x"],
-        ["KD", "3", "openvino, int8", "86.0", "85.1", "98.5%", "17.9 MB", "9.05x"],
+        ["Teacher, openvino int8", "3", "90.0", "86.0", "1", "9.05x", "17.9 MB", True],
+        ["KD, openvino int8", "3", "85.1", "86.0", "1", "9.05x", "17.9 MB", True],
     ]
