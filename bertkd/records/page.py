@@ -85,7 +85,7 @@ def render_page(
 def _plotly_js() -> str:
     """The library that draws the charts in the browser; empty where plotly is not installed."""
     try:
-        from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]
+        from plotly.offline import get_plotlyjs
     except ImportError:
         return ""
     return str(get_plotlyjs())
@@ -149,7 +149,7 @@ def _figure(
         lines, step: as `joins` and `STEPS` have them.
     """
     try:
-        from plotly.graph_objects import Figure  # type: ignore[import-untyped]
+        from plotly.graph_objects import Figure
     except ImportError:
         return ""
 
