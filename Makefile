@@ -56,7 +56,7 @@ results: $(INSTALLED)  ## Make the tables and charts of docs/ again from the res
 	$(BIN)/python benchmarks/shrink_table.py
 
 report: $(INSTALLED)  ## Make one HTML page of all results, with charts of quality against speed and size
-	$(BIN)/bertkd report $(ARGS)
+	$(BIN)/bertkd report --results_dir docs/results --reference_points benchmarks/papers.yaml $(ARGS)
 
 clean:  ## Remove the environment, caches and build outputs (not what recipes wrote)
 	rm -rf $(VENV) build dist site bertkd.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
