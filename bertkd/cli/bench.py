@@ -39,7 +39,7 @@ def parser() -> PlainParser:
     )
     made.add_argument("--batch_size", type=int, default=1, help="The rows of a pass.")
     made.add_argument("--sequence_length", type=int, default=128, help="The tokens of every row; none is padding.")
-    made.add_argument("--threads", type=int, default=torch.get_num_threads(), help="The CPU threads.")
+    made.add_argument("--threads", type=int, default=torch.get_num_threads(), help="How many CPU threads are used.")
     made.add_argument("--repeats", type=int, default=20, help="How many passes of each model are measured.")
     made.add_argument("--warmup", type=int, default=3, help="How many passes before them do not count.")
     made.add_argument("--device", default="cpu", help="Where PyTorch runs; the other engines use the CPU.")

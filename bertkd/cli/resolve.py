@@ -73,9 +73,8 @@ def task_data(options: Options[TaskOptions, Any, DistillationConfig]) -> TaskDat
             different tokenizers.
     """
     check_evaluation_rows(options.data)
-    tokenizer = tokenizer_for(options.models)
     rows, task = task_rows(options.data, with_test=options.config.do_predict)
-    return TaskData.tokenized(rows, task, tokenizer, options.data.max_seq_length)
+    return TaskData.tokenized(rows, task, tokenizer_for(options.models), options.data.max_seq_length)
 
 
 def check_evaluation_rows(options: TaskOptions) -> None:
@@ -177,6 +176,7 @@ def student(models: ModelOptions, task: Task, seed: int, whole: PreTrainedModel 
     Raises:
         ValueError: nothing to start from is named, or the layers do not fit it.
     """
+    count = layer_count(models)
     set_seed(seed)
 
     if models.init_from == "teacher":
@@ -190,7 +190,7 @@ def student(models: ModelOptions, task: Task, seed: int, whole: PreTrainedModel 
             "Name the checkpoint that the student starts from with --model_name_or_path, or start from the teacher's "
             "layers with --init_from teacher."
         )
-    return shortened(start, models.student_layers, layer_count(models))
+    return shortened(start, models.student_layers, count)
 
 
 def layer_count(models: ModelOptions) -> int | None:

@@ -38,7 +38,7 @@ _ENGINE_OF_FORMAT = {"onnx": "onnxruntime", "openvino": "openvino"}
 # Each engine's extra, and the modules that it brings; PyTorch needs its extra to quantize only.
 _EXTRAS = {
     "onnxruntime": ("export", ("onnx", "onnxruntime", "onnxscript", "nncf")),
-    "openvino": ("openvino", ("openvino", "nncf")),
+    "openvino": ("export", ("openvino", "nncf")),
     "pytorch": ("torchao", ("torchao",)),
 }
 # OpenVINO's names of data types. It is told which to compute in, because its own choice is bfloat16 on some machines.

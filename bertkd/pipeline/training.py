@@ -139,28 +139,15 @@ def train_on_task(
     _write_predictions(trainer, data, folder)
 
     is_main = config.process_index == 0
-    parameters = count_parameters(model)
-    result = RunResult(
-        method=experiment.result_name or method_name,
-        task=data.task.name,
-        metric=data.task.metric,
+    result = replace(
+        _describe(experiment, data, model, config, method_name),
+        settings=settings,
         value=main_value(metrics, data.task.metric),
         metrics=metrics,
         metrics_before=metrics_before,
         teacher_metrics=teacher_metrics or {},
-        parameters=parameters.total,
-        embedding_parameters=parameters.embeddings,
-        size_mb=model_size_mb(folder) if is_main else 0.0,
-        layers=model.config.num_hidden_layers,
-        seed=config.seed,
-        settings=settings,
-        command=experiment.command,
-        **environment(),
         seconds=round(seconds, 1),
-        finished=datetime.now(UTC).isoformat(timespec="seconds"),
-        rows={str(name): len(rows) for name, rows in data.splits.items()},
-        paper=experiment.note,
-        # A supernet's sizes have their own.
+        # A supernet's sizes have speed-ups of their own.
         speedup=_measured_speedup(experiment, folder, data.task) if is_main and not subnetworks else None,
         subnetworks=subnetworks,
     )
@@ -172,6 +159,35 @@ def train_on_task(
         upload(folder, config)
     trainer.accelerator.wait_for_everyone()
     return result
+
+
+def _describe(
+    experiment: Experiment, data: TaskData, model: PreTrainedModel, config: DistillationConfig, method_name: str
+) -> RunResult:
+    """The record of a training, without what was measured."""
+    parameters, folder = count_parameters(model), output_folder(config)
+    return RunResult(
+        method=experiment.result_name or method_name,
+        task=data.task.name,
+        metric=data.task.metric,
+        value=math.nan,
+        metrics={},
+        metrics_before={},
+        teacher_metrics={},
+        parameters=parameters.total,
+        embedding_parameters=parameters.embeddings,
+        # The main process alone writes the folder, and keeps the record.
+        size_mb=model_size_mb(folder) if config.process_index == 0 else 0.0,
+        layers=model.config.num_hidden_layers,
+        seed=config.seed,
+        settings={},
+        command=experiment.command,
+        **environment(),
+        seconds=0.0,
+        finished=datetime.now(UTC).isoformat(timespec="seconds"),
+        rows={str(name): len(rows) for name, rows in data.splits.items()},
+        paper=experiment.note,
+    )
 
 
 def _best_metric(task: Task) -> str:

@@ -17,9 +17,10 @@ from transformers import (
 )
 
 from bertkd import DistilBertKDConfig
-from bertkd.cli import distilbert, finetune, kd
+from bertkd.cli import distilbert, finetune, kd, resolve
 from bertkd.cli.options import CorpusOptions
 from bertkd.distilbert import distilbert_student
+from bertkd.pipeline.distilbert import PAPER_LAYERS, layers_of_student
 
 QUICK = ["--use_cpu", "--disable_tqdm", "true", "--num_train_epochs", "1"]
 
@@ -92,9 +93,12 @@ def test_the_student_starts_where_it_is_told(corpus: list[str], language_model: 
 
 def test_layers_are_named_by_the_paper_or_by_the_user() -> None:
     def layers(*options: str) -> list[int]:
-        defaults = {"student_layers": distilbert.PAPER}
+        defaults = {"student_layers": PAPER_LAYERS}
         (run,) = parse(DistilBertKDConfig, [*options, "--use_cpu"], defaults, data_class=CorpusOptions)
-        return distilbert.layers_of(run.models, 12)
+        count = run.models.num_student_layers
+        if run.models.student_layers != PAPER_LAYERS:
+            count = resolve.layer_count(run.models)
+        return layers_of_student(run.models.student_layers, count, 12)
 
     assert layers() == layers("--num_student_layers", "6") == [0, 2, 4, 7, 9, 11]
     assert layers("--student_layers", "0,5") == [0, 5]

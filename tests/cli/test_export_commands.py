@@ -131,7 +131,7 @@ def test_users_mistakes_are_one_sentence(
     with pytest.raises(ValueError, match="openvino runs on the CPU here: leave --device out"):
         export.main([*task, *model, *out, "--device", "cuda"])
     monkeypatch.setattr(engines.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ImportError, match=r"pip install .bertkd\[openvino\]"):
+    with pytest.raises(ImportError, match=r"pip install .bertkd\[export\]"):
         export.main([*task, *model, *out])
 
 

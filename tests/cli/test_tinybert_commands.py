@@ -306,7 +306,7 @@ def test_ablations_are_named(changes: list[str], method: str, student: list[str]
 
 
 def test_a_stage_of_the_trainer_is_not_an_option_of_the_recipe(student: list[str], tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="--stage is set by the recipe"):
+    with pytest.raises(ValueError, match="--stage is set by the command"):
         tinybert.main([*student, "--stage", "intermediate", "--output_dir", str(tmp_path)])
     shape = student.index(SMALL[0])
     without = student[:shape] + student[shape + len(SMALL) :]

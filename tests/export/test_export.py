@@ -303,7 +303,7 @@ def test_users_mistakes_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_engines_that_are_not_installed_are_named_with_their_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engines.importlib.util, "find_spec", lambda name: None)
     assert available_engines() == ["pytorch"]
-    with pytest.raises(ImportError, match=r'openvino needs openvino, nncf, .* pip install "bertkd\[openvino\]"'):
+    with pytest.raises(ImportError, match=r'openvino needs openvino, nncf, .* pip install "bertkd\[export\]"'):
         require_engine("openvino")
     with pytest.raises(ImportError, match=r"bertkd\[torchao\]"):
         require_engine("pytorch", "int8")
