@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from bertkd.cli.options import RunOptions, TaskOptions
+from bertkd.cli.options import TaskOptions, TrainOptions
 from bertkd.cli.parser import Options, parse_runs
 
 
@@ -11,7 +11,7 @@ def parse(
     config_class: Any,
     argv: Sequence[str],
     defaults: dict[str, Any] | None = None,
-    own_class: Any = RunOptions,
+    own_class: Any = TrainOptions,
     data_class: Any = TaskOptions,
 ) -> list[Options[Any, Any, Any]]:
     """The runs that a command line asks for."""

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from transformers.utils import logging
 
-from bertkd.cli.options import CorpusOptions, RunOptions, TaskOptions
+from bertkd.cli.options import CorpusOptions, TaskOptions, TrainOptions
 from bertkd.cli.parser import Config, Options, Own, parse_runs
 from bertkd.metrics import main_value
-from bertkd.pipeline.experiment import finished_run, finished_stage
+from bertkd.pipeline.experiment import finished
 from bertkd.records import RunResult, StageResult, terminal_table
 
 __all__ = [
@@ -46,7 +46,7 @@ def train_seeds(
     train_one: Callable[[TaskRun[Own, Config]], RunResult | None],
     argv: Sequence[str] | None,
     defaults: dict[str, Any] | None = None,
-    own_class: type[Own] = RunOptions,  # type: ignore[assignment]
+    own_class: type[Own] = TrainOptions,  # type: ignore[assignment]
     has_summary: bool = True,
 ) -> list[RunResult]:
     """The body of every command that trains on a task: one training per seed, or what an earlier start left of it.
@@ -80,7 +80,7 @@ def run_or_resume(
     options: TaskRun[Own, Config], train_one: Callable[[TaskRun[Own, Config]], RunResult | None]
 ) -> RunResult | None:
     """Trains one run, unless an earlier start of the same command finished it."""
-    return finished_run(options.experiment(), options.config) or train_one(options)
+    return finished(RunResult, options.experiment(), options.config) or train_one(options)
 
 
 def train_on_corpus(
@@ -99,7 +99,7 @@ def train_on_corpus(
     results = []
 
     for options in runs:
-        result = finished_stage(options.experiment(), options.config) or train_one(options)
+        result = finished(StageResult, options.experiment(), options.config) or train_one(options)
         if result is not None:
             results.append(result)
     return results

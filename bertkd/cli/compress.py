@@ -9,6 +9,7 @@ command, exported, and measured once more. It starts from the teacher's layers, 
 that is given. A command that was killed goes on when it is started again.
 """
 
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -20,7 +21,7 @@ from bertkd.atomic import write_json, write_text
 from bertkd.cli import distilbert, dynabert, export, finetune, kd, resolve, search, tinybert
 from bertkd.cli.commands import CORPUS_DEFAULTS, TaskRun, quiet, run_or_resume
 from bertkd.cli.export import ExportOptions
-from bertkd.cli.options import CorpusOptions, RunOptions
+from bertkd.cli.options import CorpusOptions, RunOptions, TrainOptions
 from bertkd.cli.parser import Options, one_run, option_value, parse_runs
 from bertkd.cli.search import SearchOptions, deployment_of
 from bertkd.distillation.checks import check_vocabularies
@@ -29,8 +30,8 @@ from bertkd.export import ENGINE_PACKAGES, quantization_schemes, require_engine
 from bertkd.methods import all_methods, method_named
 from bertkd.pipeline import load_language_model, load_model, resolve_model_name
 from bertkd.pipeline.compress import UNITS, Goal, Size, choose_size, depth_sizes, general_sizes, shape_sizes
-from bertkd.pipeline.experiment import check_writable, finished_stage, output_folder, with_changes
-from bertkd.records import ExportResult, ReportSet, RunResult, environment, render_page
+from bertkd.pipeline.experiment import check_writable, finished, output_folder, with_changes
+from bertkd.records import ExportResult, ReportSet, RunResult, StageResult, environment, render_page
 
 DEFAULT_METHOD = "pkd-skip"
 METHOD_NAMES = [method.name for method in all_methods() if method.name != "teacher"]
@@ -38,7 +39,7 @@ DEFAULTS = {"engine": "openvino", "precision": "int8"}
 
 
 @dataclass
-class CompressOptions(ExportOptions):
+class CompressOptions(ExportOptions, TrainOptions):
     """What is to be deployed, and what it may cost."""
 
     method: str = field(
@@ -80,7 +81,7 @@ def own_classes(method: Method) -> tuple[type[CompressOptions], type[RunOptions]
         return TinyBertCompressOptions, tinybert.TinyBertOptions
     if method.student == "supernet":
         return DynaBertCompressOptions, dynabert.DynaBertOptions
-    return CompressOptions, RunOptions
+    return CompressOptions, TrainOptions
 
 
 def parse(argv: Sequence[str] | None) -> Run:
@@ -120,14 +121,18 @@ def compress(options: Run) -> dict[str, Any]:
             "DistilBERT learns from plain text before the task: name it with --corpus_files, and the model that "
             "teaches there, with a head for masked words, with --language_model."
         )
-    check_writable(folder)
+    if not own.dry_run:
+        check_writable(folder)
 
     if method.student == "supernet":
         student, predicted = train_and_search(method, options, folder)
     else:
-        size, predicted = choose_size(sizes_of(method, options), goal, folder, asked(options), own.method)
+        kept_in = None if own.dry_run else folder
+        size, predicted = choose_size(sizes_of(method, options), goal, kept_in, asked(options), own.method)
         print(f"\nThe largest student within {goal.budget:g} {goal.unit}: {size.name} ({predicted:.4g}).")
         student = train(method, options, size, folder)
+    if own.dry_run:
+        return {"method": own.method, "predicted": predicted}
 
     exported = export.export(deployed_options(options, student, folder / "deployed"))
     if goal.unit == "ms":
@@ -160,7 +165,7 @@ def compress(options: Run) -> dict[str, Any]:
 
 def asked(options: Run) -> dict[str, Any]:
     """Everything that the choice of a size depends on."""
-    names = {member.name for member in fields(CompressOptions)} - {member.name for member in fields(RunOptions)}
+    names = {member.name for member in fields(CompressOptions)} - {member.name for member in fields(TrainOptions)}
     values = {name: getattr(options.own, name) for name in sorted(names)}
     return {**values, "teacher_model_name_or_path": options.models.teacher_model_name_or_path}
 
@@ -222,6 +227,8 @@ def train(method: Method, options: Run, size: Size, folder: Path) -> Path:
 
     if method.student == "pretrained":
         general = pretrain(options, size, folder)
+        if options.own.dry_run:  # the second step starts from what the first leaves
+            return student
         own = training_options(method, options, student, model_name_or_path=str(general))
         own = replace(own, own=replace(own.own, result_name=own.own.result_name or "distilbert-kd"))
         run_or_resume(own, kd.train)
@@ -260,12 +267,12 @@ def pretrain(options: Run, size: Size, folder: Path) -> Path:
             student_layers=layers,
         ),
         data=replace(settings.data, corpus_files=options.own.corpus_files),
-        own=settings.own,
+        own=replace(settings.own, dry_run=options.own.dry_run),
         config=with_changes(settings.config, output_dir=str(general)),
         command=options.command,
         default_config=settings.default_config,
     )
-    if finished_stage(own.experiment(), own.config) is None:
+    if finished(StageResult, own.experiment(), own.config) is None:
         distilbert.train(own)
     return general
 
@@ -273,6 +280,8 @@ def pretrain(options: Run, size: Size, folder: Path) -> Path:
 def train_and_search(method: Method, options: Run, folder: Path) -> tuple[Path, float]:
     """Trains DynaBERT's supernet, and takes the best sub-network within the budget out of it."""
     run_or_resume(training_options(method, options, folder / "supernet"), dynabert.train)
+    if options.own.dry_run:
+        return folder, math.nan
 
     student, own = folder / "student", options.own
     shared = {member.name for member in fields(SearchOptions)} & {member.name for member in fields(own)}

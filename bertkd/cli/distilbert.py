@@ -15,7 +15,7 @@ from transformers import AutoTokenizer, PreTrainedModel
 from bertkd import DistilBertKDConfig, DistilBertKDTrainer
 from bertkd.cli import resolve
 from bertkd.cli.commands import CorpusRun, train_on_corpus
-from bertkd.cli.options import RunOptions
+from bertkd.cli.options import TrainOptions
 from bertkd.distilbert.method import METHODS
 from bertkd.pipeline import load_language_model, resolve_model_name, train_on_text
 from bertkd.pipeline.distilbert import PAPER_LAYERS, general_student, layers_of_student
@@ -30,7 +30,7 @@ DEFAULTS = {
 
 
 @dataclass
-class DistilBertOptions(RunOptions):
+class DistilBertOptions(TrainOptions):
     """How the student starts."""
 
     fold_token_types: bool = field(

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from bertkd import DynaBertKDConfig
 from bertkd.cli import resolve
 from bertkd.cli.commands import TaskRun, train_seeds
-from bertkd.cli.options import ImportanceOptions
+from bertkd.cli.options import ImportanceOptions, TrainOptions
 from bertkd.cli.tinybert import check_stages
 from bertkd.dynabert.config import STAGES
 from bertkd.dynabert.method import METHODS
@@ -23,7 +23,7 @@ from bertkd.records import RunResult
 
 
 @dataclass
-class DynaBertOptions(ImportanceOptions):
+class DynaBertOptions(ImportanceOptions, TrainOptions):
     """What the command does around the three stages."""
 
     stages: list[str] = field(

@@ -15,13 +15,13 @@ from transformers import AutoModelForMaskedLM, AutoTokenizer, set_seed
 from bertkd import DistilBertKDConfig, DistilBertKDTrainer
 from bertkd.cli import resolve
 from bertkd.cli.commands import CorpusRun, train_on_corpus
-from bertkd.cli.options import RunOptions
+from bertkd.cli.options import TrainOptions
 from bertkd.pipeline import resolve_model_name, train_on_text
 from bertkd.records import StageResult
 
 
 @dataclass
-class MaskedLMOptions(RunOptions):
+class MaskedLMOptions(TrainOptions):
     """What learns."""
 
     freeze_encoder: bool = field(default=False, metadata={"help": "Train the head alone."})

@@ -15,6 +15,7 @@ __all__ = [
     "RunOptions",
     "ShapeOptions",
     "TaskOptions",
+    "TrainOptions",
 ]
 
 
@@ -125,15 +126,21 @@ class CorpusOptions:
 
 @dataclass
 class RunOptions:
-    """What a command does around the training."""
+    """What a command writes into its record."""
+
+    paper: str = field(default="", metadata={"help": "A note for the results file, such as what the paper reports."})
+    result_name: str = field(default="", metadata={"help": "The method's name in results files."})
+
+
+@dataclass
+class TrainOptions(RunOptions):
+    """What a command that trains does around the training."""
 
     dry_run: bool = field(
         default=False,
         metadata={"help": "Only say what would be trained, and estimate the time from a few steps."},
     )
     keep_checkpoints: bool = field(default=False, metadata={"help": "Keep the checkpoints of a finished run."})
-    paper: str = field(default="", metadata={"help": "A note for the results file, such as what the paper reports."})
-    result_name: str = field(default="", metadata={"help": "The method's name in results files."})
 
 
 @dataclass
@@ -157,7 +164,7 @@ class ImportanceOptions(RunOptions):
 
 
 @dataclass
-class ShapeOptions(RunOptions):
+class ShapeOptions(TrainOptions):
     """The shape of a student that starts with random weights."""
 
     student_shape: str | None = field(

@@ -16,7 +16,7 @@ import yaml
 from transformers import HfArgumentParser, TrainingArguments
 from transformers.hf_argparser import string_to_bool
 
-from bertkd.cli.options import CorpusOptions, ModelOptions, RunOptions, TaskOptions
+from bertkd.cli.options import CorpusOptions, ModelOptions, RunOptions, TaskOptions, TrainOptions
 from bertkd.cli.shipped import read_settings
 from bertkd.distillation import DistillationConfig
 from bertkd.pipeline import Experiment
@@ -76,7 +76,7 @@ class Options(Generic[DataOf, OwnOf, ConfigOf]):
 
     def own_options(self) -> dict[str, Any]:
         """Every option of models, data and the command itself that decides the outcome, as JSON values."""
-        run_fields = {field.name for field in dataclasses.fields(RunOptions)}
+        run_fields = {field.name for field in dataclasses.fields(TrainOptions)}
         own = {name: value for name, value in dataclasses.asdict(self.own).items() if name not in run_fields}
         return {**dataclasses.asdict(self.models), **dataclasses.asdict(self.data), **own}  # type: ignore[call-overload]
 
@@ -95,8 +95,8 @@ class Options(Generic[DataOf, OwnOf, ConfigOf]):
             note=self.own.paper,
             teacher_name=teacher_name,
             replaces=models.teacher_model_name_or_path,
-            keep_checkpoints=self.own.keep_checkpoints,
-            is_dry_run=self.own.dry_run,
+            keep_checkpoints=isinstance(self.own, TrainOptions) and self.own.keep_checkpoints,
+            is_dry_run=isinstance(self.own, TrainOptions) and self.own.dry_run,
         )
 
 
@@ -264,7 +264,7 @@ class CommandParser(_NearestOption, HfArgumentParser):
 
 def _title(dataclass_type: type, name: str) -> str:
     """Under which title of the help a field stands; empty for one that only `--help all` shows."""
-    if name in SHOWN_OUTPUT or name in {field.name for field in dataclasses.fields(RunOptions)}:
+    if name in SHOWN_OUTPUT or name in {field.name for field in dataclasses.fields(TrainOptions)}:
         return "Output"
     if dataclass_type is ModelOptions:
         return "Models"
@@ -287,7 +287,7 @@ def parse_runs(
     config_class: type[Config],
     argv: Sequence[str] | None = None,
     defaults: dict[str, Any] | None = None,
-    own_class: type[Own] = RunOptions,  # type: ignore[assignment]
+    own_class: type[Own] = TrainOptions,  # type: ignore[assignment]
     data_class: type[Data] = TaskOptions,  # type: ignore[assignment]
 ) -> list[Options[Data, Own, Config]]:
     """The trainings that a command line asks for: one per seed.

@@ -25,7 +25,7 @@ from bertkd.pipeline.shrink import Shrinkage, shrink_model
 from bertkd.students.shared_layers import SHARED_WEIGHTS
 
 # Neither the outcome nor its description depends on these.
-UNIMPORTANT = {"dry_run", "keep_checkpoints", "paper", "record", "result_name"}
+UNIMPORTANT = {"paper", "record", "result_name"}
 
 
 @dataclass

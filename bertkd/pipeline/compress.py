@@ -135,7 +135,7 @@ def _layers(count: int) -> str:
 
 
 def choose_size(
-    sizes: Sequence[Size], goal: Goal, folder: Path, asked: dict[str, Any], method_name: str
+    sizes: Sequence[Size], goal: Goal, folder: Path | None, asked: dict[str, Any], method_name: str
 ) -> tuple[Size, float]:
     """The largest size within the budget and its cost, or what an earlier start of the same command chose.
 
@@ -144,13 +144,16 @@ def choose_size(
     Args:
         sizes: from large to small.
         goal: the budget.
-        folder: where the choice is kept.
+        folder: where the choice is kept; None for nowhere.
         asked: everything that the choice depends on.
         method_name: for the message.
 
     Raises:
         ValueError: the smallest size costs more than the budget.
     """
+    if folder is None:
+        return _largest_within(sizes, goal, method_name)
+
     path = folder / FILE
     by_name = {size.name: size for size in sizes}
 

@@ -12,7 +12,7 @@ from bertkd.data.demo import make_demo_task
 from bertkd.distillation import DistillationConfig, DistillationTrainer
 from bertkd.efficiency import measure_latency
 from bertkd.patient_kd import PatientKDConfig, PatientKDTrainer
-from bertkd.pipeline.experiment import Experiment, finished_run
+from bertkd.pipeline.experiment import Experiment, finished
 from bertkd.pipeline.models import load_model, load_teacher, resolve_model_name, shortened
 from bertkd.pipeline.task_data import TaskData
 from bertkd.pipeline.training import TRAINING_DEFAULTS, distill, train_on_task
@@ -104,7 +104,7 @@ def _train(run: DemoRun, data: TaskData, folder: Path, command: str, student_set
         teacher_name=teacher_name if run.learns_from_teacher else "",
         replaces=None if run is TEACHER else teacher_name,
     )
-    result = finished_run(experiment, config)
+    result = finished(RunResult, experiment, config)
     if result is not None:
         return result
 

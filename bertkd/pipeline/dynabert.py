@@ -12,7 +12,7 @@ from bertkd.dynabert.config import STAGES
 from bertkd.efficiency import count_flops, count_parameters, measure_latency
 from bertkd.metrics import main_value
 from bertkd.pipeline.evaluation import check_teacher, evaluate
-from bertkd.pipeline.experiment import Experiment, finished_run, output_folder, with_changes
+from bertkd.pipeline.experiment import Experiment, finished, output_folder, with_changes
 from bertkd.pipeline.models import load_model
 from bertkd.pipeline.task_data import TaskData
 from bertkd.pipeline.training import train_on_task
@@ -81,7 +81,7 @@ def train_dynabert(
 
     for stage in stages:
         own_config = stage_config(config, stage)
-        result = finished_run(experiment, own_config)
+        result = finished(RunResult, experiment, own_config)
         if result is not None:
             continue
 

@@ -20,8 +20,7 @@ from bertkd.records import RunResult, StageResult
 __all__ = [
     "Experiment",
     "check_writable",
-    "finished_run",
-    "finished_stage",
+    "finished",
     "output_folder",
     "remove_checkpoints",
     "start_in_folder",
@@ -29,6 +28,7 @@ __all__ = [
 ]
 
 Config = TypeVar("Config", bound=DistillationConfig)
+Finished = TypeVar("Finished", RunResult, StageResult)
 
 SETTINGS = "settings.json"
 # Neither the outcome nor its description depends on these.
@@ -139,32 +139,22 @@ def start_in_folder(experiment: Experiment, config: DistillationConfig) -> None:
         write_json(folder / SETTINGS, settings)
 
 
-def finished_run(experiment: Experiment, config: DistillationConfig) -> RunResult | None:
-    """The record of a training on a task that an earlier start finished; None where there is none.
+def finished(record_class: type[Finished], experiment: Experiment, config: DistillationConfig) -> Finished | None:
+    """The record of a training that an earlier start finished; None where there is none.
+
+    Args:
+        record_class: `RunResult` for a training on a task, `StageResult` for one without a task's metric.
+        experiment, config: the training.
 
     Raises:
         ValueError: the folder's training had other settings.
     """
-    path = output_folder(config) / RunResult.FILE
+    path = output_folder(config) / record_class.FILE
     if not path.is_file():
         return None
 
     start_in_folder(experiment, config)
-    return RunResult.read(path)
-
-
-def finished_stage(experiment: Experiment, config: DistillationConfig) -> StageResult | None:
-    """The record of a training without a task's metric that an earlier start finished; None where there is none.
-
-    Raises:
-        ValueError: the folder's training had other settings.
-    """
-    path = output_folder(config) / StageResult.FILE
-    if not path.is_file():
-        return None
-
-    start_in_folder(experiment, config)
-    return StageResult.read(path)
+    return record_class.read(path)
 
 
 def remove_checkpoints(experiment: Experiment, folder: Path) -> None:

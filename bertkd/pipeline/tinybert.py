@@ -11,12 +11,12 @@ from bertkd.atomic import atomic_path
 from bertkd.data import Task
 from bertkd.distillation.trainer import EXTRA_FILE
 from bertkd.pipeline.evaluation import check_teacher, evaluate
-from bertkd.pipeline.experiment import Experiment, finished_stage, output_folder, with_changes
+from bertkd.pipeline.experiment import Experiment, finished, output_folder, with_changes
 from bertkd.pipeline.models import label_settings, load_model
 from bertkd.pipeline.task_data import TaskData
 from bertkd.pipeline.text import train_stage
 from bertkd.pipeline.training import train_on_task
-from bertkd.records import RunResult
+from bertkd.records import RunResult, StageResult
 from bertkd.tinybert import TinyBertKDConfig, TinyBertKDTrainer, load_released
 
 __all__ = ["STAGES", "MakeStudent", "TinyBertStages", "released_student", "train_tinybert"]
@@ -98,14 +98,14 @@ def train_tinybert(
 
     rows = make_rows()
     first = stages.intermediate_config(config)
-    if "intermediate" in stages.stages and finished_stage(experiment, first) is None:
+    if "intermediate" in stages.stages and finished(StageResult, experiment, first) is None:
         _train_intermediate(experiment, rows, teacher, make_student, first)
     if "prediction" not in stages.stages:
         return None
 
     if experiment.is_dry_run:
         student, _ = make_student()
-    elif finished_stage(experiment, first) is None:
+    elif finished(StageResult, experiment, first) is None:
         raise ValueError(
             f"Stage intermediate is not done in {first.output_dir}: run it first, with --stages intermediate or "
             "without."

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from conftest import ROOT
 
-from bertkd.cli import COMMANDS, dynabert, kd, main, mlm, patient_kd, tinybert
+from bertkd.cli import COMMANDS, compress, dynabert, kd, main, mlm, patient_kd, tinybert
 from bertkd.cli import run_command as run_named
 from bertkd.cli.parser import CommandParser, PlainParser, command_line
 from bertkd.cli.shipped import settings_path, shipped_settings
@@ -213,6 +213,26 @@ def test_a_dry_run_on_a_corpus(pretrained: Path, tmp_path: Path, capsys: pytest.
     options = ["--model_name_or_path", str(pretrained), "--corpus_files", str(corpus), "--eval_rows", "8"]
     mlm.main([*options, "--use_cpu", "--dry_run", "--max_seq_length", "16", "--output_dir", str(tmp_path / "run")])
     check_plan(capsys.readouterr().out, tmp_path / "run")
+
+
+def test_a_dry_run_of_compress_chooses_a_size_and_leaves_nothing(
+    student: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    words = [word for word in student if word not in ("--num_student_layers", "2")]
+    start = words.index("--model_name_or_path")
+    del words[start : start + 2]
+    budget = ["--method", "kd", "--budget", "1e9", "--unit", "parameters", "--engine", "pytorch"]
+    compress.main([*words, *budget, "--precision", "float32", "--dry_run", "--output_dir", str(tmp_path / "run")])
+    out = capsys.readouterr().out
+    check_plan(out, tmp_path / "run")
+    assert "The largest student within 1e+09 parameters: 4 layers" in out and "4 layers, " in out
+
+
+@pytest.mark.parametrize("command", ["export", "search", "shrink", "augment"])
+def test_commands_that_train_nothing_have_no_dry_run(command: str, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit):
+        run_named(command, ["--dry_run"])
+    assert "there is no option --dry_run" in capsys.readouterr().err
 
 
 # ---- records and uploads ----

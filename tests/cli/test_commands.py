@@ -45,7 +45,7 @@ from bertkd.cli import (
     submit,
     tinybert,
 )
-from bertkd.cli.options import CorpusOptions, RunOptions, ShapeOptions
+from bertkd.cli.options import CorpusOptions, ShapeOptions, TrainOptions
 from bertkd.data import GLUE_TASKS
 from bertkd.dynabert import CostTable, Importance, make_adaptive
 from bertkd.efficiency import measure_latency
@@ -56,8 +56,8 @@ from bertkd.records import read_result
 
 RECIPES = ROOT / "recipes"
 CONFIGS = {
-    "kd": (DistillationConfig, RunOptions),
-    "patient_kd": (PatientKDConfig, RunOptions),
+    "kd": (DistillationConfig, TrainOptions),
+    "patient_kd": (PatientKDConfig, TrainOptions),
     "dynabert": (DynaBertKDConfig, dynabert.DynaBertOptions),
     "tinybert": (TinyBertKDConfig, tinybert.TinyBertOptions),
 }
