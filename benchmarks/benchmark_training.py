@@ -1,6 +1,6 @@
 """What distillation costs in training, as ratios measured in one run on one machine.
 
-    python recipes/benchmark_training.py --glue_dir ../shared/data/glue
+    python benchmarks/benchmark_training.py --glue_dir ../shared/data/glue
 
 Writes docs/performance.json and, from it, docs/performance.md. Without --glue_dir it measures on the built-in task.
 Variants take turns, and the ratio is that of their medians: other work on the machine then slows all of them.

@@ -1,10 +1,10 @@
-"""Run everything behind docs/results.md: MiniLM as teacher, three-layer students of every method, DynaBERT.
+"""Run everything behind docs/results: MiniLM as teacher, three-layer students of every method, DynaBERT.
 
-    python recipes/reproduce.py --glue_dir ../shared/data/glue [--tasks stsb rte] [--methods kd pkd-skip] [--grid stsb]
+    python benchmarks/reproduce.py --glue_dir ../shared/data/glue --tasks stsb rte --methods kd pkd-skip --grid stsb
 
-Each step is a command that stands alone, and is printed before it runs. What is done is not done again, so a killed
-run goes on when it is started once more; results are copied to docs/results/ as they come. A GPU has room for several
-steps at a time: --precision=--bf16 --jobs 8.
+Each step is a command that stands alone, so that anybody can repeat a single result, and is printed before it runs.
+What is done is not done again, so a killed run goes on when it is started once more; results are copied to
+docs/results/ as they come. A GPU has room for several steps at a time: --precision=--bf16 --jobs 8.
 """
 
 import argparse

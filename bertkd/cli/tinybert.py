@@ -22,7 +22,7 @@ from bertkd.cli.commands import TaskRun, train_seeds
 from bertkd.cli.options import AugmentationOptions, ModelOptions, ShapeOptions
 from bertkd.data import Task
 from bertkd.distillation import DistillationConfig
-from bertkd.pipeline import TaskData
+from bertkd.pipeline import TaskData, load_model
 from bertkd.pipeline.augmentation import Augmentation, augmented, number_of_copies, repeated
 from bertkd.pipeline.experiment import output_folder
 from bertkd.pipeline.models import is_released_tinybert, projection_folder
@@ -168,7 +168,8 @@ def start_of_student(
     if name is None and models.init_from != "teacher":
         return resolve.new_student(models, options.own, seed, teacher, task), None
     if name is not None and is_released_tinybert(name):
-        return released_student(name, task, config)
+        # The projection of a released checkpoint becomes a file of the run, which a dry run has not.
+        return (load_model(name, task), None) if options.own.dry_run else released_student(name, task, config)
     return resolve.student(models, task, seed, teacher), projection_folder(name)
 
 
