@@ -30,33 +30,42 @@ def is_picture(output: Any) -> bool:
     return "image/png" in output.get("data", {})
 
 
-def problems(path: Path) -> list[str]:
-    """What is wrong with a committed notebook."""
-    notebook, found = read(path), []
+def count_pictures(notebook: Any) -> int:
+    return sum(is_picture(output) for cell in code_cells(notebook) for output in cell.outputs)
+
+
+def faults(path: Path) -> list[str]:
+    """The faults of a committed notebook, each as a sentence."""
+    notebook = read(path)
     nbformat.validate(notebook)
     cells = code_cells(notebook)
     outputs = [output for cell in cells for output in cell.outputs]
+    result = []
+
     if [cell.execution_count for cell in cells] != list(range(1, len(cells) + 1)):
-        found.append("not every code cell was run once, from top to bottom")
+        result.append("not every code cell was run once, from top to bottom")
     for cell in cells:
         shows = "print(" in cell.source or "plt.show()" in cell.source or "Image(" in cell.source
         if shows and not cell.outputs:
-            found.append(f"the output of cell {cell.id} is missing")
+            result.append(f"the output of cell {cell.id} is missing")
     if any(output.output_type == "error" for output in outputs):
-        found.append("an output is an error")
+        result.append("an output is an error")
     if any(output.get("name") == "stderr" for output in outputs):
-        found.append("an output is a warning or a progress bar")
+        result.append("an output is a warning or a progress bar")
+
     texts = [output.get("text", "") for output in outputs]
-    texts += [text for output in outputs for kind, text in output.get("data", {}).items() if kind.startswith("text/")]
+    for output in outputs:
+        texts += [text for kind, text in output.get("data", {}).items() if kind.startswith("text/")]
     if paths := MACHINE_PATH.findall("\n".join(texts)):
-        found.append(f"the outputs name paths of a machine: {paths}")
+        result.append(f"the outputs name paths of a machine: {paths}")
+
     if not any(is_picture(output) for output in outputs):
-        found.append("there is no picture")
+        result.append("there is no picture")
     if notebook.metadata.get("kernelspec", {}).get("name") != "python3" or any(cell.metadata for cell in cells):
-        found.append("the metadata is that of one machine or one run")
+        result.append("the metadata is that of one machine or one run")
     if path.stat().st_size > LARGEST:
-        found.append(f"the file has {path.stat().st_size} bytes, more than {LARGEST}")
-    return found
+        result.append(f"the file has {path.stat().st_size} bytes, more than {LARGEST}")
+    return result
 
 
 def test_each_method_has_a_notebook() -> None:
@@ -68,7 +77,7 @@ def test_each_method_has_a_notebook() -> None:
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_committed_outputs_are_whole(path: Path) -> None:
-    assert problems(path) == []
+    assert faults(path) == []
 
 
 def test_faults_of_a_notebook_are_found(tmp_path: Path) -> None:
@@ -80,9 +89,9 @@ def test_faults_of_a_notebook_are_found(tmp_path: Path) -> None:
         new.new_code_cell("x", execution_count=1, outputs=[warning, error], metadata={"execution": {"start": "now"}}),
     ]
     nbformat.write(new.new_notebook(cells=cells), tmp_path / "bad.ipynb")
-    found = "; ".join(problems(tmp_path / "bad.ipynb"))
+    message = "; ".join(faults(tmp_path / "bad.ipynb"))
     for fault in ("top to bottom", "missing", "an error", "a warning", "paths", "no picture", "metadata"):
-        assert fault in found
+        assert fault in message
 
 
 @pytest.mark.slow
@@ -95,8 +104,4 @@ def test_notebook_runs_at_small_settings(path: Path, tmp_path: Path, monkeypatch
     notebook = read(path)
     resources = {"metadata": {"path": str(tmp_path)}}
     nbclient.NotebookClient(notebook, timeout=250, kernel_name="python3", resources=resources).execute()
-    shown = [
-        sum(is_picture(output) for cell in code_cells(one) for output in cell.outputs)
-        for one in (notebook, read(path))
-    ]
-    assert shown[0] == shown[1] > 0
+    assert count_pictures(notebook) == count_pictures(read(path)) > 0
