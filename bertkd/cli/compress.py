@@ -88,10 +88,14 @@ def parse(argv: Sequence[str] | None) -> Run:
     """The command line, with the options of the method that it names.
 
     Raises:
-        ValueError: an unknown method, or several seeds. SystemExit: an unknown option.
+        ValueError: an unknown method, several seeds, or an option that the method sets itself.
+        SystemExit: an unknown option.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     method = method_named(option_value(words, "method") or DEFAULT_METHOD)
+    for name, value in method.settings.items():
+        if option_value(words, name) not in (None, str(value)):
+            raise ValueError(f"--method {method.name} sets --{name} to {value}: leave --{name} out.")
 
     # DistilBERT's second step is vanilla KD.
     config_class = method_named("kd").config_class if method.student == "pretrained" else method.config_class

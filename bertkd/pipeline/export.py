@@ -27,6 +27,7 @@ from bertkd.metrics import glue_metrics, main_value
 from bertkd.pipeline.deployment import Deployment, eager
 from bertkd.pipeline.evaluation import logit_order
 from bertkd.pipeline.experiment import Experiment, check_writable, output_folder
+from bertkd.pipeline.hub import upload
 from bertkd.pipeline.models import load_model, load_teacher
 from bertkd.pipeline.task_data import TaskData
 from bertkd.records import ExportResult, RunResult, environment, terminal_table, write_export_card
@@ -110,6 +111,7 @@ def export_for_task(
     result = _describe(experiment, model, exported, latency, data, config, deployment, trained)
     write_export_card(folder, result, trained)
     result.write(folder)
+    upload(folder, config)
 
     _show(result, latency)
     print(f"\nModel, tokenizer, card and {ExportResult.FILE}: {folder}")

@@ -17,6 +17,7 @@ from bertkd.metrics import main_value
 from bertkd.pipeline.deployment import Timing
 from bertkd.pipeline.evaluation import evaluate
 from bertkd.pipeline.experiment import Experiment, output_folder
+from bertkd.pipeline.hub import upload
 from bertkd.pipeline.models import load_model, resolve_model_name
 from bertkd.pipeline.task_data import TaskData
 from bertkd.records import RunResult, environment, terminal_table, write_model_card
@@ -157,6 +158,7 @@ def shrink_model(
 
     write_json(folder / FILE, answer)
     _write_record(experiment, source, folder, small, config, answer)
+    upload(folder, config)
     print(f"\n{terminal_table(_table(answer))}")
     if shrinkage.prune_vocabulary:
         print(recut_sentence(answer))

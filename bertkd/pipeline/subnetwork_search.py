@@ -31,6 +31,7 @@ from bertkd.pipeline.deployment import Deployment
 from bertkd.pipeline.dynabert import ImportanceSettings
 from bertkd.pipeline.evaluation import evaluate
 from bertkd.pipeline.experiment import Experiment, output_folder
+from bertkd.pipeline.hub import upload
 from bertkd.pipeline.models import load_model
 from bertkd.pipeline.task_data import TaskData
 from bertkd.pipeline.training import describe_subnetwork
@@ -133,6 +134,7 @@ def find_subnetwork(
     is_plain = (budget.unit, deployment.engine, deployment.precision) == ("ms", "pytorch", "float32")
     speedup = round(full / measured, 2) if is_plain else None
     describe_subnetwork(supernet, folder, subnetwork, experiment.command, values[best], metrics[best], speedup)
+    upload(folder, config)
     print(
         f"Budget {budget.amount:g} {budget.unit}: predicted {candidates[best].cost:.4g}, measured once more "
         f"{measured:.4g}.\nModel ({type(subnetwork).__name__}), tokenizer, card and {FILE}: {folder}"

@@ -305,6 +305,13 @@ def sizes_of(words: list[str]) -> list[Size]:
     return compress.sizes_of(method_named(options.own.method), options)
 
 
+def test_an_option_that_the_method_sets_itself_is_refused(tuned: Path, task: list[str]) -> None:
+    words = [*command(tuned, "1"), *task, "--method", "pkd-last"]
+    assert compress.parse([*words, "--strategy", "last"]).config.strategy == "last"
+    with pytest.raises(ValueError, match="--method pkd-last sets --strategy to last: leave --strategy out"):
+        compress.parse([*words, "--strategy", "skip"])
+
+
 @pytest.mark.parametrize("method", ["finetuned", "kd", "pkd-last", "tinybert"])
 @pytest.mark.parametrize("start", ["teacher", "pretrained", "pretrained=", "yaml"])
 def test_every_method_starts_its_student_from_what_is_asked_for(
