@@ -323,6 +323,10 @@ def parse_runs(
         models, data, own, config = parser.parse_objects([*words, "--seed", seed])
         if config.resume_from_checkpoint is not None:
             parser.error("--resume_from_checkpoint is not used: a command that is started again goes on by itself.")
+        if config.push_to_hub and config.hub_strategy != default_config["hub_strategy"]:
+            parser.error("--hub_strategy is not used: the finished folder is uploaded once, at the end.")
+        if config.push_to_hub and len(seeds) > 1:
+            parser.error("--push_to_hub uploads one model: give one --seed, or upload a folder yourself afterwards.")
         if isinstance(data, TaskOptions):
             _check_files(parser, data)
         if len(seeds) > 1:

@@ -122,6 +122,8 @@ def test_an_unknown_command_is_answered_with_the_nearest(words: list[str], messa
     [
         (["kd", "--temprature", "3"], "there is no option --temprature, did you mean --temperature?"),
         (["bench", "bert6", "--repeat", "3"], "there is no option --repeat, did you mean --repeats?"),
+        (["kd", "--push_to_hub", "--hub_strategy", "end", "--use_cpu"], "--hub_strategy is not used"),
+        (["kd", "--push_to_hub", "--seed", "1", "2", "--use_cpu"], "--push_to_hub uploads one model"),
         (["kd", "--help", "everything"], "write --help, or --help all"),
         (["kd", "--config", "patient_kd/sst3"], "there is no such file, nor shipped settings of that name"),
         (["patient-kd", "--config", "kd/sst2", "--beta", "much"], "invalid float value: 'much'"),
