@@ -4,6 +4,7 @@ import difflib
 import importlib
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 __all__ = ["COMMANDS", "main", "run_command"]
 
@@ -56,8 +57,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
 
     name = words[0].replace("_", "-")
-    if name not in COMMANDS:
-        close = difflib.get_close_matches(name, COMMANDS, n=1)
+    known = [*COMMANDS, *_commands_of_methods()]
+    if name not in known:
+        close = difflib.get_close_matches(name, known, n=1)
         hint = f", did you mean {close[0]}?" if close else "."
         sys.exit(f"bertkd: there is no command {words[0]}{hint} `bertkd --help` lists them.")
     run_command(name, words[1:])
@@ -67,9 +69,18 @@ def run_command(name: str, argv: Sequence[str] | None = None) -> None:
     """Runs one command with its arguments; a user's mistake is one sentence.
 
     Args:
-        name: a key of `COMMANDS`.
+        name: a key of `COMMANDS`, or the command of a method that has no module here.
         argv: the words after the command; None for the command line of a recipe's process.
     """
     commands = importlib.import_module("bertkd.cli.commands")
-    module = importlib.import_module(f"bertkd.cli.{name.replace('-', '_')}")
-    commands.run_safely(lambda: module.main(argv), f"bertkd {name}")
+    if name in COMMANDS:
+        main_of_command = importlib.import_module(f"bertkd.cli.{name.replace('-', '_')}").main
+    else:
+        main_of_command = importlib.import_module("bertkd.cli.kd").main_of(_commands_of_methods()[name])
+    commands.run_safely(lambda: main_of_command(argv), f"bertkd {name}")
+
+
+def _commands_of_methods() -> dict[str, Any]:
+    """The methods by command, of those whose command needs nothing of its own and so has no module here."""
+    methods = importlib.import_module("bertkd.methods").all_methods()
+    return {method.command: method for method in methods if method.command not in COMMANDS}

@@ -13,10 +13,12 @@ import pytest
 import yaml
 from conftest import ROOT
 
+from bertkd import DistillationTrainer, methods
 from bertkd.cli import COMMANDS, compress, dynabert, kd, main, mlm, patient_kd, tinybert
 from bertkd.cli import run_command as run_named
 from bertkd.cli.parser import CommandParser, PlainParser, command_line
 from bertkd.cli.shipped import settings_path, shipped_settings
+from bertkd.distillation.method import Method
 from bertkd.pipeline import hub
 
 SECRET = "hf_abcdefghijklmnop"
@@ -100,6 +102,22 @@ def test_the_first_screen_of_a_command_has_its_own_options_in_groups(capsys: pyt
         kd.main(["--help", "all"])
     every = capsys.readouterr().out
     assert "--adam_beta1" in every and len(every) > 2 * len(own)
+
+
+def test_a_method_that_is_only_a_folder_has_a_command_of_its_own(
+    student: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Doubled(DistillationTrainer):
+        def kd_loss(self, student_logits: Any, teacher_logits: Any) -> Any:
+            return 2 * super().kd_loss(student_logits, teacher_logits)
+
+    method = Method("doubled", "Doubled KD", "doubled-kd", "2611.00001", Doubled, defaults={"alpha": 0.25})
+    monkeypatch.setattr(methods, "all_methods", lambda: (method,))
+    main(["doubled-kd", *student, "--output_dir", str(tmp_path)])
+    written_record = json.loads((tmp_path / "results.json").read_text())
+    assert written_record["method"] == "doubled" and written_record["settings"]["alpha"] == 0.25
+    with pytest.raises(SystemExit, match="did you mean doubled-kd?"):
+        main(["doubled_k"])
 
 
 # ---- mistakes ----
