@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import psutil
 import torch
@@ -52,7 +52,7 @@ from bertkd.pipeline import load_model, resolve_model_name
 from bertkd.records import environment, markdown_table
 from bertkd.students import SHAPES, Shape, small_student
 from bertkd.tinybert import WordVectors
-from bertkd.tinybert.augmentation import CandidateFinder, default_batch_size
+from bertkd.tinybert.candidates import CandidateFinder, default_batch_size
 
 TASK = GLUE_TASKS["sst2"]
 DOCS = Path(__file__).parents[1] / "docs"
@@ -148,6 +148,11 @@ def timed(run: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
+def model_of(trainer: Trainer) -> nn.Module:
+    """The model that a trainer trains; its own annotation says that there may be none."""
+    return cast(nn.Module, trainer.model)
+
+
 def kd_step(setting: Setting, repeats: int) -> dict[str, list[float]]:
     """One optimizer step with a live teacher, against its parts: the teacher's forward and stock `Trainer`'s step."""
     batch = DataCollatorWithPadding(setting.tokenizer)([setting.rows[i] for i in range(32)])
@@ -160,8 +165,8 @@ def kd_step(setting: Setting, repeats: int) -> dict[str, list[float]]:
         optimizer = trainer.optimizer or trainer.create_optimizer()
 
         def run() -> None:
-            trainer.training_step(trainer.model, dict(inputs))
-            nn.utils.clip_grad_norm_(trainer.model.parameters(), 1.0)
+            trainer.training_step(model_of(trainer), dict(inputs))
+            nn.utils.clip_grad_norm_(model_of(trainer).parameters(), 1.0)
             optimizer.step()
             optimizer.zero_grad()
 
@@ -194,8 +199,8 @@ def dynabert_step(setting: Setting, stage: str, repeats: int) -> dict[str, list[
     teacher_share = sum(shares[f"w{width:g}_d1"] for width in args.width_mult_list) if stage == "depth" else 1.0
 
     def step(trainer: Trainer) -> float:
-        seconds = timed(lambda: trainer.training_step(trainer.model, dict(inputs)))
-        trainer.model.zero_grad()
+        seconds = timed(lambda: trainer.training_step(model_of(trainer), dict(inputs)))
+        model_of(trainer).zero_grad()
         return seconds
 
     def teacher_forward() -> None:
@@ -248,8 +253,8 @@ def _intermediate_step(
     tinybert.extra_modules.to(args.device)
 
     def step(trainer: Trainer) -> None:
-        trainer.training_step(trainer.model, dict(inputs))
-        trainer.model.zero_grad()
+        trainer.training_step(model_of(trainer), dict(inputs))
+        model_of(trainer).zero_grad()
 
     def parts() -> None:
         with torch.no_grad():
@@ -275,15 +280,16 @@ def pretraining_step(setting: Setting) -> tuple[Callable[[], float], Callable[[]
         train_dataset=setting.rows,
     )
     device = distilbert.args.device
-    batch = dict(DataCollatorWithPadding(setting.tokenizer)([setting.rows[i] for i in range(32)]).to(device))
+    padded: Any = DataCollatorWithPadding(setting.tokenizer)([setting.rows[i] for i in range(32)])
+    batch = dict(padded.to(device))
     tokens = distilbert._get_num_items_in_batch([batch], device)  # masks the batch
     for trainer in (distilbert, plain):
         trainer.current_gradient_accumulation_steps = 1
         trainer.create_optimizer()
 
     def step(trainer: Trainer, count: Any) -> None:
-        trainer.training_step(trainer.model, dict(batch), count)
-        trainer.model.zero_grad()
+        trainer.training_step(model_of(trainer), dict(batch), count)
+        model_of(trainer).zero_grad()
 
     def parts() -> None:
         with torch.no_grad():

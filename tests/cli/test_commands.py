@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -21,9 +20,8 @@ from parsing import parse
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from benchmarks import benchmark_training, reproduce
+from benchmarks import benchmark_training
 from bertkd import (
-    DistilBertKDConfig,
     DistillationConfig,
     DistillationTrainer,
     DynaBertKDConfig,
@@ -32,20 +30,17 @@ from bertkd import (
 )
 from bertkd.cli import (
     demo,
-    distilbert,
     dynabert,
-    export,
     extract,
     finetune,
     kd,
-    mlm,
     patient_kd,
     resolve,
     search,
     submit,
     tinybert,
 )
-from bertkd.cli.options import CorpusOptions, ShapeOptions, TrainOptions
+from bertkd.cli.options import TrainOptions
 from bertkd.data import GLUE_TASKS
 from bertkd.dynabert import CostTable, Importance, make_adaptive
 from bertkd.efficiency import measure_latency
@@ -392,86 +387,6 @@ def test_every_config_parses(path: Path) -> None:
     (run,) = parse(config_class, ["--config", str(path), "--use_cpu"], {}, recipe_class)
     assert run.data.task_name in GLUE_TASKS
     assert run.data.task_name == path.stem.split("-")[0]
-
-
-def test_every_command_behind_the_results_parses() -> None:
-    tasks = list(reproduce.TEACHER)
-    steps = [*reproduce.steps(tasks, reproduce.METHODS, "GLUE", "--bf16 --use_cpu")]
-    grid = [*reproduce.grid_steps("stsb", "GLUE", "--bf16 --use_cpu")]
-    assert len(grid) == 6 and len({(step.folder, step.stages) for step in (*steps, *grid)}) == len(steps) + len(grid)
-    exports = [step for task in tasks for step in reproduce.export_steps(task, reproduce.METHODS, "GLUE")]
-    skipped = [one for one in reproduce.SKIPPED if one[1] in reproduce.EXPORTED]
-    assert len(exports) == (1 + len(reproduce.EXPORTED)) * len(tasks) - len(skipped)
-    for step in exports:
-        (run,) = parse(DistillationConfig, step.command[1:], {}, export.ExportOptions)
-        made = Path(str(run.models.model_name_or_path))
-        trained = next(one for one in steps if one.folder in (made, made.parent))
-        sources = [str(source.parent) for source, _ in trained.files()]
-        assert run.models.model_name_or_path in sources
-    targets = [target for step in (*steps, *grid, *exports) for _, target in step.files()]
-    assert len(set(targets)) == len(targets)
-    aside = {target.name.rpartition("-seed")[0] for target in targets if "ablation" in target.parts}
-    assert aside == reproduce.ABLATIONS
-    for step in (*steps, *grid):
-        name = Path(step.command[0]).stem
-        if step.task == reproduce.TEXT:
-            classes = {
-                "train_mlm": (DistillationConfig, mlm.MaskedLMOptions),
-                "tinybert_general": (TinyBertKDConfig, ShapeOptions),
-                "distilbert_pretrain": (DistilBertKDConfig, distilbert.DistilBertOptions),
-            }[name]
-            (run,) = parse(classes[0], step.command[1:], {}, classes[1], CorpusOptions)
-            assert run.data.corpus_files
-            continue
-        config_class, recipe_class = CONFIGS.get(name, CONFIGS["kd"])
-        defaults = {"stage": "prediction"} if name == "tinybert" else {}  # as that recipe's own
-        runs = parse(config_class, step.command[1:], defaults, recipe_class)
-        assert {run.data.task_name or run.data.files_name for run in runs} == {step.task}
-        assert len(runs) == len(step.seeds)
-
-
-def test_steps_wait_for_what_they_build_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    methods = ["finetuned", "kd", "dynabert", "distilbert", "distilbert-kd"]
-    wanted = [*reproduce.steps(["stsb"], methods, "GLUE", "")]
-    by_name = {f"{step.method}{step.stages}": step for step in wanted}
-    first = [step.method for step in reproduce.next_steps(wanted, [], jobs=8)]
-    assert first == ["mlm", "teacher", "finetuned"]
-    assert [step.method for step in reproduce.next_steps(wanted, [], jobs=2)] == first[:2]
-    assert reproduce.next_steps(wanted, wanted[:2], jobs=2) == []
-
-    lock, started, finished = threading.Lock(), list[reproduce.Step](), list[reproduce.Step]()
-
-    def run_step(step: reproduce.Step) -> None:
-        with lock:
-            started.append(step)
-            needed = [one for one in wanted[: wanted.index(step)] if step.builds_on(one)]
-            assert all(one in finished for one in needed)
-            assert len(started) - len(finished) <= 3
-        time.sleep(0.01)
-        with lock:
-            finished.append(step)
-
-    monkeypatch.setattr(reproduce, "run_step", run_step)
-    reproduce.run_all(wanted, jobs=3)
-    assert sorted(map(id, finished)) == sorted(map(id, wanted))
-    needs = {
-        name: {one.method for one in wanted if one is not step and step.builds_on(one)}
-        for name, step in by_name.items()
-    }
-    assert needs["kd()"] == {"teacher"} and needs["distilbert-kd()"] == {"teacher", "distilbert"}
-    assert needs["dynabert('depth', 'finetune')"] == {"teacher", "dynabert"}
-
-    ran = list[str]()
-
-    def fail(step: reproduce.Step) -> None:
-        ran.append(step.method)
-        if step.method in ("mlm", "teacher"):
-            raise subprocess.CalledProcessError(1, step.command)
-
-    monkeypatch.setattr(reproduce, "run_step", fail)
-    with pytest.raises(RuntimeError, match=r"These steps failed.*: outputs/results/text/mlm, \S+stsb/teacher\."):
-        reproduce.run_all(wanted, jobs=1)
-    assert ran == ["mlm", "teacher", "finetuned"]
 
 
 def test_a_list_of_layers_says_how_many_there_are(pretrained: Path) -> None:
