@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
 
-from bertkd.methods import method_label
-from bertkd.records.tables import is_numeric, machine_label, markdown_table, metric_label, task_label
+from bertkd.records.tables import machine_label, markdown_table, method_label, metric_label, task_label
 
 __all__ = ["render"]
 
@@ -16,6 +17,11 @@ __all__ = ["render"]
 def render(template: str, **values: Any) -> str:
     """Fills a template of this package. What comes from files is escaped in HTML, and in the tables of Markdown."""
     return _environment().get_template(template).render(values)
+
+
+def _bold(cell: str) -> Markup:
+    """A cell of a Markdown table as HTML, which may be bold."""
+    return Markup(re.sub(r"\*\*(.+?)\*\*", r"<b>\1</b>", str(escape(cell))))
 
 
 @cache
@@ -28,6 +34,6 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"task": task_label, "method": method_label, "metric": metric_label}
-    environment.filters |= {"machine": machine_label, "table": markdown_table, "is_numeric": is_numeric}
+    environment.filters |= {"task": task_label, "method": method_label, "metric": metric_label, "bold": _bold}
+    environment.filters |= {"machine": machine_label, "table": markdown_table}
     return environment
