@@ -7,8 +7,6 @@ Where a results file lies says what it belongs to, see `bertkd.records.result_se
 give the same text.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from collections.abc import Sequence
@@ -65,8 +63,7 @@ def fill_readme(text: str, sets: Sequence[ReportSet]) -> str:
     runs = [run for run in sets[0].runs if not run.subnetworks]
     for task in sets[0].tasks:
         of_task = [run for run in runs if run.task == task]
-        teachers = [run.value for run in of_task if run.method == "teacher"]
-        for note in caveats(of_task, teachers):
+        for note in caveats(of_task, of_task):
             notes.append(f"{task_label(task)}: {note}")
 
     table = markdown_table(result_rows(summarize(runs), mark_best=True))

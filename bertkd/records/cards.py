@@ -1,7 +1,5 @@
 """Model cards: the README.md of a model's folder, written from its results and nothing else."""
 
-from __future__ import annotations
-
 import json
 import math
 import re
@@ -43,12 +41,14 @@ def write_model_card(folder: str | Path, result: RunResult, teacher: str, reposi
 
     rows, names, evaluations = [], [], []
     for metric, value in result.metrics.items():
-        row = {"Metric": metric_label(metric) + (" (main)" if metric == result.metric else "")}
+        is_main = metric == result.metric and len(result.metrics) > 1
+        row = {"Metric": metric_label(metric) + (" (main)" if is_main else "")}
         row["This model"] = mean_and_std(100 * value)
         for column, others in (("Before training", result.metrics_before), ("Teacher", result.teacher_metrics)):
             if others:
                 row[column] = mean_and_std(100 * others.get(metric, math.nan))
         rows.append(row)
+
         names.append(metric.removeprefix("eval_"))
 
         # The hub's format has no place for a number that is not finite.
@@ -62,6 +62,7 @@ def write_model_card(folder: str | Path, result: RunResult, teacher: str, reposi
         front_matter["datasets"] = ["nyu-mll/glue"]
     if evaluations:
         front_matter |= {"model_name": Path(folder).resolve().name, "eval_results": evaluations}
+
     values = {"repository_url": repository_url, "metrics": rows, "sizes": subnetwork_rows(result)}
     return _write_card(folder, "model_card.md.j2", result, teacher, front_matter, values)
 
@@ -103,6 +104,7 @@ def _write_card(
 ) -> Path:
     is_distilled = isinstance(result, StageResult) or result.method not in NOT_DISTILLED
     is_on_hub = re.fullmatch(r"\w[\w.-]*(/[\w.-]+)?", teacher) and not Path(teacher).exists()
+    # The base of an export is not known for sure.
     if is_on_hub and not isinstance(result, ExportResult):
         front_matter = front_matter | {"base_model": teacher}
     tags = ["bertkd", "model-compression", result.method]
@@ -110,11 +112,13 @@ def _write_card(
         tags.append("knowledge-distillation")
     if isinstance(result, ExportResult):
         tags.append(result.engine)
+
     data = ModelCardData(library_name="transformers", tags=tags, **front_matter)
 
     # Only bertkd has the class of a pruned model.
     config = Path(folder) / "config.json"
     is_pruned = config.is_file() and json.loads(config.read_text()).get("model_type", "").startswith(PRUNED_PREFIX)
+
     text = render(
         template,
         front_matter=data.to_yaml().strip(),

@@ -32,6 +32,7 @@ DPI = 100
 COLORS = ["#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9"]
 COLORS += ["#999933", "#AA4499", "#7B61D8", "#44AA99", "#B07A3C", "#C2185B", "#5D6D7E"]
 MARKERS = "osD^vPX<>hp"
+SYMBOLS = {"teacher": "star", "student": "circle", "subnetwork": "diamond", "exported": "circle-open"}
 GREY = "#7d8590"
 AXIS_LABELS = {SPEED: "Speed-up over the teacher in float32 PyTorch (×)", SIZE: "Size (MB)"}
 # Where the step line of the front falls, as matplotlib and plotly say: at the model for speed, at the next for size.
@@ -62,6 +63,7 @@ def accuracy_chart(points: Sequence[ChartPoint], path: str | Path, title: str, x
     """
     drawn = [point for point in points if math.isfinite(point.x) and math.isfinite(point.y)]
     figure, (panel,) = _figure((800, 500), title, y_label, path, min(1, len(drawn)))
+
     places = pd.Series([point.x for point in drawn])
     # An error bar would hide that of another model at the same place.
     twins = places.groupby(places.round(3))
@@ -70,9 +72,16 @@ def accuracy_chart(points: Sequence[ChartPoint], path: str | Path, title: str, x
     for index, (point, x) in enumerate(zip(drawn, places, strict=True)):
         if point.reference or point.label.lower() == "teacher":
             _draw_reference(panel, point)
-            continue
-        color, marker = COLORS[index % len(COLORS)], MARKERS[index % len(MARKERS)]
-        panel.errorbar(x, point.y, point.error, fmt=marker, color=color, markersize=9, capsize=4, label=point.label)
+        else:
+            color, marker = COLORS[index % len(COLORS)], MARKERS[index % len(MARKERS)]
+            style: dict[str, Any] = {
+                "fmt": marker,
+                "color": color,
+                "markersize": 9,
+                "capsize": 4,
+                "label": point.label,
+            }
+            panel.errorbar(x, point.y, point.error, **style)
 
     panel.set_xlabel(x_label)
     panel.margins(0.15, 0.15)
@@ -97,7 +106,8 @@ def curves_chart(
     figure, (panel,) = _figure((800, 500), title, y_label, path, min(1, len(curves)))
     drawn = [] if reference is None else [reference]
 
-    for name, color, marker in zip(curves, COLORS, MARKERS, strict=False):
+    styles = zip(COLORS * len(curves), MARKERS * len(curves), strict=False)
+    for name, (color, marker) in zip(curves, styles, strict=False):
         drawn += curves[name]
         table = pd.DataFrame(curves[name]).sort_values("x")
         panel.plot(table["x"], table["y"], marker=marker, color=color, label=name)
@@ -153,7 +163,7 @@ def frontier_chart(models: pd.DataFrame, path: str | Path, title: str, y_label: 
     Args:
         models: of one task, as `summarize` gives them.
     """
-    axes = [axis for axis in AXIS_LABELS if len(drawable(models, axis))]
+    axes = list(filter(lambda axis: len(drawable(models, axis)), AXIS_LABELS))
     figure, panels = _figure((1200, 600), title, y_label, path, len(axes))
     colors = method_colors(models["method"])
     markers = dict(zip(colors, MARKERS * len(colors), strict=False)) | {"teacher": "*"}
@@ -172,8 +182,11 @@ def frontier_chart(models: pd.DataFrame, path: str | Path, title: str, y_label: 
         # No model can lie on this side of the front.
         side, align = (-5, "right") if axis == SIZE else (5, "left")
         for model in row_dicts(front):
-            text, place = model["variant"] or model["label"], (model[axis], model["value"])
+            # The legend has the long names of the methods that sizes of a supernet belong to.
+            text = model["variant" if model["kind"] == "subnetwork" else "label"]
+            place = (model[axis], model["value"])
             panel.annotate(text, place, (side, 5), textcoords="offset points", ha=align, fontsize=8, in_layout=False)
+
         panel.set_xlabel(AXIS_LABELS[axis])
         panel.margins(0.25, 0.1)
 
@@ -201,27 +214,21 @@ def interactive_chart(models: pd.DataFrame, axis: str, name: str, labels: tuple[
     if points.empty:
         return ""
 
-    # Plotly shows tags in texts.
+    # Plotly would show tags in texts, so that texts from files are escaped.
+    points["method"] = points["method"].map(method_label)
     for column in ("method", "kind", "label", "quality"):
-        points[column] = points[column].map(method_label if column == "method" else str).map(html.escape)
+        points[column] = points[column].map(html.escape)
     title, x_label, y_label = map(html.escape, labels)
-    colors = {html.escape(method_label(method)): color for method, color in method_colors(models["method"]).items()}
-    figure = express.scatter(
-        points,
-        x=axis,
-        y="value",
-        error_y="std",
-        color="method",
-        color_discrete_map=colors,
-        symbol="kind",
-        symbol_map={"teacher": "star", "student": "circle", "subnetwork": "diamond", "exported": "circle-open"},
-        hover_name="label",
-        hover_data=["quality"],
-        labels={axis: x_label, "value": y_label, "std": "±"},
-        title=title,
-        template="none",
-    )
+    colors = {}
+    for method, color in method_colors(models["method"]).items():
+        colors[html.escape(method_label(method))] = color
+
+    columns = {"x": axis, "y": "value", "error_y": "std", "color": "method", "symbol": "kind", "hover_name": "label"}
+    texts = {"title": title, "labels": {axis: x_label, "value": y_label, "std": "±"}, "hover_data": ["quality"]}
+    style = {"color_discrete_map": colors, "symbol_map": SYMBOLS, "template": "none"}
+    figure = express.scatter(points, **columns, **texts, **style)
     figure.update_traces(marker_size=9, error_y_thickness=1)
+
     if axis in STEPS:
         front = points[points["on_front"]].sort_values([axis, "value"])
         line = {"shape": STEPS[axis][1], "color": GREY, "width": 1.5}
@@ -229,8 +236,8 @@ def interactive_chart(models: pd.DataFrame, axis: str, name: str, labels: tuple[
 
     # The page's colors show through, and the legend lies below.
     figure.update_layout(paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)", height=560)
-    figure.update_layout(margin={"l": 50, "r": 10, "t": 50, "b": 10}, legend_title="", legend_orientation="h")
-    figure.update_layout(legend_yref="container", legend_y=0, legend_yanchor="bottom")
+    figure.update_layout(legend_title="", legend_orientation="h", legend_y=-0.3)
+    figure.update_layout(margin={"l": 50, "r": 10, "t": 50, "b": 40})
     config = {"responsive": True, "displayModeBar": False}
     return str(figure.to_html(config, include_plotlyjs=False, full_html=False, div_id=html.escape(name)))
 
@@ -260,8 +267,10 @@ def _figure(
 
     figure = Figure(figsize=(size[0] / DPI, size[1] / DPI), dpi=DPI, layout="constrained")
     figure.suptitle(title)
+
     axes = list(figure.subplots(1, panels, sharey=True, squeeze=False)[0])
     axes[0].set_ylabel(y_label)
+
     for panel in axes:
         panel.grid(color="#e5e5e5")
         panel.set_axisbelow(True)

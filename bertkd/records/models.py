@@ -22,6 +22,7 @@ MODEL = ["task", "kind", "method", "layers", "variant", "exported_parameters"]
 # Columns that tell what costs the same: one shape, run in the same way.
 SHAPE = ["task", "kind", "layers", "parameters", "variant"]
 NUMBERS = ["value", "size_mb", "speedup", "speedup_best", "value_before", "agreement", "width", "depth"]
+COLUMNS = [*MODEL, "seed", "label", "metric", "shown_metric", "scores", "parameters", *NUMBERS]
 PERCENT = ["value", "value_before", "agreement"]
 
 
@@ -48,9 +49,12 @@ def summarize(runs: Iterable[RunResult], exports: Iterable[ExportResult] = ()) -
             not repetitions of one experiment and have no common mean.
     """
     runs = sorted(runs, key=_order)
-    teacher_shapes = {run.task: (run.layers, run.parameters) for run in runs if run.method == "teacher"}
+    teacher_shapes: dict[str, tuple[int, int]] = {}
     rows: list[dict[str, Any]] = []
     for run in runs:
+        # The teachers come first.
+        if run.method == "teacher":
+            teacher_shapes[run.task] = (run.layers, run.parameters)
         rows += _rows_of_run(run, teacher_shapes.get(run.task))
 
     for export in sorted(exports, key=_order):
@@ -72,10 +76,9 @@ def summarize(runs: Iterable[RunResult], exports: Iterable[ExportResult] = ()) -
         row["scores"] = [100 * row["metrics"].get(part, row["value"]) for part in parts]
     rows.sort(key=lambda row: KINDS.index(row["kind"]))
 
-    table = pd.DataFrame(rows).reindex(columns=[*rows[0], *set(NUMBERS).difference(rows[0])])
-    table = table.astype(dict.fromkeys(NUMBERS, float))
+    table = pd.DataFrame(rows).reindex(columns=COLUMNS).astype(dict.fromkeys(NUMBERS, float))
     table[PERCENT] *= 100
-    # Interrupted exports left sizes of 0.
+    # A size of 0 is one that was not measured.
     table["size_mb"] = table["size_mb"].replace(0, math.nan)
     for column in ("speedup", "speedup_best"):
         table[column] = table.groupby(SHAPE)[column].transform("mean")
@@ -93,6 +96,7 @@ def _rows_of_run(run: RunResult, teacher_shape: tuple[int, int] | None) -> list[
     shape = (run.layers, run.parameters)
     kind = "teacher" if run.method == "teacher" else "student"
     row = vars(run) | {"kind": kind, "variant": "", "exported_parameters": 0}
+
     if not run.subnetworks:
         # The teacher's shape has the teacher's speed.
         if run.speedup is None and shape == teacher_shape:
@@ -118,6 +122,7 @@ def _means_over_seeds(table: pd.DataFrame) -> pd.DataFrame:
     for _, group in groups:
         first, seeds = group.iloc[0], group["seed"]
         name = f"{first['label']} on {first['task']} with {first['layers']} layers"
+
         if seeds.duplicated().any():
             raise ValueError(
                 f"{name}: a seed occurs twice among {seeds.tolist()}; keep runs with other settings in another folder."
@@ -126,6 +131,7 @@ def _means_over_seeds(table: pd.DataFrame) -> pd.DataFrame:
             if group[key].nunique() > 1:
                 raise ValueError(f"{name}: the runs differ in {key}: {sorted(group[key].unique().tolist())}.")
 
+    # What is the same for all seeds, what is a mean of them, and what needs a function.
     constant = groups[["label", "metric", "shown_metric", "parameters", "width", "depth"]].first()
     means = groups[["speedup", "speedup_best", "size_mb", "value_before", "agreement"]].mean()
     own = groups.agg(value=("value", _mean), std=("value", "std"), quality=("scores", _quality), seeds=("seed", tuple))
@@ -174,6 +180,7 @@ def result_rows(models: pd.DataFrame, mark_best: bool = False) -> list[dict[str,
         for model in tables.row_dicts(group):
             row[model["header"]] = model["mark"] + model["quality"] + model["mark"]
 
+        # A task may have fewer seeds than another one.
         seeds = group["seeds"].map(len)
         means = group[["size_mb", "speedup", "speedup_best", "value_before", "agreement"]].mean()
         row["Seeds"] = str(seeds.min()) if seeds.nunique() == 1 else f"{seeds.min()}-{seeds.max()}"
@@ -184,6 +191,7 @@ def result_rows(models: pd.DataFrame, mark_best: bool = False) -> list[dict[str,
         row["In PyTorch"] = tables.text_of(means["value_before"], "{:.1f}")
         row["Same answers"] = tables.text_of(means["agreement"], "{:.1f}%")
         rows.append(row)
+
     return tables.without_empty_columns(pd.DataFrame(rows))
 
 

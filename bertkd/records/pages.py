@@ -1,7 +1,5 @@
 """Reports of sets of results: Markdown pages with PNG charts, and one interactive HTML page, from the same tables."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -61,7 +59,8 @@ def set_values(results: ReportSet) -> dict[str, Any]:
         shown = {"task": task, "name": task_label(task), "models": chosen, "quality": quality_label(chosen)}
         shown["sections"] = task_sections(of_task, chosen)
         shown["settings"] = setting_rows([*of_task.runs, *of_task.ablation])
-        tasks.append(shown | {"commands": list(dict.fromkeys(record.command for record in of_task.records))})
+        shown["commands"] = pd.DataFrame(map(vars, of_task.records))["command"].unique().tolist()
+        tasks.append(shown)
 
     values = {"title": results.title, "main": main, "rows": result_rows(main, mark_best=True), "tasks": tasks}
     return values | {"facts": facts(results.records)}
@@ -134,6 +133,8 @@ def render_page(
                 name = f"chart-{number}-{task['task']}-{axis}"
                 task["charts"].append(interactive_chart(task["models"], axis, name, labels))
 
-    papers = [{**table, "rows": paper_rows(table)} for table in reference_points]
+    papers = []
+    for table in reference_points:
+        papers.append({**table, "rows": paper_rows(table)})
     charts = paper_charts(reference_points, sorted(our_tasks, key=task_label))
     return render("page.html.j2", title=title, sets=shown, papers=papers, charts=charts, plotly_js=plotly_js)

@@ -1,7 +1,5 @@
 """Figures of papers, to show beside one's own results."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -63,6 +61,7 @@ def paper_charts(tables: Sequence[Mapping[str, Any]], tasks: Iterable[str]) -> l
 def paper_rows(table: Mapping[str, Any]) -> list[dict[str, str]]:
     """A paper's rows: scores, and in brackets the percentage of its BERT-base."""
     reference, rows = table["reference"], []
+
     for model in (reference, *table["models"]):
         row = {"Model": model["name"], "Layers": text_of(model.get("layers"))}
         row["Speed-up"] = text_of(model.get("speedup"), "{:g}x")

@@ -1,7 +1,5 @@
 """Fills the Jinja2 templates of cards, pages and reports."""
 
-from __future__ import annotations
-
 import re
 from functools import cache
 from typing import Any

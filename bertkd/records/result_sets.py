@@ -77,7 +77,11 @@ def read_sets(folder: Path) -> list[ReportSet]:
 
         record = ExportResult.read(path) if kind == "exports" else read_result(path)
         sets.setdefault(_set_name(place, record), {}).setdefault(kind, []).append(record)
-    return [ReportSet(name, **parts) for name, parts in sorted(sets.items())]
+
+    reports = []
+    for name, parts in sorted(sets.items()):
+        reports.append(ReportSet(name, **parts))
+    return reports
 
 
 def _set_name(place: Path, record: TaskRecord) -> str:
@@ -85,7 +89,8 @@ def _set_name(place: Path, record: TaskRecord) -> str:
     folders = place.parts[:-1]
     # A command leaves its record in a folder of its own, with one below it for each of several seeds.
     if place.name == record.FILE:
-        folders = tuple(folder for folder in folders if not folder.startswith("seed-"))[:-1]
+        is_seed = folders[-1:] and folders[-1].startswith("seed-")
+        folders = folders[:-2] if is_seed else folders[:-1]
 
     if not folders or folders[0] in ("grid", "ablation", record.task) or record.method.startswith(folders[0]):
         return ""

@@ -1,7 +1,5 @@
 """Results files: what a run, an early stage or an export leaves behind, one JSON file each."""
 
-from __future__ import annotations
-
 import json
 import math
 import re

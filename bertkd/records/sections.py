@@ -23,7 +23,7 @@ SETTINGS = ["alpha", "temperature", "beta", "strategy", "learning_rate", "num_tr
 SETTINGS += ["per_device_train_batch_size", "max_train_samples"]
 # Evaluations of one model on a GPU in half precision differ by a row or so of a small task.
 NOISE = 0.005
-EXPORT_NOTE = "Speed-ups are over the teacher in eager float32 PyTorch, which its fastest engine beats by far."
+EXPORT_NOTE = "Speed-ups are over the teacher in eager float32 PyTorch."
 SEARCH_NOTE = "Measured on the validation split that the other tables report, which flatters methods with many trials."
 
 
@@ -45,11 +45,8 @@ def task_sections(results: ReportSet, models: pd.DataFrame) -> list[Section]:
     main = models[models["kind"].isin(["teacher", "student"])]
     runs: list[RunResult] = []
     supernets: list[RunResult] = []
-    teachers = []
     for run in results.runs:
         (supernets if run.subnetworks else runs).append(run)
-        if run.method == "teacher":
-            teachers.append(run.value)
 
     # The full methods stand beside what lacks a part of them, with the same seeds.
     compared = []
@@ -62,10 +59,10 @@ def task_sections(results: ReportSet, models: pd.DataFrame) -> list[Section]:
 
     exported = result_rows(models[models["kind"] == "exported"])
     sections = [
-        Section("Methods", result_rows(main, mark_best=True), [*verdicts(main), *caveats(runs, teachers)]),
+        Section("Methods", result_rows(main, mark_best=True), [*verdicts(main), *caveats(runs, results.runs)]),
         Section("Exported models", exported, [EXPORT_NOTE]),
-        Section("Sizes inside supernets", size_rows(models), caveats(supernets, teachers)),
-        Section("Ablation", result_rows(summarize(compared)), caveats(compared, teachers)),
+        Section("Sizes inside supernets", size_rows(models), caveats(supernets, results.runs)),
+        Section("Ablation", result_rows(summarize(compared)), caveats(compared, results.runs)),
         Section("Search", search_rows(results.grid), [SEARCH_NOTE]),
     ]
     return [section for section in sections if section.rows]
@@ -85,9 +82,11 @@ def verdicts(models: pd.DataFrame) -> list[str]:
     """Says whether methods beat what they add to, at each depth, and which comparison is missing."""
     students = models[models["kind"] == "student"]
     sentences = []
+
     for layers, group in students.groupby("layers", sort=False):
         depth = f"{layers} layers: " if students["layers"].nunique() > 1 else ""
         by_method = dict(zip(group["method"], tables.row_dicts(group), strict=True))
+
         for method, model in by_method.items():
             other = compared_with(method)
             if other in by_method:
@@ -107,7 +106,8 @@ def verdict(ours: Mapping[str, Any], baseline: Mapping[str, Any]) -> str:
         ours, baseline: rows of `summarize`.
     """
     name, other = method_label(ours["method"]), method_label(baseline["method"])
-    figures = " against ".join(tables.mean_and_std(model["value"], model["std"]) for model in (ours, baseline))
+    our_figure = tables.mean_and_std(ours["value"], ours["std"])
+    figures = f"{our_figure} against {tables.mean_and_std(baseline['value'], baseline['std'])}"
     if math.isnan(ours["value"]) or math.isnan(baseline["value"]):
         return f"{name} and {other} cannot be compared: {figures}."
 
@@ -130,17 +130,17 @@ def verdict(ours: Mapping[str, Any], baseline: Mapping[str, Any]) -> str:
     return f"{name} {'beats' if points > 0 else 'does not beat'} {other}: {distance}, which exceeds {largest}."
 
 
-def caveats(runs: Sequence[RunResult], teachers: Sequence[float]) -> list[str]:
-    """Says what makes runs of one task unlike the others: fewer rows to train on, or another teacher.
+def caveats(runs: Sequence[RunResult], all_runs: Sequence[RunResult]) -> list[str]:
+    """Says what makes runs of a table unlike the others of the task: fewer rows to train on, or another teacher.
 
     Args:
-        runs: those of a table.
-        teachers: values of the task's teachers, as fractions; without any, the runs are compared with the first one's.
+        runs: those of the table.
+        all_runs: the task's; where no teacher is among them, the first run's teacher counts as the task's.
     """
     # Dictionaries, because they name each method once and keep the order.
     few_rows: dict[str, None] = {}
     other_teacher: dict[str, None] = {}
-    known = list(teachers)
+    known = [run.value for run in all_runs if run.method == "teacher"]
 
     for run in runs:
         label, limit = method_label(run.method), run.settings.get("max_train_samples")
@@ -158,7 +158,7 @@ def caveats(runs: Sequence[RunResult], teachers: Sequence[float]) -> list[str]:
     if few_rows:
         notes.append(f"Trained on the task's first rows only: {'; '.join(few_rows)}.")
     if other_teacher:
-        reached = ", ".join(dict.fromkeys(f"{100 * value:.1f}" for value in known))
+        reached = ", ".join((100 * pd.Series(known)).map("{:.1f}".format).unique())
         notes.append(f"The task's teacher reaches {reached}; taught by another one: {'; '.join(other_teacher)}.")
     return notes
 
@@ -186,15 +186,19 @@ def search_rows(runs: Sequence[RunResult]) -> list[dict[str, str]]:
     """One row per setting that was tried, with the best of each method and depth in bold."""
     if not runs:
         return []
+    # Only the settings that were varied tell the rows apart.
     table = _settings(runs).drop(columns="Seed")
     tried = table.loc[:, (table.nunique(dropna=False) > 1) | table.columns.isin(["Method", "Layers"])]
-    values = pd.Series([100 * run.value for run in runs])
-    means = values.groupby([tried[name] for name in tried], dropna=False).agg(["mean", "std", "count"]).reset_index()
+    names = list(tried)
+    values = 100 * pd.DataFrame(map(vars, runs))["value"]
+    groups = tried.assign(value=values).groupby(names, dropna=False)["value"]
+    means = groups.agg(["mean", "std", "count"]).reset_index()
 
     best = means.groupby(["Method", "Layers"])["mean"].transform("max")
     mark = (means["mean"] == best).map({True: "**", False: ""})
     quality = pd.Series(list(map(tables.mean_and_std, means["mean"], means["std"])))
-    rows = means[list(tried)].map(_text)
+
+    rows = means[names].map(_text)
     rows[tables.metric_label(runs[0].metric)] = mark + quality + mark
     rows["Seeds"] = means["count"].astype(str)
     return tables.row_dicts(rows)

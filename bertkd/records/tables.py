@@ -1,7 +1,5 @@
 """Names and figures for people, and tables as text."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
