@@ -1,11 +1,9 @@
 """Fills the Jinja2 templates of cards, pages and reports."""
 
-import re
 from functools import cache
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup, escape
 
 from bertkd.records.tables import machine_label, markdown_table, method_label, metric_label, task_label
 
@@ -15,11 +13,6 @@ __all__ = ["render"]
 def render(template: str, **values: Any) -> str:
     """Fills a template of this package. What comes from files is escaped in HTML, and in the tables of Markdown."""
     return _environment().get_template(template).render(values)
-
-
-def _bold(cell: str) -> Markup:
-    """A cell of a Markdown table as HTML, which may be bold."""
-    return Markup(re.sub(r"\*\*(.+?)\*\*", r"<b>\1</b>", str(escape(cell))))
 
 
 @cache
@@ -32,6 +25,6 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"task": task_label, "method": method_label, "metric": metric_label, "bold": _bold}
+    environment.filters |= {"task": task_label, "method": method_label, "metric": metric_label}
     environment.filters |= {"machine": machine_label, "table": markdown_table}
     return environment
