@@ -7,84 +7,67 @@ Where a results file lies says what it belongs to, see `bertkd.records.result_se
 give the same text.
 """
 
-from __future__ import annotations
-
-import os
+import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-
-from transformers import HfArgumentParser
 
 from bertkd.records import markdown_table, result_rows, summarize, task_label
 from bertkd.records.pages import markdown_report
 from bertkd.records.result_sets import ReportSet, read_sets
-from bertkd.records.sections import training_notes
+from bertkd.records.sections import caveats
 
+RESULTS, INDEX, README = Path("docs/results"), Path("docs/results/index.md"), Path("README.md")
 MARKERS = ("<!-- results:start -->", "<!-- results:end -->")
-
-
-@dataclass
-class Arguments:
-    """Arguments of this script."""
-
-    results_dir: str = field(default="docs/results", metadata={"help": "folder with the results files"})
-    output: str = field(default="docs/results/index.md", metadata={"help": "the index to write; pages lie beside it"})
-    readme: str = field(default="README.md", metadata={"help": "page whose marked table is filled, if it is there"})
-    check: bool = field(default=False, metadata={"help": "write nothing; exit with 1 when a generated file is stale"})
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Generates or checks the files; returns the exit code."""
-    parser = HfArgumentParser(Arguments, description=__doc__.splitlines()[0])  # type: ignore[arg-type]
-    (arguments,) = parser.parse_args_into_dataclasses(args=None if argv is None else list(argv))
-    output, readme = Path(arguments.output), Path(arguments.readme)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="Write nothing; exit with 1 when a file is stale.")
+    check = parser.parse_args(argv).check
 
     try:
-        sets = read_sets(Path(arguments.results_dir))
-        report = markdown_report(sets, output, arguments.results_dir)
-        if readme.exists():
-            shown = next((results for results in sets if results.runs), sets[0])
-            report.pages[readme] = fill_readme(readme, shown, output)
+        sets = read_sets(RESULTS)
+        report = markdown_report(sets, INDEX, str(RESULTS))
+        if README.exists():
+            report.pages[README] = fill_readme(README.read_text(encoding="utf-8"), sets)
     except (FileNotFoundError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
 
-    if arguments.check:
-        stale = report.stale_files()
+    stale = report.stale_files()
+    if check:
         for path in stale:
             print(f"{path} is stale; run: python benchmarks/collect_results.py", file=sys.stderr)
         return 1 if stale else 0
 
     report.write()
-    print(f"wrote {output} with {len(report.pages)} pages and {len(report.charts)} charts")
+    print(f"wrote {len(stale)} of {len(report.pages)} pages and {len(report.charts)} charts")
     return 0
 
 
-def fill_readme(readme: Path, results: ReportSet, output: Path) -> str:
-    """The text of `readme` with the overview between its markers; unchanged where it has no markers.
+def fill_readme(text: str, sets: Sequence[ReportSet]) -> str:
+    """The text of README.md with the table of the first set between its markers; unchanged where it has no markers.
 
     Raises:
         ValueError: only one of the markers is there, or they are in the wrong order.
     """
-    text = readme.read_text(encoding="utf-8")
-    start, end = (text.find(marker) for marker in MARKERS)
+    start, end = map(text.find, MARKERS)
     if start == end == -1:
         return text
     if start == -1 or end < start:
-        raise ValueError(f"{readme} needs {MARKERS[0]} and, after it, {MARKERS[1]}")
+        raise ValueError(f"{README} needs {MARKERS[0]} and, after it, {MARKERS[1]}.")
 
-    runs = [run for run in results.runs if not run.subnetworks]
-    link = Path(os.path.relpath(output, readme.parent)).as_posix()
-    lines = [f"Mean ± standard deviation over seeds, in percent; [all results, settings and commands]({link})."]
-    for task in results.tasks:
-        for note in training_notes([run for run in runs if run.task == task and run.method != "teacher"]):
-            lines.append(f"{task_label(task)}: {note}")
+    notes = [f"Mean ± standard deviation over seeds, in percent; [all results, settings and commands]({INDEX})."]
+    runs = [run for run in sets[0].runs if not run.subnetworks]
+    for task in sets[0].tasks:
+        of_task = [run for run in runs if run.task == task]
+        for note in caveats(of_task, of_task):
+            notes.append(f"{task_label(task)}: {note}")
 
-    table = markdown_table(result_rows(summarize(runs), mark_best=True)) if runs else ""
-    body = f"{table}\n" + "\n".join(lines) + "\n"
-    return f"{text[: start + len(MARKERS[0])]}\n{body}{text[end:]}"
+    table = markdown_table(result_rows(summarize(runs), mark_best=True))
+    return text[: start + len(MARKERS[0])] + f"\n{table}\n" + "\n".join(notes) + f"\n{text[end:]}"
 
 
 if __name__ == "__main__":

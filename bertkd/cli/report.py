@@ -7,32 +7,42 @@ task: quality against speed and size, with the Pareto front. The first folder be
 unless it bears the name of the task or method. The same files always give the same pages.
 """
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
 from bertkd.atomic import write_text
+from bertkd.cli.parser import PlainParser
 from bertkd.records import render_page
-from bertkd.records.page import read_reference_points
 from bertkd.records.pages import markdown_report
+from bertkd.records.papers import read_reference_points
 from bertkd.records.result_sets import read_sets
 
 
-def main(argv: Sequence[str] | None = None) -> Path:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--results_dir", default="docs/results", help="Folder with the results files.")
-    parser.add_argument("--output_dir", default="outputs/report", help="Folder to write the report to.")
-    parser.add_argument("--title", default="bertkd report", help="Title of the page.")
-    parser.add_argument("--reference_points", help="YAML file with tables of papers, to show beside the results.")
-    arguments = parser.parse_args(argv)
+def parser() -> PlainParser:
+    """The parser of the command."""
+    options = PlainParser("report", str(__doc__))
+    options.add_argument("--results_dir", default="docs/results", help="The folder with the results files.")
+    options.add_argument("--output_dir", default="outputs/report", help="The folder to write the report to.")
+    options.add_argument("--title", default="bertkd report", help="The title of the page.")
+    options.add_argument("--reference_points", help="A YAML file with tables of papers to show beside the results.")
+    return options
 
-    folder, source = Path(arguments.output_dir), Path(arguments.results_dir)
+
+def main(argv: Sequence[str] | None = None) -> Path:
+    """Writes the report; returns the path of its page.
+
+    Raises:
+        FileNotFoundError: there is no results file.
+        ValueError: there are no main runs, or a file is broken.
+    """
+    options = parser().parse(argv)
+    folder, source = Path(options.output_dir), Path(options.results_dir)
     sets = [results for results in read_sets(source) if results.runs or results.exports]
     if not sets:
         raise ValueError(f"{source} has only runs of searches and ablations; a report needs main runs beside them.")
 
-    papers = read_reference_points(arguments.reference_points) if arguments.reference_points else []
-    page = render_page(sets, arguments.title, papers)
+    papers = read_reference_points(options.reference_points) if options.reference_points else []
+    page = render_page(sets, options.title, papers)
     report = markdown_report(sets, folder / "report.md", str(source))
 
     report.write()

@@ -1,7 +1,5 @@
 """Model cards: the README.md of a model's folder, written from its results and nothing else."""
 
-from __future__ import annotations
-
 import json
 import math
 import re
@@ -15,28 +13,13 @@ from bertkd.atomic import write_text
 from bertkd.models.families import PRUNED_PREFIX
 from bertkd.records.rendering import render
 from bertkd.records.results import ExportResult, RunResult, StageResult
-from bertkd.records.tables import metric_label, subnetwork_rows, task_label
+from bertkd.records.tables import mean_and_std, metric_label, subnetwork_rows, task_label
 
 __all__ = ["write_export_card", "write_model_card", "write_stage_card"]
 
 # Rows of the official validation splits. A card names GLUE only for these: own data may be in a task's format.
-GLUE_VALIDATION_ROWS = {
-    "cola": 1043,
-    "mnli": 9815,
-    "mrpc": 408,
-    "qnli": 5463,
-    "qqp": 40430,
-    "rte": 277,
-    "sst2": 872,
-    "stsb": 1500,
-    "wnli": 71,
-}
-# Settings that make the model what it is; the others are folded away.
-MAIN_SETTINGS = (
-    *("alpha", "beta", "temperature", "strategy", "layer_map", "normalize_patience", "keep", "keep_layers"),
-    *("learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay", "num_train_epochs", "max_steps"),
-    *("per_device_train_batch_size", "gradient_accumulation_steps", "max_seq_length"),
-)
+GLUE_VALIDATION_ROWS = {"cola": 1043, "mnli": 9815, "mrpc": 408, "qnli": 5463, "qqp": 40430}
+GLUE_VALIDATION_ROWS |= {"rte": 277, "sst2": 872, "stsb": 1500, "wnli": 71}
 NOT_DISTILLED = ("teacher", "finetuned", "shrunk")
 
 
@@ -51,42 +34,37 @@ def write_model_card(folder: str | Path, result: RunResult, teacher: str, reposi
         repository_url: address of the code, linked when given.
     """
     is_glue = GLUE_VALIDATION_ROWS.get(result.task) in result.rows.values()
-    evaluations = []
+    data_set = {"dataset_type": result.task, "dataset_name": f"{result.task} (not all of GLUE's, or own data)"}
+    if is_glue:
+        data_set = {"dataset_type": "nyu-mll/glue", "dataset_name": f"GLUE {task_label(result.task)}"}
+        data_set["dataset_config"] = result.task
+
+    rows, names, evaluations = [], [], []
     for metric, value in result.metrics.items():
+        is_main = metric == result.metric and len(result.metrics) > 1
+        row = {"Metric": metric_label(metric) + (" (main)" if is_main else "")}
+        row["This model"] = mean_and_std(100 * value)
+        for column, others in (("Before training", result.metrics_before), ("Teacher", result.teacher_metrics)):
+            if others:
+                row[column] = mean_and_std(100 * others.get(metric, math.nan))
+        rows.append(row)
+
+        names.append(metric.removeprefix("eval_"))
+
         # The hub's format has no place for a number that is not finite.
         if math.isfinite(value):
-            evaluations.append(
-                EvalResult(
-                    task_type="text-classification",
-                    dataset_type="nyu-mll/glue" if is_glue else result.task,
-                    dataset_name=f"GLUE {task_label(result.task)}"
-                    if is_glue
-                    else f"{result.task} (not all of GLUE's, or own data)",
-                    dataset_config=result.task if is_glue else None,
-                    dataset_split="validation",
-                    metric_type=metric.removeprefix("eval_"),
-                    metric_name=metric_label(metric),
-                    metric_value=round(value, 5),
-                )
-            )
+            entry: dict[str, Any] = {"task_type": "text-classification", "dataset_split": "validation", **data_set}
+            entry |= {"metric_type": names[-1], "metric_name": metric_label(metric), "metric_value": round(value, 5)}
+            evaluations.append(EvalResult(**entry))
 
-    front_matter: dict[str, Any] = {
-        "pipeline_tag": "text-classification",
-        "tags": ["knowledge-distillation"] if result.method not in NOT_DISTILLED else [],
-        "datasets": ["nyu-mll/glue"] if is_glue else None,
-        "metrics": [metric.removeprefix("eval_") for metric in result.metrics],
-        "base_model": teacher if _is_on_hub(teacher) else None,
-    }
+    front_matter: dict[str, Any] = {"pipeline_tag": "text-classification", "metrics": names}
+    if is_glue:
+        front_matter["datasets"] = ["nyu-mll/glue"]
     if evaluations:
         front_matter |= {"model_name": Path(folder).resolve().name, "eval_results": evaluations}
 
-    values = {
-        "origin": _origin(result, teacher),
-        "repository_url": repository_url,
-        "metrics": _metric_rows(result),
-        "sizes": subnetwork_rows(result),
-    }
-    return _write_card(folder, "model_card.md.j2", result, front_matter, values)
+    values = {"repository_url": repository_url, "metrics": rows, "sizes": subnetwork_rows(result)}
+    return _write_card(folder, "model_card.md.j2", result, teacher, front_matter, values)
 
 
 def write_stage_card(folder: str | Path, result: StageResult, teacher: str, auto_class: str, untrained: str) -> Path:
@@ -97,9 +75,8 @@ def write_stage_card(folder: str | Path, result: StageResult, teacher: str, auto
         auto_class: the class that opens it, such as "AutoModel".
         untrained: what a task has to train first, such as "the pooler is".
     """
-    front_matter = {"base_model": teacher if _is_on_hub(teacher) else None, "model_name": Path(folder).resolve().name}
-    values = {"origin": _public_name(teacher), "auto_class": auto_class, "untrained": untrained}
-    return _write_card(folder, "stage_card.md.j2", result, front_matter, values)
+    values = {"auto_class": auto_class, "untrained": untrained}
+    return _write_card(folder, "stage_card.md.j2", result, teacher, {}, values)
 
 
 def write_export_card(folder: str | Path, result: ExportResult, trained: RunResult | None = None) -> Path:
@@ -110,32 +87,45 @@ def write_export_card(folder: str | Path, result: ExportResult, trained: RunResu
         result: what was measured of the export.
         trained: the run that made the model, where it is known.
     """
-    front_matter = {"pipeline_tag": "text-classification", "model_name": Path(folder).resolve().name}
-    values: dict[str, Any] = {"trained": trained, "repository_url": "", "origin": ""}
-    if trained is not None:
-        values["origin"] = _origin(trained, str(trained.settings.get("teacher_model_name_or_path") or ""))
-        values["trained_settings"] = _setting_rows(trained.settings)
-    return _write_card(folder, "export_card.md.j2", result, front_matter, values)
+    settings = {} if trained is None else trained.settings
+    teacher = str(settings.get("teacher_model_name_or_path") or "")
+    values = {"trained": trained, "trained_settings": _setting_rows(settings)}
+    front_matter = {"pipeline_tag": "text-classification"}
+    return _write_card(folder, "export_card.md.j2", result, teacher, front_matter, values)
 
 
 def _write_card(
     folder: str | Path,
     template: str,
     result: RunResult | StageResult | ExportResult,
+    teacher: str,
     front_matter: dict[str, Any],
     values: Mapping[str, Any],
 ) -> Path:
-    tags = ["bertkd", *front_matter.pop("tags", []), "model-compression", result.method]
+    is_distilled = isinstance(result, StageResult) or result.method not in NOT_DISTILLED
+    is_on_hub = re.fullmatch(r"\w[\w.-]*(/[\w.-]+)?", teacher) and not Path(teacher).exists()
+    # The base of an export is not known for sure.
+    if is_on_hub and not isinstance(result, ExportResult):
+        front_matter = front_matter | {"base_model": teacher}
+    tags = ["bertkd", "model-compression", result.method]
+    if isinstance(result, RunResult) and is_distilled:
+        tags.append("knowledge-distillation")
     if isinstance(result, ExportResult):
         tags.append(result.engine)
+
     data = ModelCardData(library_name="transformers", tags=tags, **front_matter)
+
+    # Only bertkd has the class of a pruned model.
+    config = Path(folder) / "config.json"
+    is_pruned = config.is_file() and json.loads(config.read_text()).get("model_type", "").startswith(PRUNED_PREFIX)
 
     text = render(
         template,
         front_matter=data.to_yaml().strip(),
         title=Path(folder).resolve().name,
         result=result,
-        is_pruned=_is_pruned(Path(folder)),
+        origin=(teacher if is_on_hub else Path(teacher).name) if is_distilled else "",
+        is_pruned=is_pruned,
         settings=_setting_rows(result.settings),
         **values,
     )
@@ -144,54 +134,11 @@ def _write_card(
     return path
 
 
-def _is_pruned(folder: Path) -> bool:
-    """Whether the folder's model is of a class that only bertkd has."""
-    config = folder / "config.json"
-    return config.is_file() and str(json.loads(config.read_text()).get("model_type")).startswith(PRUNED_PREFIX)
-
-
-def _is_on_hub(teacher: str) -> bool:
-    """Whether `teacher` can be a name on the hub, and is no folder here."""
-    return bool(re.fullmatch(r"[\w.-]+(/[\w.-]+)?", teacher)) and teacher[0] != "." and not Path(teacher).exists()
-
-
-def _public_name(teacher: str) -> str:
-    return teacher if _is_on_hub(teacher) else Path(teacher).name
-
-
-def _origin(result: RunResult, teacher: str) -> str:
-    """The teacher's name; empty for a model that was not distilled."""
-    return "" if result.method in NOT_DISTILLED else _public_name(teacher)
-
-
-def _metric_rows(result: RunResult) -> list[dict[str, str]]:
-    columns = {
-        "This model": result.metrics,
-        "Before training": result.metrics_before,
-        "Teacher": result.teacher_metrics,
-    }
+def _setting_rows(settings: Mapping[str, Any]) -> list[dict[str, str]]:
     rows = []
-    for metric in result.metrics:
-        is_main = metric == result.metric and len(result.metrics) > 1
-        row = {"Metric": metric_label(metric) + (" (main)" if is_main else "")}
-        for name, values in columns.items():
-            if values:
-                value = values.get(metric, math.nan)
-                row[name] = "n/a" if math.isnan(value) else f"{100 * value:.1f}"
-        rows.append(row)
-    return rows
-
-
-def _setting_rows(settings: Mapping[str, Any]) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
-    """The main settings and the others, as rows of tables."""
-    main: list[dict[str, str]] = []
-    others: list[dict[str, str]] = []
     for key, value in settings.items():
         if value is not None and value not in ("", [], {}):
-            text = str(value)
             # Other people do not have the folders of this machine.
-            shown = Path(text).name if Path(text).is_absolute() else text
-            (main if key in MAIN_SETTINGS else others).append({"Setting": f"`{key}`", "Value": shown})
-
-    main.sort(key=lambda row: MAIN_SETTINGS.index(row["Setting"].strip("`")))
-    return (main, others) if main else (others, [])
+            is_folder = Path(str(value)).is_absolute()
+            rows.append({"Setting": f"`{key}`", "Value": Path(str(value)).name if is_folder else str(value)})
+    return rows

@@ -1,8 +1,12 @@
-"""Charts as PNG files. They need matplotlib: `pip install "bertkd[report]"`."""
+"""Charts as PNG files (matplotlib), and as interactive figures of the HTML page (plotly).
+
+A PNG without matplotlib is an `ImportError` that says how to install it, one without any point a `ValueError`.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import html
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,40 +17,29 @@ import pandas as pd
 
 from bertkd.atomic import atomic_path
 from bertkd.methods import method_key, method_label
-from bertkd.records.models import SIZE, SPEED, origin, pareto_front
-from bertkd.records.tables import rows_of, table_order, task_label
+from bertkd.records.models import SIZE, SPEED, pareto_front
+from bertkd.records.tables import row_dicts, task_label
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = [
-    "AXIS_LABELS",
-    "ChartPoint",
-    "accuracy_chart",
-    "bars_chart",
-    "curves_chart",
-    "frontier_chart",
-    "is_chart_of",
-    "method_colors",
-    "needs_log",
-    "side_by_side",
-]
+__all__ = ["AXIS_LABELS", "ChartPoint", "accuracy_chart", "bars_chart", "curves_chart", "frontier_chart"]
+__all__ += ["interactive_chart", "is_chart_of", "method_colors"]
 
 DPI = 100
 # Okabe and Ito's palette first, for color-blind readers; all of it can be seen on white and on black.
-COLORS = (
-    *("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9"),
-    *("#999933", "#AA4499", "#7B61D8", "#44AA99", "#B07A3C", "#C2185B"),
-)
-MARKERS = "osD^vPX<>hpd"
+COLORS = ["#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9"]
+COLORS += ["#999933", "#AA4499", "#7B61D8", "#44AA99", "#B07A3C", "#C2185B", "#5D6D7E"]
+MARKERS = "osD^vPX<>hp"
+SYMBOLS = {"teacher": "star", "student": "circle", "subnetwork": "diamond", "exported": "circle-open"}
 GREY = "#7d8590"
 AXIS_LABELS = {SPEED: "Speed-up over the teacher in float32 PyTorch (×)", SIZE: "Size (MB)"}
-# Where the step line of the front falls: at the model for speed, at the next one for size.
-STEPS: dict[str, Literal["pre", "post"]] = {SPEED: "pre", SIZE: "post"}
+# Where the step line of the front falls, as matplotlib and plotly say: at the model for speed, at the next for size.
+STEPS: dict[str, tuple[Literal["pre", "post"], str]] = {SPEED: ("pre", "vh"), SIZE: ("post", "hv")}
 # A keyword in the PNG that tells which data it shows: pixels differ between versions of matplotlib, data do not.
 DATA_KEY = "bertkd-data"
-CHARTED = ["task", "label", "kind", "value", "std", SPEED, SIZE, "before"]
+CHARTED = ["task", "label", "kind", "value", "std", SPEED, SIZE]
 
 
 @dataclass(frozen=True)
@@ -67,25 +60,32 @@ def accuracy_chart(points: Sequence[ChartPoint], path: str | Path, title: str, x
     """Draws accuracy against cost or speed as a PNG: points with error bars, the teacher as a dashed line.
 
     Points at the same x stand side by side, so that all can be seen.
-
-    Raises:
-        ImportError: matplotlib is missing; the message says how to install it.
-        ValueError: there is no point to draw.
     """
     drawn = [point for point in points if math.isfinite(point.x) and math.isfinite(point.y)]
-    figure, (axes,) = _figure((800, 500), title, y_label, path, min(1, len(drawn)))
-    places = side_by_side(pd.Series([point.x for point in drawn]), log=False)
+    figure, (panel,) = _figure((800, 500), title, y_label, path, min(1, len(drawn)))
+
+    places = pd.Series([point.x for point in drawn])
+    # An error bar would hide that of another model at the same place.
+    twins = places.groupby(places.round(3))
+    places += 0.02 * (places.max() - places.min()) * (twins.cumcount() - (twins.transform("size") - 1) / 2)
 
     for index, (point, x) in enumerate(zip(drawn, places, strict=True)):
-        is_reference = point.reference or point.label.lower() == "teacher"
-        color, marker = (GREY, "*") if is_reference else (COLORS[index % len(COLORS)], MARKERS[index % len(MARKERS)])
-        if is_reference:
-            axes.axhline(point.y, color=GREY, linestyle="--", linewidth=1.2, zorder=1)
-        axes.errorbar(x, point.y, point.error, fmt=marker, color=color, markersize=9, capsize=4, label=point.label)
+        if point.reference or point.label.lower() == "teacher":
+            _draw_reference(panel, point)
+        else:
+            color, marker = COLORS[index % len(COLORS)], MARKERS[index % len(MARKERS)]
+            style: dict[str, Any] = {
+                "fmt": marker,
+                "color": color,
+                "markersize": 9,
+                "capsize": 4,
+                "label": point.label,
+            }
+            panel.errorbar(x, point.y, point.error, **style)
 
-    axes.set_xlabel(x_label)
-    axes.margins(0.15, 0.15)
-    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    panel.set_xlabel(x_label)
+    panel.margins(0.15, 0.15)
+    panel.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     return _save(figure, path, pd.DataFrame(points))
 
 
@@ -102,30 +102,30 @@ def curves_chart(
     Args:
         curves: points by name, which stands in the legend; a curve is joined in the order of x.
         reference: a model to compare with, drawn as a star and a dashed line.
-
-    Raises:
-        ImportError: matplotlib is missing; the message says how to install it.
-        ValueError: there is no point to draw.
     """
-    points = [point for curve in curves.values() for point in curve]
-    figure, (axes,) = _figure((800, 500), title, y_label, path, min(1, len(points)))
+    figure, (panel,) = _figure((800, 500), title, y_label, path, min(1, len(curves)))
+    drawn = [] if reference is None else [reference]
 
-    for index, (name, curve) in enumerate(curves.items()):
-        table = pd.DataFrame(curve).sort_values("x")
-        axes.plot(
-            table["x"], table["y"], marker=MARKERS[index % len(MARKERS)], color=COLORS[index % len(COLORS)], label=name
-        )
-        for point in curve:
-            axes.annotate(point.label, (point.x, point.y), (0, 7), textcoords="offset points", ha="center", fontsize=8)
+    styles = zip(COLORS * len(curves), MARKERS * len(curves), strict=False)
+    for name, (color, marker) in zip(curves, styles, strict=False):
+        drawn += curves[name]
+        table = pd.DataFrame(curves[name]).sort_values("x")
+        panel.plot(table["x"], table["y"], marker=marker, color=color, label=name)
+        for point in curves[name]:
+            place = (point.x, point.y)
+            panel.annotate(point.label, place, (0, 7), textcoords="offset points", ha="center", fontsize=8)
 
     if reference is not None:
-        points.append(reference)
-        axes.axhline(reference.y, color=GREY, linestyle="--", linewidth=1.2, zorder=1)
-        axes.plot(reference.x, reference.y, "*", color=GREY, markersize=13, label=reference.label)
-    axes.set_xlabel(x_label)
-    axes.margins(0.08, 0.12)
-    axes.legend(frameon=False)
-    return _save(figure, path, pd.DataFrame(points))
+        _draw_reference(panel, reference)
+    panel.set_xlabel(x_label)
+    panel.margins(0.08, 0.12)
+    panel.legend(frameon=False)
+    return _save(figure, path, pd.DataFrame(drawn))
+
+
+def _draw_reference(panel: Axes, point: ChartPoint) -> None:
+    panel.axhline(point.y, color=GREY, linestyle="--", linewidth=1.2, zorder=1)
+    panel.errorbar(point.x, point.y, point.error, fmt="*", color=GREY, markersize=13, capsize=4, label=point.label)
 
 
 def bars_chart(models: pd.DataFrame, path: str | Path, title: str, y_label: str) -> Path:
@@ -133,28 +133,23 @@ def bars_chart(models: pd.DataFrame, path: str | Path, title: str, y_label: str)
 
     Args:
         models: teachers and students, as `summarize` gives them.
-
-    Raises:
-        ImportError: matplotlib is missing; the message says how to install it.
-        ValueError: there is no bar to draw.
     """
-    drawn = table_order(models[models["value"].notna()])
-    figure, (axes,) = _figure((1100, 500), title, y_label, path, min(1, len(drawn)))
+    drawn = models[models["value"].notna()]
+    figure, (panel,) = _figure((1100, 500), title, y_label, path, min(1, len(drawn)))
 
     labels = drawn["label"].unique()
     bars = drawn.assign(task=drawn["task"].map(task_label)).pivot(index="task", columns="label")
     values, stds = bars["value"][labels], bars["std"][labels]
-    colors: Any = [
-        GREY if label == "Teacher" else COLORS[index % len(COLORS)] for index, label in enumerate(labels, -1)
-    ]
-    values.plot.bar(ax=axes, yerr=stds, capsize=3, width=0.84, color=colors, rot=0, xlabel="", legend=False)
-    bars_of_models: Any = [container for container in axes.containers if hasattr(container, "patches")]
-    for label, container in zip(labels, bars_of_models, strict=True):
-        texts = ["" if math.isnan(value) else f"{value:.1f}" for value in values[label]]
-        axes.bar_label(container, texts, padding=3, fontsize=8, rotation=90)
+    colors: Any = [*([GREY] if labels[0] == "Teacher" else []), *COLORS * len(labels)]
+    values.plot.bar(ax=panel, yerr=stds, capsize=3, width=0.84, color=colors, rot=0, xlabel="", legend=False)
 
-    axes.margins(y=0.15)
-    axes.set_ylim(bottom=min(0.0, (values - stds.fillna(0)).min().min()))
+    bars_of_models: Any = [container for container in panel.containers if hasattr(container, "patches")]
+    for label, container in zip(labels, bars_of_models, strict=True):
+        texts = values[label].map("{:.1f}".format).replace("nan", "")
+        panel.bar_label(container, texts, padding=3, fontsize=8, rotation=90)
+
+    panel.margins(y=0.15)
+    panel.set_ylim(bottom=min(0.0, (values - stds.fillna(0)).min().min()))
     figure.legend(loc="outside lower center", ncols=min(6, len(labels)), frameon=False)
     return _save(figure, path, models[CHARTED])
 
@@ -163,120 +158,104 @@ def frontier_chart(models: pd.DataFrame, path: str | Path, title: str, y_label: 
     """Draws quality against speed and against size as a PNG, each with the Pareto front.
 
     The front is a step line: the best value to be had at each speed-up or within each size. Models that another one
-    beats are pale. Exported ones are hollow, with a dotted line from the float32 value of the same seeds at their
-    origin's place.
+    beats are pale, exported ones are hollow, and sizes of a supernet are small.
 
     Args:
         models: of one task, as `summarize` gives them.
-
-    Raises:
-        ImportError: matplotlib is missing; the message says how to install it.
-        ValueError: there is no point to draw.
     """
-    axes_with_points = [axis for axis in (SPEED, SIZE) if len(placed(models, axis))]
-    figure, panels = _figure((1200, 600), title, y_label, path, len(axes_with_points))
+    axes = list(filter(lambda axis: len(drawable(models, axis)), AXIS_LABELS))
+    figure, panels = _figure((1200, 600), title, y_label, path, len(axes))
     colors = method_colors(models["method"])
+    markers = dict(zip(colors, MARKERS * len(colors), strict=False)) | {"teacher": "*"}
 
-    for panel, axis in zip(panels, axes_with_points, strict=True):
-        _draw_frontier(panel, placed(models, axis), axis, colors)
+    for panel, axis in zip(panels, axes, strict=True):
+        points = drawable(models, axis)
+        for model in row_dicts(points):
+            style: dict[str, Any] = {"fmt": markers[model["method"]], "color": colors[model["method"]], "capsize": 3}
+            style["alpha"] = 1.0 if model["on_front"] or model["kind"] == "teacher" else 0.4
+            style["markersize"] = 6 if model["kind"] == "subnetwork" else 9
+            style["markerfacecolor"] = "white" if model["kind"] == "exported" else style["color"]
+            panel.errorbar(model[axis], model["value"], model["std"], **style)
 
-    for marker, (method, color) in zip(_markers(colors), colors.items(), strict=True):
-        panels[0].plot([], [], marker, color=color, label=method_label(method))
-    panels[0].plot([], [], color="black", alpha=0.6, label="Pareto front (others pale)")
-    if (models["kind"] == "exported").any():
-        panels[0].plot([], [], "o:", color=GREY, markerfacecolor="white", label="exported (hollow)")
+        front = points[points["on_front"]].sort_values([axis, "value"])
+        panel.step(front[axis], front["value"], where=STEPS[axis][0], color="black", alpha=0.6, linewidth=1, zorder=1)
+        # No model can lie on this side of the front.
+        side, align = (-5, "right") if axis == SIZE else (5, "left")
+        for model in row_dicts(front):
+            # The legend has the long names of the methods that sizes of a supernet belong to.
+            text = model["variant" if model["kind"] == "subnetwork" else "label"]
+            place = (model[axis], model["value"])
+            panel.annotate(text, place, (side, 5), textcoords="offset points", ha=align, fontsize=8, in_layout=False)
+
+        panel.set_xlabel(AXIS_LABELS[axis])
+        panel.margins(0.25, 0.1)
+
+    for method, marker in markers.items():
+        panels[0].plot([], [], marker, color=colors[method], label=method_label(method))
+    panels[0].plot([], [], color="black", alpha=0.6, label="Pareto front (others pale; exports hollow)")
     figure.legend(loc="outside lower center", ncols=4, frameon=False)
     return _save(figure, path, models[CHARTED])
 
 
-def _draw_frontier(panel: Axes, models: pd.DataFrame, axis: str, colors: Mapping[str, str]) -> None:
-    """Draws one panel of the chart: models as `placed` gives them, what joins them, and the front."""
-    markers = dict(zip(colors, _markers(colors), strict=True))
-    for model in rows_of(models):
-        color = colors[model["method"]]
-        panel.errorbar(
-            model["x"],
-            model["value"],
-            None if math.isnan(model["std"]) else model["std"],
-            fmt=markers[model["method"]],
-            color=color,
-            markersize=6 if model["kind"] == "subnetwork" else 9,
-            markerfacecolor="white" if model["kind"] == "exported" else color,
-            capsize=3,
-            alpha=1.0 if model["on_front"] or model["kind"] == "teacher" else 0.4,
-        )
-    for method, xs, values in joins(models):
-        panel.plot(xs, values, ":", color=colors[method], zorder=1)
-    for value in models[models["kind"] == "teacher"]["value"]:
-        panel.axhline(value, color=GREY, linestyle="--", linewidth=1, zorder=1)
+def interactive_chart(models: pd.DataFrame, axis: str, name: str, labels: tuple[str, str, str]) -> str:
+    """Makes the HTML of an interactive chart, with the Pareto front where `STEPS` has the axis. Empty without plotly.
 
-    front = models[models["on_front"]].sort_values(["x", "value"])
-    panel.step(front["x"], front["value"], where=STEPS[axis], color="black", alpha=0.6, linewidth=1.2, zorder=1)
-    # No model can lie on this side of the front.
-    side, align = (-5, "right") if axis == SIZE else (5, "left")
-    for model in rows_of(front):
-        text = model["variant"] if model["kind"] == "subnetwork" else model["label"]
-        panel.annotate(text, (model["x"], model["value"]), (side, 5), textcoords="offset points", ha=align, fontsize=8)
-
-    if needs_log(models[axis]):
-        panel.set_xscale("log", subs=[2, 5])
-        panel.xaxis.set_major_formatter("{x:g}")
-        panel.xaxis.set_minor_formatter("{x:g}")
-    panel.set_xlabel(AXIS_LABELS[axis])
-    panel.margins(0.25, 0.1)
-
-
-def placed(models: pd.DataFrame, axis: str) -> pd.DataFrame:
-    """The models that have a place `x` on the axis, with `on_front` for those on the Pareto front."""
-    drawn = models[models[axis].notna() & models["value"].notna()]
-    on_front = pareto_front(drawn, axis)
-    # The line of the front meets its models.
-    x = drawn[axis].where(on_front, side_by_side(drawn[axis], needs_log(drawn[axis])))
-    return drawn.assign(x=x, on_front=on_front)
-
-
-def joins(models: pd.DataFrame) -> list[tuple[str, list[float], list[float]]]:
-    """Lines to exported models, from where the model they were made from would stand with the same seeds.
-
-    Returns:
-        Method, both places and both values of each line.
+    Args:
+        models: of one task, with `method`, `kind`, `label`, `value`, `std` and `quality` as `summarize` gives them.
+        axis: the column to draw them against.
+        name: of the element, which no other one on the page has.
+        labels: title of the chart, and those of its axes.
     """
-    lines = []
-    for exported in rows_of(models[models["kind"] == "exported"]):
-        model = origin(models, exported)
-        if model is not None:
-            lines.append((exported["method"], [model["x"], exported["x"]], [exported["before"], exported["value"]]))
-    return lines
+    points = drawable(models, axis)
+    try:
+        from plotly import express
+    except ImportError:
+        return ""
+    if points.empty:
+        return ""
+
+    # Plotly would show tags in texts, so that texts from files are escaped.
+    points["method"] = points["method"].map(method_label)
+    for column in ("method", "kind", "label", "quality"):
+        points[column] = points[column].map(html.escape)
+    title, x_label, y_label = map(html.escape, labels)
+    colors = {}
+    for method, color in method_colors(models["method"]).items():
+        colors[html.escape(method_label(method))] = color
+
+    columns = {"x": axis, "y": "value", "error_y": "std", "color": "method", "symbol": "kind", "hover_name": "label"}
+    texts = {"title": title, "labels": {axis: x_label, "value": y_label, "std": "±"}, "hover_data": ["quality"]}
+    style = {"color_discrete_map": colors, "symbol_map": SYMBOLS, "template": "none"}
+    figure = express.scatter(points, **columns, **texts, **style)
+    figure.update_traces(marker_size=9, error_y_thickness=1)
+
+    if axis in STEPS:
+        front = points[points["on_front"]].sort_values([axis, "value"])
+        line = {"shape": STEPS[axis][1], "color": GREY, "width": 1.5}
+        figure.add_scatter(x=front[axis], y=front["value"], mode="lines", line=line, name="Pareto front")
+
+    # The page's colors show through, and the legend lies below.
+    figure.update_layout(paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)", height=560)
+    figure.update_layout(legend_title="", legend_orientation="h", legend_y=-0.3)
+    figure.update_layout(margin={"l": 50, "r": 10, "t": 50, "b": 40})
+    config = {"responsive": True, "displayModeBar": False}
+    return str(figure.to_html(config, include_plotlyjs=False, full_html=False, div_id=html.escape(name)))
+
+
+def drawable(models: pd.DataFrame, axis: str) -> pd.DataFrame:
+    """The models that have a value and a place on the axis, with `on_front` for those on the Pareto front."""
+    points = models[models[axis].notna() & models["value"].notna()]
+    return points.assign(on_front=pareto_front(points, axis) if axis in STEPS else True)
 
 
 def method_colors(methods: Iterable[str]) -> dict[str, str]:
     """A color for each method, in the order of `method_key`; the teacher is grey."""
-    ordered = sorted(set(methods), key=method_key)
-    students = [method for method in ordered if method != "teacher"]
-    colors = {method: COLORS[index % len(COLORS)] for index, method in enumerate(students)}
-    return {method: colors.get(method, GREY) for method in ordered}
-
-
-def _markers(methods: Iterable[str]) -> list[str]:
-    return ["*" if method == "teacher" else MARKERS[index % len(MARKERS)] for index, method in enumerate(methods)]
-
-
-def needs_log(places: pd.Series[float]) -> bool:
-    """Whether places on an axis are so far apart, and all positive, that ratios should be seen."""
-    return bool(places.min() > 0 and places.max() / places.min() > 4)
-
-
-def side_by_side(places: pd.Series[float], log: bool) -> pd.Series[float]:
-    """Moves points that stand at nearly the same place apart, so that none hides another one's error bar."""
-    scaled = places.map(math.log) if log else places
-    span = (scaled.max() - scaled.min()) or 1.0
-    groups = scaled.groupby((scaled / span * 50).round())
-    moved = scaled + 0.02 * span * (groups.cumcount() - (groups.transform("size") - 1) / 2)
-    return moved.map(math.exp) if log else moved
+    ordered = sorted(set(methods) - {"teacher"}, key=method_key)
+    return {"teacher": GREY} | dict(zip(ordered, COLORS * len(ordered), strict=False))
 
 
 def _figure(
-    size: tuple[int, int], title: str, y_label: str, path: str | Path, panels: int = 1
+    size: tuple[int, int], title: str, y_label: str, path: str | Path, panels: int
 ) -> tuple[Figure, list[Axes]]:
     """An empty figure of `size` pixels, made without pyplot, so that no display and no global state is touched."""
     if not panels:
@@ -288,8 +267,10 @@ def _figure(
 
     figure = Figure(figsize=(size[0] / DPI, size[1] / DPI), dpi=DPI, layout="constrained")
     figure.suptitle(title)
+
     axes = list(figure.subplots(1, panels, sharey=True, squeeze=False)[0])
     axes[0].set_ylabel(y_label)
+
     for panel in axes:
         panel.grid(color="#e5e5e5")
         panel.set_axisbelow(True)
@@ -304,7 +285,7 @@ def _save(figure: Figure, path: str | Path, data: pd.DataFrame) -> Path:
 
 
 def is_chart_of(path: str | Path, models: pd.DataFrame) -> bool:
-    """Whether the PNG at `path` is a chart of exactly these models. Needs no matplotlib."""
+    """Tells whether the PNG at `path` is a chart of exactly these models. It needs no matplotlib."""
     stamp = f"{DATA_KEY}\0{_digest(models[CHARTED])}".encode()
     return Path(path).is_file() and stamp in Path(path).read_bytes()
 

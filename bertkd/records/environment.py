@@ -1,7 +1,5 @@
 """What a number depends on besides the settings: versions, commit and hardware."""
 
-from __future__ import annotations
-
 import os
 import platform
 import subprocess

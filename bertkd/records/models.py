@@ -1,154 +1,198 @@
-"""Results as a table of models, one row each with means over seeds; and which of the models are worth having."""
+"""Results as a table of models with means over seeds, its rows for people, and the models that are worth having."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import pandas as pd
 
 from bertkd.methods import method_key, method_label
+from bertkd.records import tables
 from bertkd.records.results import ExportResult, RunResult
-from bertkd.records.tables import mean_and_std, metric_parts, rows_of
 
-__all__ = ["SIZE", "SPEED", "best_students", "origin", "pareto_front", "summarize"]
+__all__ = ["SIZE", "SPEED", "best_students", "pareto_front", "result_rows", "summarize"]
 
 # The columns that quality is drawn against.
-SPEED, SIZE = "speedup_of_shape", "size_mb"
-ORDER = {"teacher": 0, "student": 0, "subnetwork": 1, "exported": 2}
-# What makes results repetitions of one experiment. Exports of several sizes of one supernet may have as many layers.
+SPEED, SIZE = "speedup", "size_mb"
+KINDS = ["teacher", "student", "subnetwork", "exported"]
+# Columns that tell one model from another; exports of several sizes of one supernet may have as many layers.
 MODEL = ["task", "kind", "method", "layers", "variant", "exported_parameters"]
-# What makes models cost the same: one shape, run in the same way.
-SHAPE = ["task", "kind", "layers", "parameters", "engine", "precision"]
-KEPT = ["task", "kind", "method", "layers", "variant", "label", "metric", "parameters", "embedding_parameters"]
-KEPT += ["width", "depth"]
+# Columns that tell what costs the same: one shape, run in the same way.
+SHAPE = ["task", "kind", "layers", "parameters", "variant"]
 NUMBERS = ["value", "size_mb", "speedup", "speedup_best", "value_before", "agreement", "width", "depth"]
-DEFAULTS = {
-    "variant": "",
-    "exported_parameters": 0,
-    "engine": "",
-    "precision": "",
-    "runtime_precision": "",
-    "note": "",
-}
+COLUMNS = [*MODEL, "seed", "label", "metric", "shown_metric", "scores", "parameters", *NUMBERS]
+PERCENT = ["value", "value_before", "agreement"]
 
 
 def summarize(runs: Iterable[RunResult], exports: Iterable[ExportResult] = ()) -> pd.DataFrame:
     """Makes a table of models, with means over seeds, from the results of one set of runs.
 
     Returns:
-        One row per model: teachers and students, then the sizes of supernets, then exported models. The columns:
-            task, method, layers, metric, parameters, embedding_parameters: see `RunResult`.
+        One row per model: teachers, students from deep to shallow, sizes of supernets, exported models. The columns:
+            task, method, layers, metric, parameters, width, depth: see `RunResult` and `SubnetworkResult`.
             kind: "teacher", "student", "subnetwork" or "exported".
             variant: the size of a sub-network, or the engine and precision of an export; else empty.
-            width, depth: of a sub-network; else NaN.
             label: the name of the model in tables and charts.
-            value, std: the main metric in percent; the standard deviation of a single seed is NaN.
-            metrics: texts, in percent, of the metrics to show, by their names.
-            seeds: the seeds that `value` is the mean of.
-            speedup: over the teacher in float32 PyTorch, measured for this model, else for its shape; NaN for neither.
-            speedup_of_shape: the mean over all models of the shape on the task, 1 for the teacher's. Charts show it,
-                as noise between measurements of one shape should not decide what lies on the Pareto front.
+            value, std, seeds: the main metric in percent, its standard deviation (NaN for one seed), and the seeds.
+            shown_metric, quality: the metric as tables show it: "F1 / accuracy" and "82.3 ± 0.2 / 71.9 ± 0.4".
+            speedup: over the teacher in float32 PyTorch: the mean over all models of the shape on the task, as noise
+                between measurements of one shape should decide nothing. NaN where none was measured.
+            speedup_best: of an exported model, over the teacher in its fastest engine.
             size_mb: of the weights or of the engine's files, in MB (1e6 bytes); NaN where it is not known.
-            before: of an exported model, the value of the model it was made from, with the same seeds.
-            agreement: of an exported model, the share of rows in percent with the same answer as before.
-            note: what else a reader should know.
+            value_before, agreement: of an exported model, the value before the export with the same seeds, and the
+                share of rows with the same answer, both in percent.
 
     Raises:
         ValueError: a seed occurs twice among the results of a model, or they mix metrics or sizes: such results are
             not repetitions of one experiment and have no common mean.
     """
-    runs = list(runs)
-    teachers = {run.task: (run.layers, run.parameters) for run in runs if run.method == "teacher"}
-    depths = {run.layers for run in runs if run.method != "teacher" and not run.subnetworks}
+    runs = sorted(runs, key=_order)
+    teacher_shapes: dict[str, tuple[int, int]] = {}
     rows: list[dict[str, Any]] = []
     for run in runs:
-        rows += _rows_of_run(run, teachers.get(run.task))
-    for export in exports:
-        rank, variant = (export.layers, export.parameters), f"{export.engine} {export.precision}"
-        changes = {"kind": "exported", "variant": variant, "exported_parameters": export.parameters, "rank": rank}
-        rows.append(DEFAULTS | vars(export) | changes)
-    if not rows:
-        return pd.DataFrame(columns=["task", "kind", "method", "value"])
+        # The teachers come first.
+        if run.method == "teacher":
+            teacher_shapes[run.task] = (run.layers, run.parameters)
+        rows += _rows_of_run(run, teacher_shapes.get(run.task))
 
+    for export in sorted(exports, key=_order):
+        # An engine may compute in another precision than the one asked for.
+        computes = "" if export.runtime_precision == export.precision else f" (computes in {export.runtime_precision})"
+        variant = f"{export.engine} {export.precision}{computes}"
+        rows.append(vars(export) | {"kind": "exported", "variant": variant, "exported_parameters": export.parameters})
+    if not rows:
+        return pd.DataFrame(columns=["task", "kind", "method", "layers", "value"])
+
+    depths = {row["layers"] for row in rows if row["kind"] == "student"}
     for row in rows:
         has_depth = len(depths) > 1 and row["kind"] != "subnetwork" and row["method"] != "teacher"
-        names = (method_label(row["method"]), f"{row['layers']} layers" if has_depth else "", row["variant"])
+        names = [method_label(row["method"]), f"{row['layers']} layers" if has_depth else "", row["variant"]]
         row["label"] = ", ".join(filter(None, names))
 
-    rows.sort(key=lambda row: (row["task"], ORDER[row["kind"]], method_key(row["method"]), row["rank"], row["seed"]))
-    frame = pd.DataFrame(rows).reindex(columns=[*dict.fromkeys([*rows[0], *NUMBERS])])
-    frame = frame.astype(dict.fromkeys(NUMBERS, float))
-    speedups = frame.groupby(SHAPE)["speedup"]
-    frame = frame.assign(
-        shared=speedups.transform("mean"), low=speedups.transform("min"), high=speedups.transform("max")
-    )
-    frame["best"] = frame.groupby(SHAPE)["speedup_best"].transform("mean")
-    return pd.DataFrame([_model(group, teachers) for _, group in frame.groupby(MODEL, sort=False)])
+        parts = tables.metric_parts(row["metric"], row["metrics"])
+        row["shown_metric"] = " / ".join(map(tables.metric_label, parts))
+        row["scores"] = [100 * row["metrics"].get(part, row["value"]) for part in parts]
+    rows.sort(key=lambda row: KINDS.index(row["kind"]))
+
+    table = pd.DataFrame(rows).reindex(columns=COLUMNS).astype(dict.fromkeys(NUMBERS, float))
+    table[PERCENT] *= 100
+    # A size of 0 is one that was not measured.
+    table["size_mb"] = table["size_mb"].replace(0, math.nan)
+    for column in ("speedup", "speedup_best"):
+        table[column] = table.groupby(SHAPE)[column].transform("mean")
+    return _means_over_seeds(table)
 
 
-def _rows_of_run(run: RunResult, teacher: tuple[int, int] | None) -> list[dict[str, Any]]:
+def _order(record: RunResult | ExportResult) -> tuple[Any, ...]:
+    """The sorting key of tables: the teacher, then from deep to shallow, then by method."""
+    is_student = record.method != "teacher"
+    return (is_student, -record.layers, method_key(record.method), tables.task_label(record.task), record.seed)
+
+
+def _rows_of_run(run: RunResult, teacher_shape: tuple[int, int] | None) -> list[dict[str, Any]]:
     """The run as a row, or for a supernet the sizes inside it."""
+    shape = (run.layers, run.parameters)
     kind = "teacher" if run.method == "teacher" else "student"
-    row = DEFAULTS | vars(run) | {"kind": kind, "rank": (run.layers, 0)}
+    row = vars(run) | {"kind": kind, "variant": "", "exported_parameters": 0}
+
     if not run.subnetworks:
+        # The teacher's shape has the teacher's speed.
+        if run.speedup is None and shape == teacher_shape:
+            row["speedup"] = 1.0
         return [row]
 
     rows = []
     for size in run.subnetworks:
-        size_row = row | vars(size) | {"kind": "subnetwork", "rank": (-size.width, -size.depth)}
+        size_row = row | vars(size) | {"kind": "subnetwork"}
         size_row["variant"] = f"width {size.width:g}, depth {size.depth:g}"
         # Only the full network is stored.
         size_row["size_mb"] = run.size_mb * size.parameters / run.parameters
-        # Sizes were measured against the full network, which stands for the teacher if it has its shape.
-        if teacher not in (None, (run.layers, run.parameters)):
-            size_row |= {"speedup": None, "note": "the full network has not the teacher's shape: no speed-up"}
+        # Sizes were measured against the full network, which stands for the teacher only if it has its shape.
+        if teacher_shape not in (None, shape):
+            size_row["speedup"] = None
         rows.append(size_row)
     return rows
 
 
-def _model(group: pd.DataFrame, teachers: Mapping[str, tuple[int, int]]) -> dict[str, Any]:
-    """The row of one model, from the rows of its seeds."""
-    first, seeds = rows_of(group)[0], group["seed"].tolist()
-    name = f"{first['label']} on {first['task']} with {first['layers']} layers"
-    if len(set(seeds)) < len(seeds):
-        raise ValueError(f"{name}: a seed occurs twice among {seeds}; keep runs with other settings in another folder")
-    for key in ("metric", "parameters"):
-        if group[key].nunique() > 1:
-            raise ValueError(f"{name}: the runs differ in {key}: {sorted(group[key].unique().tolist())}")
+def _means_over_seeds(table: pd.DataFrame) -> pd.DataFrame:
+    """One row per model from one row per seed."""
+    groups = table.groupby(MODEL, sort=False)
+    for _, group in groups:
+        first, seeds = group.iloc[0], group["seed"]
+        name = f"{first['label']} on {first['task']} with {first['layers']} layers"
 
-    metrics, texts = pd.DataFrame(list(group["metrics"]), index=group.index), {}
-    for part in metric_parts(first["metric"], metrics.columns):
-        values = 100 * metrics.get(part, group["value"])
-        texts[part] = mean_and_std(values.mean(skipna=False), values.std())
+        if seeds.duplicated().any():
+            raise ValueError(
+                f"{name}: a seed occurs twice among {seeds.tolist()}; keep runs with other settings in another folder."
+            )
+        for key in ("metric", "parameters"):
+            if group[key].nunique() > 1:
+                raise ValueError(f"{name}: the runs differ in {key}: {sorted(group[key].unique().tolist())}.")
 
-    speedup, shared = group["speedup"].mean(), first["shared"]
-    # The teacher's shape has the teacher's speed, in PyTorch.
-    has_teachers_shape = teachers.get(first["task"]) == (first["layers"], first["parameters"]) and not first["variant"]
-    return {key: first[key] for key in KEPT} | {
-        "value": 100 * group["value"].mean(skipna=False),
-        "std": 100 * group["value"].std(),
-        "metrics": texts,
-        "seeds": tuple(seeds),
-        "speedup": shared if math.isnan(speedup) else speedup,
-        SPEED: 1.0 if math.isnan(shared) and has_teachers_shape else shared,
-        SIZE: group["size_mb"].mean() or math.nan,
-        "before": 100 * group["value_before"].mean(),
-        "agreement": 100 * group["agreement"].mean(),
-        "note": "; ".join(_notes(first)),
-    }
+    # What is the same for all seeds, what is a mean of them, and what needs a function.
+    constant = groups[["label", "metric", "shown_metric", "parameters", "width", "depth"]].first()
+    means = groups[["speedup", "speedup_best", "size_mb", "value_before", "agreement"]].mean()
+    own = groups.agg(value=("value", _mean), std=("value", "std"), quality=("scores", _quality), seeds=("seed", tuple))
+    return pd.concat([constant, own, means], axis=1).reset_index()
 
 
-def _notes(row: Mapping[str, Any]) -> list[str]:
-    notes = [row["note"]] if row["note"] else []
-    if row["runtime_precision"] != row["precision"]:
-        notes.append(f"computes in {row['runtime_precision']}")
-    if not math.isnan(row["best"]):
-        notes.append(f"{row['best']:.2f}x over the teacher in its fastest engine")
-    if row["low"] < row["high"] and row["kind"] != "subnetwork":
-        notes.append(f"speed-ups of this shape: {row['low']:.2f} to {row['high']:.2f}")
-    return notes
+def _mean(values: pd.Series[float]) -> float:
+    """The mean, which is NaN where a seed has no finite value: leaving it out would flatter the model."""
+    return float(values.mean(skipna=False))
+
+
+def _quality(scores: pd.Series[Any]) -> str:
+    """The text of one or two numbers, each a mean with its standard deviation."""
+    table = pd.DataFrame(scores.tolist())
+    return " / ".join(map(tables.mean_and_std, table.mean(skipna=False), table.std()))
+
+
+def best_students(models: pd.DataFrame) -> pd.Series[bool]:
+    """Tells which students have the highest value, at the precision shown, of their task and number of layers."""
+    shown = models["value"].where(models["kind"] == "student").round(1)
+    rivals = shown.groupby([models["task"], models["layers"]])
+    return (shown == rivals.transform("max")) & (rivals.transform("count") > 1)
+
+
+def result_rows(models: pd.DataFrame, mark_best: bool = False) -> list[dict[str, str]]:
+    """One row per model, with one column of metrics per task; columns without any entry are left out.
+
+    Metrics are in percent; where a task has two numbers (F1 / accuracy, Pearson / Spearman) both are shown. Size and
+    speed-up are means over the tasks.
+
+    Args:
+        models: of one set of runs, as `summarize` gives them.
+        mark_best: sets the best student of each task and depth in bold (Markdown), by the main metric.
+    """
+    if models.empty:
+        return []
+    models = models.assign(
+        header=models["task"].map(tables.task_label) + " " + models["shown_metric"],
+        count=models["parameters"].map(tables.count_label),
+        mark=best_students(models).map({True: "**" if mark_best else "", False: ""}),
+    )
+
+    rows = []
+    for (label, layers, count), group in models.groupby(["label", "layers", "count"], sort=False):
+        row = {"Method": str(label), "Layers": str(layers)} | dict.fromkeys(sorted(models["header"].unique()), "")
+        for model in tables.row_dicts(group):
+            row[model["header"]] = model["mark"] + model["quality"] + model["mark"]
+
+        # A task may have fewer seeds than another one.
+        seeds = group["seeds"].map(len)
+        means = group[["size_mb", "speedup", "speedup_best", "value_before", "agreement"]].mean()
+        row["Seeds"] = str(seeds.min()) if seeds.nunique() == 1 else f"{seeds.min()}-{seeds.max()}"
+        row["Parameters"] = str(count)
+        row["Size"] = tables.text_of(means["size_mb"], "{:.1f} MB")
+        row["Speed-up"] = tables.text_of(means["speedup"], "{:.1f}x")
+        row["Over the teacher's fastest engine"] = tables.text_of(means["speedup_best"], "{:.1f}x")
+        row["In PyTorch"] = tables.text_of(means["value_before"], "{:.1f}")
+        row["Same answers"] = tables.text_of(means["agreement"], "{:.1f}%")
+        rows.append(row)
+
+    return tables.without_empty_columns(pd.DataFrame(rows))
 
 
 def pareto_front(models: pd.DataFrame, axis: str) -> pd.Series[bool]:
@@ -168,26 +212,3 @@ def pareto_front(models: pd.DataFrame, axis: str) -> pd.Series[bool]:
     is_better = (value > value[:, None]) | (gain > gain[:, None])
     is_beaten = pd.Series((is_as_good & is_better).any(axis=1), models.index)
     return models[axis].notna() & models["value"].notna() & ~is_beaten
-
-
-def best_students(models: pd.DataFrame) -> pd.DataFrame:
-    """Selects the students and sub-networks of a task with the highest value, at the precision shown.
-
-    Only those with fewer parameters than the teacher take part; without a teacher all do.
-    """
-    students = models[models["kind"].isin(["student", "subnetwork"]) & models["value"].notna()]
-    teachers = models[models["kind"] == "teacher"]
-    if len(teachers):
-        students = students[students["parameters"] < teachers["parameters"].iloc[0]]
-    shown = students["value"].round(1)
-    return students[shown == shown.max()]
-
-
-def origin(models: pd.DataFrame, exported: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Finds the model that an exported one was made from; None where it is not among the models of the task."""
-    same = (models["method"] == exported["method"]) & (models["layers"] == exported["layers"])
-    candidates = models[same & (models["kind"] != "exported")]
-    # Several sizes of a supernet may have as many layers.
-    if len(candidates) > 1:
-        candidates = candidates[candidates["parameters"] == exported["parameters"]]
-    return rows_of(candidates)[0] if len(candidates) else None

@@ -1,39 +1,42 @@
-"""Reports of sets of results as Markdown pages with PNG charts."""
-
-from __future__ import annotations
+"""Reports of sets of results: Markdown pages with PNG charts, and one interactive HTML page, from the same tables."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from bertkd.atomic import write_text
-from bertkd.records import sections
-from bertkd.records.charts import bars_chart, frontier_chart, is_chart_of
-from bertkd.records.models import summarize
+from bertkd.records.charts import AXIS_LABELS, bars_chart, frontier_chart, interactive_chart, is_chart_of
+from bertkd.records.models import SPEED, result_rows, summarize
+from bertkd.records.papers import paper_charts, paper_rows
 from bertkd.records.rendering import render
 from bertkd.records.result_sets import ReportSet
-from bertkd.records.tables import result_rows, rows_of, subnetwork_rows, table_order, task_label
+from bertkd.records.sections import facts, quality_label, setting_rows, task_sections
+from bertkd.records.tables import task_label
 
-__all__ = ["MarkdownReport", "markdown_report"]
+__all__ = ["MarkdownReport", "markdown_report", "render_page"]
 
 
+@dataclass
 class MarkdownReport:
     """Pages and charts that are made but not written yet, by the paths that they belong to."""
 
-    def __init__(self) -> None:
-        self.pages: dict[Path, str] = {}
-        self.charts: dict[Path, tuple[Callable[..., Path], pd.DataFrame, str, str]] = {}
+    pages: dict[Path, str] = field(default_factory=dict)
+    charts: dict[Path, tuple[Callable[..., Path], pd.DataFrame, str, str]] = field(default_factory=dict)
 
     def stale_files(self) -> list[Path]:
-        """The files that are missing, or are not what they should be; of a chart the data counts."""
+        """Finds the files that are missing, or are not what they should be; of a chart the data counts."""
         stale = []
         for path, text in self.pages.items():
             if not path.is_file() or path.read_text(encoding="utf-8") != text:
                 stale.append(path)
-        return stale + [path for path, (_, models, *_) in self.charts.items() if not is_chart_of(path, models)]
+        for path, (_, models, *_) in self.charts.items():
+            if not is_chart_of(path, models):
+                stale.append(path)
+        return stale
 
     def write(self) -> None:
         """Writes what is stale; a chart that shows its data stays, as pixels differ between versions of matplotlib."""
@@ -43,6 +46,24 @@ class MarkdownReport:
             else:
                 draw, models, title, y_label = self.charts[path]
                 draw(models, path, title, y_label)
+
+
+def set_values(results: ReportSet) -> dict[str, Any]:
+    """What both kinds of pages show of a set: an overview, facts, and for each task its tables and commands."""
+    models = summarize(results.runs, results.exports)
+    main = models[models["kind"].isin(["teacher", "student"])]
+
+    tasks = []
+    for task in results.tasks:
+        of_task, chosen = results.of_task(task), models[models["task"] == task]
+        shown = {"task": task, "name": task_label(task), "models": chosen, "quality": quality_label(chosen)}
+        shown["sections"] = task_sections(of_task, chosen)
+        shown["settings"] = setting_rows([*of_task.runs, *of_task.ablation])
+        shown["commands"] = pd.DataFrame(map(vars, of_task.records))["command"].unique().tolist()
+        tasks.append(shown)
+
+    values = {"title": results.title, "main": main, "rows": result_rows(main, mark_best=True), "tasks": tasks}
+    return values | {"facts": facts(results.records)}
 
 
 def markdown_report(sets: Sequence[ReportSet], index: Path, source: str) -> MarkdownReport:
@@ -58,55 +79,62 @@ def markdown_report(sets: Sequence[ReportSet], index: Path, source: str) -> Mark
     """
     report, shown = MarkdownReport(), []
     for results in sets:
-        folder, tasks = index.parent / results.name, {}
-        models = summarize(results.runs, results.exports)
-        main = models[models["kind"].isin(["teacher", "student"])]
-        if len(main):
-            report.charts[folder / "overview.png"] = (
-                bars_chart,
-                main,
-                "Validation, mean over seeds",
-                "main metric (%)",
-            )
+        values, folder = set_values(results), index.parent / results.name
+        if values["rows"]:
+            chart = (bars_chart, values["main"], "Validation, mean over seeds", "main metric (%)")
+            report.charts[folder / "overview.png"] = chart
 
-        for task in results.tasks:
-            page, name, chosen = folder / f"{task}.md", task_label(task), models[models["task"] == task]
-            if len(chosen):
-                y_label = f"{sections.quality_label(rows_of(chosen)[0])} (%)"
-                title = f"{name}: quality against speed and size"
-                report.charts[page.with_suffix(".png")] = (frontier_chart, chosen, title, y_label)
-            values = _task_values(results.of_task(task), chosen)
-            up = Path(os.path.relpath(index, folder)).as_posix()
-            chart = f"{task}.png" if len(chosen) else ""
-            report.pages[page] = render(
-                "results_task.md.j2", task=task, chart=chart, index=up, source=source, **values
-            )
-            tasks[name] = page.relative_to(index.parent).as_posix()
+        link = Path(os.path.relpath(index, folder)).as_posix()
+        for task in values["tasks"]:
+            page, title = folder / f"{task['task']}.md", f"{task['name']}: quality against speed and size"
+            if task["quality"]:
+                chart = (frontier_chart, task["models"], title, f"{task['quality']} (%)")
+                report.charts[page.with_suffix(".png")] = chart
+            report.pages[page] = render("results_task.md.j2", **task, set=results, index=link, source=source)
+        shown.append(values | {"place": f"{results.name}/" if results.name else ""})
 
-        place = f"{results.name}/" if results.name else ""
-        rows = result_rows(main, mark_best=True) if len(main) else []
-        shown.append({"title": results.title, "place": place, "rows": rows, "tasks": tasks})
     report.pages[index] = render("results_index.md.j2", sets=shown, source=source)
     return report
 
 
-def _task_values(results: ReportSet, models: pd.DataFrame) -> Mapping[str, Any]:
-    """Everything that the page of a task shows."""
-    supernets = [run for run in results.runs if run.subnetworks]
-    runs = [run for run in results.runs if not run.subnetworks]
-    models = sections.with_fronts(models)
-    main = table_order(models[models["kind"].isin(["teacher", "student"])])
-    return {
-        "results": results,
-        "rows": sections.model_rows(main, mark_best=True),
-        "notes": [*sections.verdicts(main), *sections.training_notes(runs)],
-        "exports": sections.model_rows(models[models["kind"] == "exported"]),
-        "sizes": sections.size_rows(models),
-        "size_notes": [*sections.supernet_notes(models, supernets), *sections.training_notes(supernets)],
-        "costs": subnetwork_rows(max(supernets, key=lambda run: len(run.subnetworks)), False) if supernets else [],
-        "ablations": sections.ablation_tables(results),
-        "grid": sections.grid_rows(results.grid),
-        "facts": sections.facts(results.records),
-        "settings": sections.setting_rows([*results.runs, *results.ablation]),
-        "commands": sections.commands(results.records),
-    }
+def render_page(
+    sets: Sequence[ReportSet], title: str = "bertkd report", reference_points: Sequence[Mapping[str, Any]] = ()
+) -> str:
+    """Renders all results as one HTML page that loads nothing. The same results always give the same text.
+
+    Without plotly the page has its tables, and says what is missing instead of the charts.
+
+    Args:
+        sets: each gets an overview, and charts and tables for every task.
+        title: of the page.
+        reference_points: tables of papers, as `read_reference_points` gives them, to show beside the results.
+
+    Raises:
+        ValueError: there is no set, or results of a set have no common mean, see `summarize`.
+    """
+    if not sets:
+        raise ValueError("A report needs at least one set of results.")
+    try:
+        from plotly.offline import get_plotlyjs
+
+        plotly_js = str(get_plotlyjs())
+    except ImportError:
+        plotly_js = ""
+
+    shown, our_tasks = [], {"mnli"}
+    for number, results in enumerate(sets):
+        shown.append(set_values(results))
+        our_tasks.update(results.tasks)
+        for task in shown[-1]["tasks"]:
+            task["charts"] = []
+            for axis, axis_label in AXIS_LABELS.items():
+                chart_title = f"{task['name']}: quality against {'speed' if axis == SPEED else 'size'}"
+                labels = (chart_title, axis_label, f"{task['quality']} (%)")
+                name = f"chart-{number}-{task['task']}-{axis}"
+                task["charts"].append(interactive_chart(task["models"], axis, name, labels))
+
+    papers = []
+    for table in reference_points:
+        papers.append({**table, "rows": paper_rows(table)})
+    charts = paper_charts(reference_points, sorted(our_tasks, key=task_label))
+    return render("page.html.j2", title=title, sets=shown, papers=papers, charts=charts, plotly_js=plotly_js)

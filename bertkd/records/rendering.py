@@ -1,14 +1,11 @@
 """Fills the Jinja2 templates of cards, pages and reports."""
 
-from __future__ import annotations
-
 from functools import cache
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from bertkd.methods import method_label
-from bertkd.records.tables import is_numeric, machine_label, markdown_table, metric_label, task_label
+from bertkd.records.tables import machine_label, markdown_table, method_label, metric_label, task_label
 
 __all__ = ["render"]
 
@@ -29,5 +26,5 @@ def _environment() -> Environment:
         keep_trailing_newline=True,
     )
     environment.filters |= {"task": task_label, "method": method_label, "metric": metric_label}
-    environment.filters |= {"machine": machine_label, "table": markdown_table, "is_numeric": is_numeric}
+    environment.filters |= {"machine": machine_label, "table": markdown_table}
     return environment

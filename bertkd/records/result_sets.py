@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bertkd.methods import method_key
 from bertkd.records.results import ExportResult, RunResult, TaskRecord, read_result, result_files
 from bertkd.records.tables import task_label
 
 __all__ = ["ReportSet", "read_sets"]
 
-ASIDE = ("grid", "ablation")  # folders whose runs stay out of the main tables
+KINDS = ("runs", "exports", "grid", "ablation")
 
 
 @dataclass
@@ -51,9 +50,9 @@ class ReportSet:
 
     def of_task(self, task: str) -> ReportSet:
         """The part of the set that belongs to one task."""
-        parts: dict[str, list[Any]] = {}
-        for name in ("runs", "exports", "grid", "ablation"):
-            parts[name] = [record for record in getattr(self, name) if record.task == task]
+        parts: dict[str, Any] = {}
+        for kind in KINDS:
+            parts[kind] = [record for record in getattr(self, kind) if record.task == task]
         return ReportSet(self.name, **parts)
 
 
@@ -67,22 +66,22 @@ def read_sets(folder: Path) -> list[ReportSet]:
         FileNotFoundError: there is no results file. ValueError: a file is broken; the message names it.
     """
     sets: dict[str, dict[str, list[Any]]] = {}
+    exports = sorted(folder.rglob(f"[!.]*{ExportResult.FILE}")) + sorted(folder.rglob(ExportResult.FILE))
 
-    for path in result_files(folder):
-        run, place = read_result(path), path.relative_to(folder)
-        kind = next((aside for aside in ASIDE if aside in place.parts[:-1]), "runs")
-        sets.setdefault(_set_name(place, run), {}).setdefault(kind, []).append(run)
+    for path in [*result_files(folder), *exports]:
+        place, kind = path.relative_to(folder), "exports" if path in exports else "runs"
+        if "grid" in place.parts or "ablation" in place.parts:
+            if kind == "exports":
+                continue
+            kind = "grid" if "grid" in place.parts else "ablation"
 
-    for path in sorted(folder.rglob(f"*{ExportResult.FILE}")):
-        place = path.relative_to(folder)
-        if not set(ASIDE) & set(place.parts) and not path.name.startswith("."):
-            export = ExportResult.read(path)
-            sets.setdefault(_set_name(place, export), {}).setdefault("exports", []).append(export)
+        record = ExportResult.read(path) if kind == "exports" else read_result(path)
+        sets.setdefault(_set_name(place, record), {}).setdefault(kind, []).append(record)
 
-    for parts in sets.values():
-        for records in parts.values():
-            records.sort(key=lambda record: (task_label(record.task), method_key(record.method), record.seed))
-    return [ReportSet(name, **parts) for name, parts in sorted(sets.items())]
+    reports = []
+    for name, parts in sorted(sets.items()):
+        reports.append(ReportSet(name, **parts))
+    return reports
 
 
 def _set_name(place: Path, record: TaskRecord) -> str:
@@ -90,8 +89,9 @@ def _set_name(place: Path, record: TaskRecord) -> str:
     folders = place.parts[:-1]
     # A command leaves its record in a folder of its own, with one below it for each of several seeds.
     if place.name == record.FILE:
-        folders = tuple(folder for folder in folders if not folder.startswith("seed-"))[:-1]
+        is_seed = folders[-1:] and folders[-1].startswith("seed-")
+        folders = folders[:-2] if is_seed else folders[:-1]
 
-    if not folders or folders[0] in (*ASIDE, record.task) or record.method.startswith(folders[0]):
+    if not folders or folders[0] in ("grid", "ablation", record.task) or record.method.startswith(folders[0]):
         return ""
     return folders[0]

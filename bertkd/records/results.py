@@ -1,29 +1,18 @@
 """Results files: what a run, an early stage or an export leaves behind, one JSON file each."""
 
-from __future__ import annotations
-
 import json
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, ClassVar, Self, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Self, TypeVar, get_origin, get_type_hints
 
 from bertkd.atomic import plain_json, write_json
 from bertkd.methods import method_key
 
-__all__ = [
-    "ExportResult",
-    "Record",
-    "RunResult",
-    "StageResult",
-    "SubnetworkResult",
-    "TaskRecord",
-    "read_result",
-    "read_results",
-    "result_files",
-]
+__all__ = ["ExportResult", "Record", "RunResult", "StageResult", "SubnetworkResult", "TaskRecord"]
+__all__ += ["read_result", "read_results", "result_files"]
 
 Parsed = TypeVar("Parsed")
 
@@ -241,16 +230,17 @@ def _parse(parsed_class: type[Parsed], data: object) -> Parsed:
     if not isinstance(data, dict):
         raise ValueError(f"a JSON object is expected, this is a {type(data).__name__}")
 
-    defaults = {item.name: (item.default, item.default_factory) for item in fields(parsed_class)}  # type: ignore[arg-type]
-    if unknown := sorted(set(data) - set(defaults)):
-        raise ValueError(f"unknown keys: {', '.join(unknown)}; known are: {', '.join(sorted(defaults))}")
-    if missing := sorted(
-        name for name, default in defaults.items() if default == (MISSING, MISSING) and name not in data
-    ):
-        raise ValueError(f"missing keys: {', '.join(missing)}")
+    hints, required = get_type_hints(parsed_class), set()
+    known = {item.name: hints[item.name] for item in fields(parsed_class)}  # type: ignore[arg-type]
+    for item in fields(parsed_class):  # type: ignore[arg-type]
+        if item.default is MISSING and item.default_factory is MISSING:
+            required.add(item.name)
 
-    hints = get_type_hints(parsed_class)
-    return parsed_class(**{key: _typed(key, value, hints[key]) for key, value in data.items()})
+    if unknown := sorted(set(data) - set(known)):
+        raise ValueError(f"unknown keys: {', '.join(unknown)}; known are: {', '.join(sorted(known))}")
+    if missing := sorted(required - set(data)):
+        raise ValueError(f"missing keys: {', '.join(missing)}")
+    return parsed_class(**{key: _typed(key, value, known[key]) for key, value in data.items()})
 
 
 def _typed(key: str, value: Any, hint: Any) -> Any:
@@ -261,8 +251,8 @@ def _typed(key: str, value: Any, hint: Any) -> Any:
         return math.nan
     if hint == dict[str, float] and isinstance(value, dict):
         return {name: _typed(f"{key}.{name}", number, float) for name, number in value.items()}
-    if get_origin(hint) is list and is_dataclass(get_args(hint)[0]) and isinstance(value, list):
-        return [_parse(get_args(hint)[0], item) for item in value]
+    if hint == list[SubnetworkResult] and isinstance(value, list):
+        return [_parse(SubnetworkResult, item) for item in value]
 
     kind = get_origin(hint) or hint
     accepted = (int, float) if kind is float else kind
@@ -272,11 +262,7 @@ def _typed(key: str, value: Any, hint: Any) -> Any:
 
 
 def read_result(path: str | Path) -> RunResult:
-    """Reads the result of a run.
-
-    Raises:
-        ValueError: the file holds no result of this schema; the message names the file and what is wrong.
-    """
+    """Reads the result of a run; see `Record.read`."""
     return RunResult.read(path)
 
 
@@ -289,15 +275,15 @@ def result_files(sources: str | Path | Iterable[str | Path]) -> list[Path]:
     Raises:
         FileNotFoundError: a source does not exist, or there is no results file at all.
     """
-    paths = [Path(sources)] if isinstance(sources, str | Path) else [Path(source) for source in sources]
     files: set[Path] = set()
-    for path in paths:
+    for source in [sources] if isinstance(sources, str | Path) else sources:
+        path = Path(source)
         if not path.exists():
-            raise FileNotFoundError(f"{path} does not exist; give a results file or a folder with results files")
+            raise FileNotFoundError(f"{path} does not exist; give a results file or a folder with results files.")
         files.update(filter(_is_result_file, path.rglob("*.json")) if path.is_dir() else [path])
 
     if not files:
-        raise FileNotFoundError(f"no results file (*.json) below {', '.join(map(str, paths)) or 'nothing'}")
+        raise FileNotFoundError(f"There is no results file (*.json) below {sources}.")
     return sorted(files)
 
 
@@ -316,5 +302,5 @@ def read_results(sources: str | Path | Iterable[str | Path]) -> list[RunResult]:
     Raises:
         FileNotFoundError: there is none. ValueError: a file is broken; the message names it.
     """
-    results = [read_result(path) for path in result_files(sources)]
+    results = list(map(read_result, result_files(sources)))
     return sorted(results, key=lambda result: (result.task, method_key(result.method), result.layers, result.seed))
