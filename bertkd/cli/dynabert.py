@@ -45,6 +45,7 @@ def train(options: TaskRun[DynaBertOptions, DynaBertKDConfig]) -> RunResult | No
     """Runs the stages that are not done yet; returns the record of the last one."""
     data = resolve.task_data(options)
 
+    # Models are made when a stage needs them: one that is done needs neither teacher nor student.
     def make_student(teacher: PreTrainedModel) -> PreTrainedModel:
         return resolve.student(options.models, data.task, options.config.seed, teacher)
 

@@ -38,6 +38,7 @@ def train(options: CorpusRun[MaskedLMOptions, DistilBertKDConfig]) -> StageResul
     name = resolve_model_name(options.models.model_name_or_path)
     set_seed(config.seed)  # the weights of a new head
     model = AutoModelForMaskedLM.from_pretrained(name, dtype=torch.float32)
+    # An encoder without a head for masked words gets one without being changed itself.
     if options.own.freeze_encoder:
         model.base_model.requires_grad_(False)
 

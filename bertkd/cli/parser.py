@@ -308,6 +308,7 @@ def parse_runs(
     types = (ModelOptions, data_class, own_class, config_class)
     parser = CommandParser(command, description, types, {**TRAINING_DEFAULTS, **(defaults or {})})
 
+    # These two cannot be fields of the dataclasses: one names a file with all the others, one makes several runs.
     config_name, seeds, words = _split_off(parser, typed)
     if config_name is not None:
         from_file, file_seeds = _words_of_file(parser, config_name)
@@ -320,6 +321,7 @@ def parse_runs(
 
     runs = []
     for seed in seeds:
+        # Parsed once per seed, because a config that is made sets up the devices for its own seed.
         models, data, own, config = parser.parse_objects([*words, "--seed", seed])
         if config.resume_from_checkpoint is not None:
             parser.error("--resume_from_checkpoint is not used: a command that is started again goes on by itself.")
@@ -422,6 +424,7 @@ def command_line(command: str, argv: Sequence[str] | None) -> str:
     started = Path(sys.argv[0]).resolve()
     typed = list(sys.argv[1:] if argv is None else argv)
 
+    # The command of a recipe is recorded as it was typed, so that it can be repeated in the same way.
     if argv is None and started.parent.name == "recipes":
         words = ["python", f"recipes/{started.name}", *typed]
     elif argv is None and typed[:1] == [command]:

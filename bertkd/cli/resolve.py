@@ -177,6 +177,7 @@ def student(models: ModelOptions, task: Task, seed: int, whole: PreTrainedModel 
         ValueError: nothing to start from is named, or the layers do not fit it.
     """
     count = layer_count(models)
+    # The weights of a new head are drawn.
     set_seed(seed)
 
     if models.init_from == "teacher":

@@ -94,6 +94,7 @@ def train(options: Run) -> RunResult | None:
     original = TaskData.tokenized(rows, task, tokenizer, options.data.max_seq_length)
     teacher = resolve.teacher(options, task)
 
+    # After the teacher was checked: augmenting a large task takes hours.
     def make_rows() -> TaskData:
         if not own.augment:
             return original

@@ -185,6 +185,7 @@ def _largest_within(sizes: Sequence[Size], goal: Goal, method_name: str) -> tupl
             f"{deployment.precision}: the smallest, {sizes[high].name}, takes {cost(high):.4g}."
         )
 
+    # Sizes go from large to small, and so do their costs: halving finds the largest one with few measurements.
     while low < high:
         middle = (low + high) // 2
         low, high = (low, middle) if cost(middle) <= goal.budget else (middle + 1, high)

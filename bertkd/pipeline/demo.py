@@ -108,6 +108,7 @@ def _train(run: DemoRun, data: TaskData, folder: Path, command: str, student_set
     if result is not None:
         return result
 
+    # Every run draws the same new head.
     set_seed(config.seed)
     model = load_model(MODEL, data.task)
     if run is not TEACHER:

@@ -74,6 +74,7 @@ def check_teacher(metrics: dict[str, float], data: TaskData) -> None:
     Raises:
         ValueError: naming the teacher's metric and that of the constant answer.
     """
+    # What a model reaches that has learned nothing but how often each label occurs.
     labels = np.asarray(data.first_validation["label"])
     constant = labels.mean() if data.task.is_regression else np.bincount(labels).argmax()
     answers = np.full_like(labels, constant)

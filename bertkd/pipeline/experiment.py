@@ -124,6 +124,7 @@ def start_in_folder(experiment: Experiment, config: DistillationConfig) -> None:
     settings = {**experiment.settings(config), "seed": config.seed, "world_size": config.world_size}
     has_work = last_checkpoint(folder) is not None or any((folder / name).is_file() for name in RECORDS)
 
+    # Checkpoints without settings were written by something that is not ours.
     if has_work and not (folder / SETTINGS).is_file():
         raise ValueError(f"{folder} holds checkpoints of something else: choose another --output_dir.")
 

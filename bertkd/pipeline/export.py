@@ -106,6 +106,7 @@ def export_for_task(
     teacher = None if teacher_name is None else load_teacher(teacher_name, data.task, config.teacher_labels)
     latency = _measure(model, exported, teacher, deployment, device)
 
+    # The record of the model's own training, if bertkd trained it, tells method and seed.
     source = Path(name) / RunResult.FILE
     trained = RunResult.read(source) if source.is_file() else None
     result = _describe(experiment, model, exported, latency, data, config, deployment, trained)

@@ -128,6 +128,7 @@ def _measure(trainer: DistillationTrainer) -> tuple[float, float]:
         trainer.evaluate(rows)
         evaluated = time.perf_counter() - started
 
+    # A training with fewer steps than are timed has only its first ones.
     steps = timer.seconds[WARMUP_STEPS:] or timer.seconds
     return sum(steps) / len(steps), evaluated / len(rows)
 

@@ -107,6 +107,7 @@ def find_subnetwork(
 
     size = candidates[best].size
     subnetwork = save_subnetwork(model, folder, subnetwork=size, tokenizer=data.tokenizer)
+    # Once more: the candidate was chosen among several measurements, and the luckiest of them may have won.
     measured, full = measure([size, Subnetwork.of(model)])
     print(f"\n{terminal_table(_rows(candidates, costs, values, best, data.task.metric, budget.unit))}")
 

@@ -77,6 +77,7 @@ def train_stage(
         print_plan(experiment, trainer, method_name)
         return None
 
+    # There is no metric to compare: the stage's own loss on held-out rows tells whether anything was learned.
     loss_before = trainer.evaluate()["eval_loss"]
     started = time.perf_counter()
     trainer.train(resume_from_checkpoint=True)
@@ -101,6 +102,7 @@ def train_stage(
     )
 
     if config.process_index == 0:
+        # A projection between hidden sizes goes on in the next stage.
         if hasattr(trainer, "save_projection"):
             trainer.save_projection(folder)
         write_stage_card(folder, result, experiment.teacher_name, auto_class, untrained)

@@ -69,6 +69,7 @@ def distill(
     Raises:
         ValueError: the teacher is no better than a constant answer, and that is not to be ignored.
     """
+    # A teacher that knows nothing, or whose labels stand in another order, would waste the whole training.
     teacher_metrics = evaluate(teacher, data, config)
     if not ignore_weak_teacher:
         check_teacher(teacher_metrics, data)
@@ -132,6 +133,7 @@ def train_on_task(
     trainer.train(resume_from_checkpoint=True)
     seconds = time.perf_counter() - started
 
+    # Without what mixed precision and compilation wrapped around it, the model leaves as it came.
     model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False, keep_torch_compile=False)
     metrics = evaluate(extract_subnetwork(model) if is_adaptive(model) else model, data, config)
     subnetworks = [] if measure_subnetworks is None else measure_subnetworks(model)
@@ -154,6 +156,7 @@ def train_on_task(
 
     if is_main:
         write_model_card(folder, result, teacher=experiment.teacher_name)
+        # The record comes last: a folder that has one is finished, and is not trained again.
         result.write(folder)
         remove_checkpoints(experiment, folder)
         upload(folder, config)
