@@ -62,7 +62,6 @@ def compared_with(name: str) -> str:
     return ""
 
 
-@cache
 def _labels() -> dict[str, str]:
     labels: dict[str, str] = {}
     for method in all_methods():

@@ -112,7 +112,8 @@ def test_a_method_that_is_only_a_folder_has_a_command_of_its_own(
             return 2 * super().kd_loss(student_logits, teacher_logits)
 
     method = Method("doubled", "Doubled KD", "doubled-kd", "2611.00001", Doubled, defaults={"alpha": 0.25})
-    monkeypatch.setattr(methods, "all_methods", lambda: (method,))
+    known = methods.all_methods()
+    monkeypatch.setattr(methods, "all_methods", lambda: (*known, method))
     main(["doubled-kd", *student, "--output_dir", str(tmp_path)])
     written_record = json.loads((tmp_path / "results.json").read_text())
     assert written_record["method"] == "doubled" and written_record["settings"]["alpha"] == 0.25
@@ -157,7 +158,7 @@ def test_a_mistake_is_one_sentence_without_a_traceback(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "bertkd", "kd", "--use_cpu", "--output_dir", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 1 and "Traceback" not in done.stderr
-    assert done.stderr.strip().splitlines()[-2].startswith("bertkd kd: Name the model")
+    assert done.stderr.strip().splitlines()[-2].startswith("bertkd kd: Name a task with --task_name")
 
 
 # ---- settings ----
