@@ -1,7 +1,7 @@
 """What a case of bad or unusual input is, and the kinds that docs/promises.md counts.
 
-A case is one entry of a list `CASES` in a file beside this one: `commands_*.py` has lines typed to `bertkd`, `api_*.py`
-has calls from Python. `test_commands.py` and `test_api.py` run them all.
+A case is one entry of a list `CASES` in a file beside this one: `commands_*.py` has lines typed to `bertkd`, and
+`api_*.py` has calls from Python. `test_commands.py` and `test_api.py` run them all.
 """
 
 import importlib
@@ -100,8 +100,9 @@ class ApiCase:
 
 # What Python says of a program's mistake, which no user's mistake may end in.
 UNCLEAR = re.compile(
-    r"Traceback|has no attribute|NoneType|not subscriptable|unexpected keyword|list index|tuple index|positional argument|"
-    r"KeyError|IndexError|AttributeError|TypeError|AssertionError|<[a-z_.]+ object|object at 0x|Errno"
+    r"Traceback|has no attribute|NoneType|not subscriptable|unexpected keyword|list index|tuple index|"
+    r"positional argument|KeyError|IndexError|AttributeError|TypeError|AssertionError|"
+    r"<[a-z_.]+ object|object at 0x|Errno"
 )
 
 
