@@ -14,6 +14,8 @@ from transformers import (
     DistilBertForSequenceClassification,
     ElectraConfig,
     ElectraForSequenceClassification,
+    MPNetConfig,
+    MPNetForSequenceClassification,
     PreTrainedModel,
     RobertaConfig,
     RobertaForSequenceClassification,
@@ -36,13 +38,14 @@ SETTINGS: dict[str, Any] = {
     "disable_tqdm": True,
     "optim": "sgd",
 }
-PAD = {"bert": 0, "roberta": 1, "xlm-roberta": 1, "electra": 0, "distilbert": 0}
+PAD = {"bert": 0, "roberta": 1, "xlm-roberta": 1, "electra": 0, "distilbert": 0, "mpnet": 1}
 _CLASSES: dict[str, tuple[Any, Any]] = {
     "bert": (BertConfig, BertForSequenceClassification),
     "roberta": (RobertaConfig, RobertaForSequenceClassification),
     "xlm-roberta": (XLMRobertaConfig, XLMRobertaForSequenceClassification),
     "electra": (ElectraConfig, ElectraForSequenceClassification),
     "distilbert": (DistilBertConfig, DistilBertForSequenceClassification),
+    "mpnet": (MPNetConfig, MPNetForSequenceClassification),
 }
 
 

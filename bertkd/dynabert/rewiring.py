@@ -8,7 +8,8 @@ from transformers import PreTrainedModel
 
 from bertkd.dynabert.importance import Importance
 from bertkd.models import encoder_layers, family_of, layer_sizes, refuse_factorized_or_shared
-from bertkd.models.sizes import head_size
+from bertkd.models.pruned import BiasedAttention
+from bertkd.models.sizes import head_size, refuse_shared_position_bias
 
 __all__ = ["rewire"]
 
@@ -31,9 +32,10 @@ def rewire(model: Model, importance: Importance) -> Model:
 
     Raises:
         ValueError: `importance` is that of a model with other layers, heads or neurons, or layers are factorized or
-            shared; `model` is unchanged then.
+            shared, or share their position biases; `model` is unchanged then.
     """
     refuse_factorized_or_shared(model, "rewire")
+    refuse_shared_position_bias(model, "rewire")
     _check_shapes(model, importance)
 
     # All layers, whichever of them a supernet is switched to.
@@ -46,6 +48,10 @@ def rewire(model: Model, importance: Importance) -> Model:
         for path in (family.query, family.key, family.value):
             _sort(layer, path, rows, dim=0)
         _sort(layer, family.attention_output, rows, dim=1)
+        attention = layer.get_submodule(family.attention)
+        if isinstance(attention, BiasedAttention):
+            table = attention.position_bias.weight
+            table.copy_(table[:, by_head.to(table.device)])
 
         by_neuron = torch.argsort(neurons, descending=True, stable=True)
         _sort(layer, family.ffn_in, by_neuron, dim=0)

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from bertkd.models import LayerSizes, encoder_layers, family_of, layer_sizes, refuse_factorized_or_shared
 from bertkd.models.adaptive import AdaptiveLayers, AdaptiveLinear, is_adaptive
 from bertkd.models.families import Family
-from bertkd.models.sizes import check_sizes, head_size
+from bertkd.models.sizes import check_sizes, head_size, refuse_shared_position_bias
 
 __all__ = [
     "Subnetwork",
@@ -197,6 +197,8 @@ def _check_fits(model: PreTrainedModel, size: Subnetwork) -> None:
     full_heads = tuple(full.heads[layer] for layer in size.layers)
     full_neurons = tuple(full.neurons[layer] for layer in size.layers)
     check_sizes(LayerSizes(size.heads, size.neurons), LayerSizes(full_heads, full_neurons))
+    if any(heads not in (0, whole) for heads, whole in zip(size.heads, full_heads, strict=True)):
+        refuse_shared_position_bias(model, "A narrower sub-network")
 
 
 def current_subnetwork(model: PreTrainedModel) -> Subnetwork:

@@ -38,6 +38,8 @@ class Family:
     token_type_embeddings: str | None = "embeddings.token_type_embeddings"
     embeddings_norm: str = "embeddings.LayerNorm"
     embeddings_projection: str | None = None
+    # The table of position biases that all layers add to their attention scores, from the base model.
+    position_bias: str | None = None
 
     # The names of the two widths of a layer in the config.
     heads_field: str = "num_attention_heads"
@@ -88,6 +90,22 @@ FAMILIES: dict[str, Family] = {
         token_type_embeddings=None,
         heads_field="n_heads",
         neurons_field="hidden_dim",
+    ),
+    "mpnet": Family(
+        layers="encoder.layer",
+        attention="attention.attn",
+        query="attention.attn.q",
+        key="attention.attn.k",
+        value="attention.attn.v",
+        attention_output="attention.attn.o",
+        attention_norm="attention.LayerNorm",
+        ffn_in="intermediate.dense",
+        ffn_out="output.dense",
+        ffn_norm="output.LayerNorm",
+        pooler=None,
+        head=("classifier.dense", "classifier.out_proj"),
+        token_type_embeddings=None,
+        position_bias="encoder.relative_attention_bias",
     ),
 }
 

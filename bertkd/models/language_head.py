@@ -25,7 +25,7 @@ def language_head(model: PreTrainedModel) -> Callable[[Tensor], Tensor]:
     if family == "bert" and "cls" in parts:
         return parts["cls"]
 
-    if family in ("roberta", "xlm-roberta") and "lm_head" in parts:
+    if family in ("roberta", "xlm-roberta", "mpnet") and "lm_head" in parts:
         return parts["lm_head"]
 
     if family == "electra" and "generator_lm_head" in parts:

@@ -11,6 +11,7 @@ build models from this yet; the classes here do. `ffn_rank`, `embedding_rank` an
 with `import bertkd`, or without bertkd by `trust_remote_code=True`.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,6 +22,7 @@ from transformers import (
     BertConfig,
     DistilBertConfig,
     ElectraConfig,
+    MPNetConfig,
     PretrainedConfig,
     RobertaConfig,
     XLMRobertaConfig,
@@ -86,6 +88,11 @@ def shrink_layer(layer: nn.Module, config: PretrainedConfig, heads: int, neurons
     width: Any = heads * layer.get_submodule(family.attention).attention_head_size  # type: ignore[operator]
     hidden: Any = layer.get_submodule(family.attention_output).out_features
 
+    attention = layer.get_submodule(family.attention)
+    if isinstance(attention, BiasedAttention) and attention.position_bias.embedding_dim != heads:
+        table = attention.position_bias
+        attention.position_bias = nn.Embedding(table.num_embeddings, heads, _weight=table.weight.data[:, :heads])
+
     for path, rows, columns in (
         (family.query, width, hidden),
         (family.key, width, hidden),
@@ -99,6 +106,77 @@ def shrink_layer(layer: nn.Module, config: PretrainedConfig, heads: int, neurons
 
         if (linear.out_features, linear.in_features) != (rows, columns):
             layer.set_submodule(path, leading(linear, rows, columns))
+
+
+class PassBuckets(nn.Module):
+    """Takes the place of MPNet's table of position biases: the layers get the rows, and look them up themselves."""
+
+    def forward(self, buckets: Tensor) -> Tensor:
+        """Maps the bucket of each pair of positions, (T, T), to itself as (T, T, 1)."""
+        return buckets.unsqueeze(-1)
+
+
+class BiasedAttention(nn.Module):
+    """An MPNet self-attention with a table of position biases of its own, for any number of heads.
+
+    A stock MPNet has one table for all layers, with a column for each head. Where layers differ in their heads, or in
+    the order of these, each layer needs its own.
+    """
+
+    def __init__(self, attention: Any, table: nn.Embedding) -> None:
+        super().__init__()
+        self.q, self.k, self.v, self.o = attention.q, attention.k, attention.v, attention.o
+        self.dropout = attention.dropout
+        self.attention_head_size = attention.attention_head_size
+
+        self.position_bias = nn.Embedding(*table.weight.shape)
+        self.position_bias.weight.data.copy_(table.weight.data)
+
+    def bias(self, buckets: Tensor) -> Tensor:
+        """Maps the bucket of each pair of positions, (B, 1, T, T), to the bias of each head, (1, heads, T, T)."""
+        return self.position_bias(buckets[0, 0]).permute(2, 0, 1).unsqueeze(0)
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        attention_mask: Tensor | None = None,
+        position_bias: Tensor | None = None,
+        output_attentions: bool = False,
+        **kwargs: Any,
+    ) -> tuple[Tensor, ...]:
+        """Attends as `MPNetSelfAttention` does.
+
+        Args:
+            hidden_states: (B, T, H).
+            attention_mask: numbers to add to the scores, (B, 1, T, T).
+            position_bias: the buckets of `PassBuckets`.
+            output_attentions: whether the probabilities, (B, heads, T, T), are returned too.
+        """
+        by_head = (*hidden_states.shape[:-1], -1, self.attention_head_size)
+        query = self.q(hidden_states).view(by_head).transpose(1, 2)
+        key = self.k(hidden_states).view(by_head).transpose(1, 2)
+        value = self.v(hidden_states).view(by_head).transpose(1, 2)
+
+        scores = query @ key.transpose(-1, -2) / math.sqrt(self.attention_head_size)
+        if position_bias is not None:
+            # A supernet that is switched to fewer heads uses the leading ones.
+            scores = scores + self.bias(position_bias)[:, : scores.shape[1]]
+        if attention_mask is not None:
+            scores = scores + attention_mask
+
+        probabilities = self.dropout(scores.softmax(dim=-1))
+        context = (probabilities @ value).transpose(1, 2).flatten(2)
+        output = self.o(context)
+        return (output, probabilities) if output_attentions else (output,)
+
+
+def give_layers_their_bias(model: Any) -> None:
+    """Gives each layer of a stock MPNet a copy of the table of position biases, in place."""
+    family = family_of(model)
+    table = model.base_model.get_submodule(family.position_bias)
+    for layer in encoder_layers(model):
+        layer.set_submodule(family.attention, BiasedAttention(layer.get_submodule(family.attention), table))
+    model.base_model.set_submodule(family.position_bias, PassBuckets())
 
 
 class FactorizedLinear(nn.Module):
@@ -161,6 +239,9 @@ class PrunedModel:
             super().__init__(config, *args, **kwargs)  # type: ignore[call-arg]
         finally:
             config.per_layer_config = sizes
+
+        if family_of(config).position_bias is not None:
+            give_layers_their_bias(self)
 
         # The order counts: factors are made of maps that have their final size, and then layers share what they have.
         if sizes is not None:
@@ -290,12 +371,19 @@ class PrunedDistilBertConfig(FactorizedOrShared, DistilBertConfig):
     model_type = f"{PRUNED_PREFIX}distilbert"
 
 
+class PrunedMPNetConfig(FactorizedOrShared, MPNetConfig):
+    """Config of a width-pruned MPNet, each layer of which has a table of position biases of its own."""
+
+    model_type = f"{PRUNED_PREFIX}mpnet"
+
+
 _CONFIGS: dict[str, type[PretrainedConfig]] = {
     "Bert": PrunedBertConfig,
     "Roberta": PrunedRobertaConfig,
     "XLMRoberta": PrunedXLMRobertaConfig,
     "Electra": PrunedElectraConfig,
     "DistilBert": PrunedDistilBertConfig,
+    "MPNet": PrunedMPNetConfig,
 }
 _TASKS = ("SequenceClassification", "TokenClassification", "QuestionAnswering", "MaskedLM")
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from bertkd.models.families import encoder_layers, family_of
-from bertkd.models.pruned import NoAttention
+from bertkd.models.pruned import BiasedAttention, NoAttention
 
 __all__ = ["CapturedScores", "attention_scores"]
 
@@ -24,11 +24,14 @@ class CapturedScores:
         self._queries: dict[int, Tensor] = {}
         self._keys: dict[int, Tensor] = {}
         self._masks: dict[int, Tensor | None] = {}
+        self._biases: dict[int, Tensor | None] = {}
         self._modules: dict[int, Any] = {}
 
     @property
     def scores(self) -> list[Tensor]:
         """The scores `Q Kᵀ / sqrt(d)` plus the mask, (B, heads, T, T) for each layer asked for, in that order.
+
+        MPNet's position biases are part of its scores.
 
         A masked key has the lowest number of the dtype (some -3.4e38 in float32). Gradients flow into the model.
         After several forward passes, these are the scores of the last one.
@@ -44,15 +47,23 @@ class CapturedScores:
         """Pairs (Q / sqrt(d), K), each (B, heads, T, d): the scores without the mask are their product `Q @ K.mT`.
 
         Raises:
-            RuntimeError: the model was not run inside the `with` block, or a layer was left out of the pass.
+            RuntimeError: the model was not run inside the `with` block, a layer was left out of the pass, or scores
+                have position biases, which no factors express.
         """
         self._check_that_all_ran()
+        if self.have_position_biases:
+            raise RuntimeError("The scores have position biases, which no factors express: take `scores`.")
 
         pairs = []
         for layer in self._layers:
             query, key = self._by_head(layer)
             pairs.append((query * (1 / math.sqrt(query.shape[-1])), key))
         return pairs
+
+    @property
+    def have_position_biases(self) -> bool:
+        """Whether the model adds a bias for the distance of two tokens to their score, as MPNet does."""
+        return any(bias is not None for bias in self._biases.values())
 
     def _check_that_all_ran(self) -> None:
         missing = [layer for layer in self._layers if layer not in self._keys]
@@ -75,6 +86,12 @@ class CapturedScores:
         query, key = self._by_head(layer)
         scores = query @ key.transpose(-1, -2) * (1 / math.sqrt(query.shape[-1]))
         lowest = torch.finfo(scores.dtype).min
+
+        bias, attention = self._biases[layer], self._modules[layer]
+        if bias is not None:
+            # Layers with a table of their own get the rows of it.
+            own_bias = attention.bias(bias) if isinstance(attention, BiasedAttention) else bias
+            scores = scores + own_bias[:, : scores.shape[1]]
 
         mask = self._masks[layer]
         if mask is None:
@@ -129,7 +146,10 @@ def attention_scores(model: PreTrainedModel, layers: Sequence[int] | None = None
         query, key = modules[index].get_submodule(family.query), modules[index].get_submodule(family.key)
         hooks.append(query.register_forward_hook(_keep_output(captured._queries, index, thread)))
         hooks.append(key.register_forward_hook(_keep_output(captured._keys, index, thread)))
-        hooks.append(attention.register_forward_pre_hook(_keep_mask(captured._masks, index, thread), with_kwargs=True))
+        # The mask comes second, and MPNet's biases third.
+        for name, place, kept in (("attention_mask", 1, captured._masks), ("position_bias", 2, captured._biases)):
+            hook = _keep_argument(name, place, kept, index, thread)
+            hooks.append(attention.register_forward_pre_hook(hook, with_kwargs=True))
 
     try:
         yield captured
@@ -148,17 +168,17 @@ def _keep_output(outputs: dict[int, Tensor], index: int, thread: int) -> Any:
     return hook
 
 
-def _keep_mask(masks: dict[int, Tensor | None], index: int, thread: int) -> Any:
-    """Makes a hook that puts the mask of an attention into `masks`, if it runs in that thread."""
+def _keep_argument(name: str, place: int, kept: dict[int, Tensor | None], index: int, thread: int) -> Any:
+    """Makes a hook that puts an argument of an attention into `kept`, if the attention runs in that thread."""
 
     def hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if threading.get_ident() != thread:
             return
 
-        # A layer may pass the mask by name or in the second place, or leave it out.
-        if "attention_mask" in kwargs:
-            masks[index] = kwargs["attention_mask"]
+        # A layer may pass the argument by name or in its place, or leave it out.
+        if name in kwargs:
+            kept[index] = kwargs[name]
         else:
-            masks[index] = args[1] if len(args) > 1 else None
+            kept[index] = args[place] if len(args) > place else None
 
     return hook

@@ -7,7 +7,7 @@ from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from bertkd.models.families import encoder_layers, family_of
-from bertkd.models.pruned import NoAttention, NoFeedForward, tied_layers
+from bertkd.models.pruned import NoAttention, NoFeedForward, PrunedModel, tied_layers
 
 __all__ = [
     "COMPRESSION_FIELDS",
@@ -21,6 +21,8 @@ __all__ = [
     "layer_sizes",
     "match_device_dtype_and_mode",
     "refuse_factorized_or_shared",
+    "refuse_shared_position_bias",
+    "shares_position_bias",
 ]
 
 Model = TypeVar("Model", bound=PreTrainedModel)
@@ -72,6 +74,11 @@ def _rows(layer: nn.Module, path: str) -> int:
     return int(layer.get_submodule(path).out_features)  # type: ignore[arg-type]
 
 
+def shares_position_bias(model: PreTrainedModel) -> bool:
+    """Tells whether all layers add the same table of position biases, with a column for each head (stock MPNet)."""
+    return family_of(model).position_bias is not None and not isinstance(model, PrunedModel)
+
+
 def check_sizes(wanted: LayerSizes, available: LayerSizes) -> None:
     """Checks that `wanted` has a number for each layer, none above what the layer has.
 
@@ -113,6 +120,23 @@ def refuse_factorized_or_shared(model: PreTrainedModel, caller: str) -> None:
             f"{caller} needs a model whose layers are neither factorized nor shared, and this one has {described}: "
             f"use {caller} before factorizing or sharing, or turn the model into a stock one with "
             "bertkd.students.zero_pad first."
+        )
+
+
+def refuse_shared_position_bias(model: PreTrainedModel, caller: str) -> None:
+    """Refuses a stock MPNet where the heads of each layer are to differ, in number or in order.
+
+    Args:
+        model: the model to check.
+        caller: what needs this, for the message.
+
+    Raises:
+        ValueError: all layers of `model` add the same table of position biases.
+    """
+    if shares_position_bias(model):
+        raise ValueError(
+            f"{caller} needs layers with heads of their own, and those of an MPNet share one table of position biases, "
+            "with a column for each head: take bertkd.students.separate_position_bias(model)."
         )
 
 

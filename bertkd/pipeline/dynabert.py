@@ -26,6 +26,7 @@ from bertkd.records import (
     task_label,
     terminal_table,
 )
+from bertkd.students import separate_position_bias
 
 __all__ = ["ImportanceSettings", "measure_sizes", "stage_config", "train_dynabert"]
 
@@ -131,6 +132,7 @@ def _first_student(
     student: PreTrainedModel, data: TaskData, config: DynaBertKDConfig, importance: ImportanceSettings | None
 ) -> PreTrainedModel:
     """The student of stage width, with its most important heads and neurons first."""
+    student = separate_position_bias(student)
     if importance is not None:
         batches = data.sampled_batches(importance.rows, config.seed, importance.split)
         rewire(student, compute_importance(student, batches, importance.reduction, progress=True))

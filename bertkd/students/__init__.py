@@ -5,7 +5,7 @@ from bertkd.students.low_rank import factorize
 from bertkd.students.shape import SHAPES, Shape, small_student
 from bertkd.students.shared_layers import share_layers
 from bertkd.students.vocabulary import prune_vocabulary
-from bertkd.students.width import prune, zero_pad
+from bertkd.students.width import prune, separate_position_bias, zero_pad
 
 __all__ = [
     "LAYER_STRATEGIES",
@@ -16,6 +16,7 @@ __all__ = [
     "layers_to_keep",
     "prune",
     "prune_vocabulary",
+    "separate_position_bias",
     "share_layers",
     "small_student",
     "zero_pad",

@@ -9,7 +9,7 @@ from bertkd.models.adaptive import refuse_supernet
 from bertkd.models.families import encoder_layers, family_of
 from bertkd.models.pruned import FactorizedEmbedding, FactorizedLinear
 from bertkd.models.sizes import match_device_dtype_and_mode
-from bertkd.students.width import new_pruned_model
+from bertkd.students.width import new_pruned_model, state_for_pruned
 
 __all__ = ["factorize", "low_rank_factors"]
 
@@ -76,7 +76,7 @@ def factorize(
 
 def _factorized(model: PreTrainedModel, student: PreTrainedModel) -> dict[str, Tensor]:
     """Puts the weights of `model` under the names of `student`, which has factors where `model` has none yet."""
-    state: dict[str, Tensor] = dict(model.state_dict())
+    state = state_for_pruned(model)
 
     for path, module in student.named_modules():
         if isinstance(module, FactorizedLinear) and f"{path}.weight" in state:

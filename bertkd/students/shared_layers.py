@@ -11,7 +11,7 @@ from bertkd.models.adaptive import refuse_supernet
 from bertkd.models.families import family_of
 from bertkd.models.pruned import tied_layers
 from bertkd.models.sizes import check_shared_sizes, compression_fields, match_device_dtype_and_mode
-from bertkd.students.width import new_pruned_model
+from bertkd.students.width import new_pruned_model, state_for_pruned
 
 __all__ = ["SHARED_WEIGHTS", "layer_groups", "share_layers"]
 
@@ -90,7 +90,7 @@ def layer_groups(groups: int | Sequence[int], layers: int) -> list[int]:
 
 def _shared(model: PreTrainedModel, groups: Sequence[int], weights: str) -> dict[str, Tensor]:
     """Returns the state dict of `model`, with the same weights in all layers of a group."""
-    state: dict[str, Tensor] = dict(model.state_dict())
+    state = state_for_pruned(model)
     path = f"{model.base_model_prefix}.{family_of(model).layers}"
 
     members: dict[int, list[int]] = {}

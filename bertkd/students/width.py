@@ -12,6 +12,7 @@ from bertkd.models.adaptive import refuse_supernet
 from bertkd.models.families import family_of
 from bertkd.models.pruned import (
     PRUNED_CLASSES,
+    BiasedAttention,
     FactorizedEmbedding,
     FactorizedLinear,
     FactorizedOrShared,
@@ -26,9 +27,10 @@ from bertkd.models.sizes import (
     full_size,
     layer_sizes,
     match_device_dtype_and_mode,
+    shares_position_bias,
 )
 
-__all__ = ["new_pruned_model", "prune", "zero_pad"]
+__all__ = ["new_pruned_model", "prune", "separate_position_bias", "state_for_pruned", "zero_pad"]
 
 # These fields describe the class of a model, and so they are not copied into the config of another class.
 _CLASS_FIELDS = ("model_type", "architectures", "auto_map", "per_layer_config", "transformers_version")
@@ -59,11 +61,48 @@ def prune(model: PreTrainedModel, heads: Sequence[int], neurons: Sequence[int]) 
     student_class, config = _class_for(model, sizes)
     student = student_class(config)
 
-    source, state = model.state_dict(), {}
+    source = state_for_pruned(model) if isinstance(student, PrunedModel) else model.state_dict()
+    state = {}
     for name, tensor in student.state_dict().items():
         state[name] = source[name][_leading(tensor)]
     student.load_state_dict(state)
     return match_device_dtype_and_mode(student, model)
+
+
+def separate_position_bias(model: PreTrainedModel) -> PreTrainedModel:
+    """Makes a model of the pruned class in full size, each layer of which has position biases of its own.
+
+    It computes what the MPNet computes that it is made of, whose layers share one table with a column for each head.
+    `rewire` and narrower sub-networks need this, because a layer's heads then differ from those of its neighbors.
+    Models of all other families, and those that have such layers already, are returned as they are.
+
+    Args:
+        model: a model of a family in `bertkd.models.families`, with a head.
+
+    Raises:
+        ValueError: a supernet, an unsupported `model_type`, or a class that has no pruned one.
+    """
+    refuse_supernet(model, "separate_position_bias")
+    if not shares_position_bias(model):
+        return model
+
+    student = new_pruned_model(model)
+    student.load_state_dict(state_for_pruned(model))
+    return match_device_dtype_and_mode(student, model)
+
+
+def state_for_pruned(model: PreTrainedModel) -> dict[str, Tensor]:
+    """Returns the state dict under the names of the pruned class: a table of position biases goes to each layer."""
+    state: dict[str, Tensor] = dict(model.state_dict())
+    if not shares_position_bias(model):
+        return state
+
+    family = family_of(model)
+    table = state.pop(f"{model.base_model_prefix}.{family.position_bias}.weight")
+    for index in range(model.config.num_hidden_layers):
+        path = f"{model.base_model_prefix}.{family.layers}.{index}.{family.attention}"
+        state[f"{path}.position_bias.weight"] = table
+    return state
 
 
 def new_pruned_model(model: PreTrainedModel, **fields: Any) -> PreTrainedModel:
@@ -91,7 +130,9 @@ def _class_for(model: PreTrainedModel, sizes: LayerSizes) -> tuple[Any, Pretrain
 
     # A stock config can express this.
     if set(sizes.heads) == {all_heads} and len(set(sizes.neurons)) == 1 and sizes.neurons[0] > 0:
-        student_class = type(model) if compression_fields(model) else _stock_class(type(model))
+        # The tables of position biases may have become different ones.
+        keeps_class = compression_fields(model) or family.position_bias is not None
+        student_class = type(model) if keeps_class else _stock_class(type(model))
         return student_class, _config_for(student_class, config, {family.neurons_field: sizes.neurons[0]})
 
     layers: dict[int, dict[str, Any]] = {}
@@ -148,7 +189,8 @@ def zero_pad(model: PreTrainedModel) -> PreTrainedModel:
     model of a stock class is copied.
 
     Raises:
-        ValueError: a layer lacks its attention or feed-forward part, which no weights of a stock layer express.
+        ValueError: a layer lacks its attention or feed-forward part, which no weights of a stock layer express, or an
+            MPNet whose layers have different position biases.
     """
     sizes = layer_sizes(model)
     lacking = [index for index, pair in enumerate(zip(*sizes, strict=True)) if 0 in pair]
@@ -162,14 +204,14 @@ def zero_pad(model: PreTrainedModel) -> PreTrainedModel:
     padded = stock_class(_config_for(stock_class, model.config, {family_of(model).neurons_field: max(sizes.neurons)}))
 
     state = {name: torch.zeros_like(tensor) for name, tensor in padded.state_dict().items()}
-    for name, tensor in _multiplied(model).items():
+    for name, tensor in _stock_state(model).items():
         state[name][_leading(tensor)] = tensor
     padded.load_state_dict(state)
     return match_device_dtype_and_mode(padded, model)
 
 
-def _multiplied(model: PreTrainedModel) -> dict[str, Tensor]:
-    """Returns the state dict with the product of the factors of each factorized map in their place."""
+def _stock_state(model: PreTrainedModel) -> dict[str, Tensor]:
+    """Returns the state dict under the names of the stock class, with products in the place of factors."""
     state: dict[str, Tensor] = dict(model.state_dict())
 
     for path, module in model.named_modules():
@@ -180,7 +222,25 @@ def _multiplied(model: PreTrainedModel) -> dict[str, Tensor]:
         elif isinstance(module, FactorizedEmbedding):
             state[f"{path}.weight"] = state[f"{path}.weight"] @ state.pop(f"{path}.projection.weight").T
 
+    tables = []
+    for path, module in model.named_modules():
+        if isinstance(module, BiasedAttention):
+            tables.append(state.pop(f"{path}.position_bias.weight"))
+    if tables:
+        state[f"{model.base_model_prefix}.{family_of(model).position_bias}.weight"] = _one_table(tables)
     return state
+
+
+def _one_table(tables: Sequence[Tensor]) -> Tensor:
+    """Returns the table of position biases of which each layer's is the leading part."""
+    widest = max(tables, key=lambda table: table.shape[1])
+    for table in tables:
+        if not torch.equal(table, widest[_leading(table)]):
+            raise ValueError(
+                "The layers of this MPNet have different position biases, and a stock MPNet has one table for all of "
+                "them: save the model as it is, in the pruned format."
+            )
+    return widest
 
 
 def _leading(tensor: Tensor) -> tuple[slice, ...]:

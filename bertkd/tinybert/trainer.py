@@ -220,11 +220,12 @@ class TinyBertKDTrainer(DistillationTrainer):
         if args.attention_weight > 0:
             student_scores, teacher_scores = self._captured, teacher_outputs.captured
             assert student_scores is not None
-            if args.mask_padding:
+            has_factors = not (student_scores.have_position_biases or teacher_scores.have_position_biases)
+            if args.mask_padding and has_factors:
                 loss = losses.attention_factor_loss(student_scores.factors, teacher_scores.factors, **averaging)
             else:
                 # The released code compares the scores of masked tokens, too.
-                loss = losses.attention_score_loss(student_scores.scores, teacher_scores.scores)
+                loss = losses.attention_score_loss(student_scores.scores, teacher_scores.scores, **averaging)
             parts["attention_loss"] = args.attention_weight * loss
 
         def states_loss(pairs: list[tuple[int, int]]) -> Tensor:

@@ -41,7 +41,7 @@ from bertkd.dynabert.importance import REDUCTIONS
 from bertkd.dynabert.search import CostTable, cost_table, search_subnetworks
 from bertkd.dynabert.supernet import current_subnetwork, kept_layers, width_sizes
 from bertkd.models import FAMILIES, encoder_layers, family_of, layer_sizes
-from bertkd.students import prune
+from bertkd.students import prune, separate_position_bias
 
 WIDTHS, DEPTHS = (1.0, 0.75, 0.5, 0.25), (1.0, 0.75, 0.5)
 SIZES = [(width, depth) for depth in DEPTHS for width in WIDTHS]
@@ -50,7 +50,8 @@ SIZES = [(width, depth) for depth in DEPTHS for width in WIDTHS]
 def model_of(family: str = "bert", **settings: Any) -> PreTrainedModel:
     """Four layers of four heads and 24 neurons."""
     heads = "n_heads" if family == "distilbert" else "num_attention_heads"
-    return tiny_model(family, **{"layers": 4, heads: 4, **settings})
+    # The heads of an MPNet's layers share position biases, until each layer has its own.
+    return separate_position_bias(tiny_model(family, **{"layers": 4, heads: 4, **settings}))
 
 
 def batch_of(family: str = "bert", count: int = 6, seed: int = 1, labels: int = 3) -> dict[str, Tensor]:
@@ -447,8 +448,10 @@ def test_an_unknown_family_is_refused_with_those_that_are_known() -> None:
 
 
 def expected_class(family: str, width: float, format: str) -> str:
-    stock = type(model_of(family)).__name__
-    return stock if width == 1 or format == "stock" else f"Pruned{stock}"
+    stock = type(tiny_model(family)).__name__
+    # An MPNet's layers keep their own position biases at full size, too.
+    is_stock = format == "stock" or (width == 1 and family != "mpnet")
+    return stock if is_stock else f"Pruned{stock}"
 
 
 @pytest.mark.parametrize("format", ["auto", "stock"])
@@ -469,6 +472,24 @@ def test_the_extracted_model_equals_the_sub_network_before_and_after_reload(
             torch.testing.assert_close(logits_of(model, family), wanted, rtol=0, atol=1e-5)
         assert current_subnetwork(supernet) == Subnetwork.of(supernet, 0.5, 1.0)
         assert not (folder / ".partial").exists()
+
+
+def test_heads_of_an_mpnet_need_position_biases_of_their_own(tmp_path: Path) -> None:
+    stock, batch = tiny_model("mpnet", layers=4, num_attention_heads=4), batch_of("mpnet")
+    for action in (
+        lambda: rewire(stock, random_importance()),
+        lambda: set_subnetwork(make_adaptive(copy.deepcopy(stock)), width=0.5),
+    ):
+        with pytest.raises(ValueError, match=r"one table of position biases.*separate_position_bias\(model\)"):
+            action()
+
+    separate = separate_position_bias(stock)
+    assert separate_position_bias(separate) is separate
+    torch.testing.assert_close(separate(**batch).logits, stock(**batch).logits, rtol=0, atol=1e-6)
+
+    rewire(separate, random_importance())
+    with pytest.raises(ValueError, match=r"different position biases.*the pruned format"):
+        save_subnetwork(make_adaptive(separate), tmp_path / "stock", 0.5, format="stock")
 
 
 def test_extraction_is_checked_against_the_supernet(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

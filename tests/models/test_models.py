@@ -97,7 +97,7 @@ def test_layers_that_are_not_there_are_refused(keep: list[int]) -> None:
 
 
 def test_other_families_are_refused_with_the_list_of_known_ones() -> None:
-    with pytest.raises(ValueError, match="'albert'.*bert, roberta, xlm-roberta, electra, distilbert"):
+    with pytest.raises(ValueError, match="'albert'.*bert, roberta, xlm-roberta, electra, distilbert, mpnet"):
         family_of(AlbertConfig())
 
 

@@ -33,6 +33,8 @@ def hooks_of(model: PreTrainedModel) -> int:
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_scores_give_the_probabilities_of_eager_attention(family: str, attention: str, padded: bool) -> None:
+    if family == "mpnet" and attention == "sdpa":
+        pytest.skip("transformers has only eager attention for MPNet")
     model = tiny_model(family, layers=3, attn_implementation=attention)
     assert model.config._attn_implementation == attention
     inputs, before = inputs_of(family, padded=padded), hooks_of(model)

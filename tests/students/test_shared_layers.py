@@ -21,7 +21,7 @@ from bertkd.models import (
     attention_scores,
     encoder_layers,
 )
-from bertkd.students import factorize, prune, share_layers, zero_pad
+from bertkd.students import factorize, prune, separate_position_bias, share_layers, zero_pad
 from bertkd.students.shared_layers import layer_groups
 
 
@@ -49,7 +49,7 @@ def test_groups_that_do_not_fit_are_refused(groups: Any, message: str) -> None:
 @pytest.mark.parametrize("weights", ["first", "mean"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_layers_of_a_group_are_its_first_or_their_mean(family: str, weights: str) -> None:
-    model = tiny_model(family, layers=4)
+    model = separate_position_bias(tiny_model(family, layers=4))
     student = share_layers(model, [0, 1, 0, 1], weights)
     theirs, ours = list(encoder_layers(model)), list(encoder_layers(student))
     for owner, sharer in ((0, 2), (1, 3)):

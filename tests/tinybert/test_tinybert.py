@@ -74,7 +74,7 @@ def step(trainer: TinyBertKDTrainer, inputs: dict[str, Tensor]) -> dict[str, flo
 
 @pytest.mark.parametrize("mask_padding", [True, False])
 @pytest.mark.parametrize("projection", ["shared", "per_level"])
-@pytest.mark.parametrize("family", ["bert", "roberta", "electra", "distilbert"])
+@pytest.mark.parametrize("family", ["bert", "roberta", "electra", "distilbert", "mpnet"])
 def test_the_losses_are_those_of_the_index_tables(
     family: str, projection: str, mask_padding: bool, tmp_path: Path
 ) -> None:
