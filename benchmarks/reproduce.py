@@ -5,14 +5,16 @@
 What is trained, and how, stands in benchmarks/plans/PLAN.yaml. Each step is a `bertkd` command that stands alone, so
 that anybody can repeat a single result, and is printed before it runs. What is done is not done again, so a killed run
 goes on when it is started once more; results are copied as they come. A GPU has room for several steps at a time:
---precision=--bf16 --jobs 8.
+--precision=--bf16 --jobs 8. Where it is lent for a while, --minutes says after how many of them no step is started.
 """
 
 import argparse
+import json
 import shlex
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
@@ -40,6 +42,7 @@ class Step:
     folder: Path
     models: list[Path]
     files: list[tuple[Path, Path]]
+    turn: int = 0  # the place of its seed among the method's, where each seed is a step
 
     def __str__(self) -> str:
         return f"\n$ bertkd {shlex.join(self.command)}{'  # done' if self.is_done else ''}"
@@ -84,6 +87,8 @@ class Plan:
     grid: dict[str, Any]
     exported: list[str]
     exports: dict[str, Method]
+    # Whether each seed is a step of its own, and the first seed of everything runs before the second of anything.
+    seeds_apart: bool = False
     glue_dir: str = ""
     precision: str = ""
 
@@ -92,6 +97,9 @@ class Plan:
         steps: list[Step] = []
         for task in tasks:
             steps += self.task_steps(task, methods)
+        if self.seeds_apart:
+            # What students of a task wait for comes before all of them.
+            steps.sort(key=lambda step: (step.method != "teacher", step.turn))
 
         # The last one comes first, because it may read an earlier one.
         for name, method in reversed(self.text.items()):
@@ -105,7 +113,18 @@ class Plan:
             method = self.methods[name]
             if task not in method.skip:
                 for run in method.runs:
-                    yield self.step(task, name, method, run)
+                    yield from self.steps_of_run(task, name, method, run)
+
+    def steps_of_run(self, task: str, name: str, method: Method, run: Options) -> Iterator[Step]:
+        """Yields the command of a run, or one for each of its seeds."""
+        step = self.step(task, name, method, run)
+        if not self.seeds_apart or len(step.models) == 1:
+            yield step
+            return
+
+        for turn, model in enumerate(step.models):
+            seed = model.name.removeprefix("seed-")
+            yield self.step(task, name, method, run | {"seed": seed}, folder=model, turn=turn)
 
     def grid_steps(self, task: str) -> Iterator[Step]:
         """Yields the points around the task's shipped settings, with one option varied at a time."""
@@ -127,17 +146,32 @@ class Plan:
     def export_steps(self, task: str, methods: Sequence[str]) -> Iterator[Step]:
         for engine, export in self.exports.items():
             for step in self.task_steps(task, methods):
-                if step.method in self.exported:
+                if step.method in self.exported and step.turn == 0:
                     model = {"model_name_or_path": str(step.models[0])}
                     yield self.step(task, f"{step.method}-{engine}", export, model)
 
-    def step(self, task: str, name: str, method: Method, run: Options | None = None) -> Step:
-        """Returns the command of one entry on one task; `run` holds the options that win over the entry's."""
+    def step(
+        self,
+        task: str,
+        name: str,
+        method: Method,
+        run: Options | None = None,
+        folder: Path | None = None,
+        turn: int = 0,
+    ) -> Step:
+        """Returns the command of one entry on one task.
+
+        Args:
+            task, name, method: the entry.
+            run: the options that win over the entry's.
+            folder: the folder to write to, instead of the entry's own.
+            turn: see `Step`.
+        """
         options = {"config": method.config} if method.config else {}
         settings = [self.settings[key] for key in method.settings]
         for more in (self.data[task], *settings, method.options, run or {}):
             options |= self.on_task(more, task)
-        folder = Path(self.work, task, name)
+        folder = folder or Path(self.work, task, name)
         options["output_dir"] = str(folder)
 
         variables = {"task": task, "method": name, "work": self.work, "glue_dir": self.glue_dir}
@@ -158,7 +192,7 @@ class Plan:
             for stage in options.get("stages", [""]):
                 target = Template(method.record).substitute(method=name, seed=seed, stage=stage)
                 files.append((model / stage / method.writes, Path(self.results, method.results, task, target)))
-        return Step(task, name, command, folder, models, files)
+        return Step(task, name, command, folder, models, files, turn)
 
     def on_task(self, options: Options, task: str) -> Options:
         """Returns options for one task: what stands under its name wins over what all tasks share."""
@@ -179,10 +213,35 @@ def read_plan(name: str) -> Plan:
     return Plan(**content)
 
 
-def run_all(steps: Sequence[Step], jobs: int) -> None:
+def estimate(steps: Sequence[Step]) -> str:
+    """Says how long the steps that are not done take one after the other, by the records of those that are.
+
+    A step takes as long as the same method on the same task took with another seed.
+    """
+    seconds: dict[tuple[str, str], list[float]] = {}
+    for step in steps:
+        for _, target in step.files:
+            if (ROOT / target).is_file():
+                record = json.loads((ROOT / target).read_text())
+                seconds.setdefault((step.task, step.method), []).append(record["seconds"])
+
+    total, unknown = 0.0, list[str]()
+    waiting = [step for step in steps if not step.is_done]
+    for step in waiting:
+        known = seconds.get((step.task, step.method))
+        if known:
+            total += len(step.files) * sum(known) / len(known)
+        else:
+            unknown.append(f"{step.task}/{step.method}")
+
+    text = f"{len(waiting)} of {len(steps)} steps are left: {total / 60:.0f} minutes of training, one after the other"
+    return f"{text}, and {len(unknown)} that never ran: {', '.join(unknown)}." if unknown else f"{text}."
+
+
+def run_all(steps: Sequence[Step], jobs: int, minutes: float | None = None) -> None:
     """Runs the steps that are not done, up to `jobs` at a time, each after the earlier ones that it builds on.
 
-    Where a step fails, those that build on it are left out, and the others go on.
+    Where a step fails, those that build on it are left out, and the others go on. After `minutes` no step is started.
 
     Raises:
         RuntimeError: at the end, naming the steps that failed.
@@ -191,12 +250,18 @@ def run_all(steps: Sequence[Step], jobs: int) -> None:
     for place, step in enumerate(steps):
         sorter.add(place, *(earlier for earlier in range(place) if step.builds_on(steps[earlier])))
     sorter.prepare()
+    deadline = None if minutes is None else time.monotonic() + 60 * minutes
 
     ready, running, failed = list(sorter.get_ready()), dict[Future[None], int](), list[str]()
     with ThreadPoolExecutor(jobs) as pool:
         while ready or running:
             # In the plan's order, so that one task is finished before the next.
             ready.sort()
+            if deadline is not None and time.monotonic() > deadline:
+                print(f"The time is up: {len(ready)} steps that could run are not started.", flush=True)
+                ready.clear()
+                if not running:
+                    break
             while ready and len(running) < jobs:
                 place = ready.pop(0)
                 running[pool.submit(run_step, steps[place])] = place
@@ -246,7 +311,9 @@ def main() -> None:
     parser.add_argument("--exports", nargs="*", default=[], choices=tasks, help="Also export the models of these.")
     parser.add_argument("--precision", default="--bf16 --use_cpu", help="Options of the Trainer, '' for float32.")
     parser.add_argument("--jobs", type=int, default=1, help="Steps at a time, on one device.")
+    parser.add_argument("--minutes", type=float, help="After so many minutes, start no further step.")
     parser.add_argument("--dry_run", action="store_true", help="Only print the commands.")
+    parser.add_argument("--estimate", action="store_true", help="Only print how long what is left will take.")
     options = parser.parse_args()
 
     plan = replace(plan, glue_dir=options.glue_dir, precision=options.precision)
@@ -259,8 +326,11 @@ def main() -> None:
     if options.dry_run:
         print(*steps, sep="\n")
         return
+    if options.estimate:
+        print(estimate(steps))
+        return
     try:
-        run_all(steps, options.jobs)
+        run_all(steps, options.jobs, options.minutes)
     except RuntimeError as error:
         sys.exit(f"reproduce.py: {error}")
 

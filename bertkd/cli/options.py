@@ -27,7 +27,7 @@ class ModelOptions:
         default=None,
         metadata={
             "help": "The pretrained checkpoint that is trained, or whose layers the student starts from. The name "
-            "'minilm' stands for the checkpoint of the extra 'demo'."
+            "'minilm' stands for the checkpoint of the extra 'demo', 'mpnet-base' for that of the extra 'base'."
         },
     )
     teacher_model_name_or_path: str | None = field(
@@ -141,6 +141,10 @@ class TrainOptions(RunOptions):
         metadata={"help": "Only say what would be trained, and estimate the time from a few steps."},
     )
     keep_checkpoints: bool = field(default=False, metadata={"help": "Keep the checkpoints of a finished run."})
+    measure_speedup: bool = field(
+        default=True,
+        metadata={"help": "Measure at the end how much faster the student is than the model that it replaces."},
+    )
 
 
 @dataclass

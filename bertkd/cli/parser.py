@@ -87,6 +87,7 @@ class Options(Generic[DataOf, OwnOf, ConfigOf]):
         if isinstance(self.data, CorpusOptions):
             teacher_name = teacher_name or models.model_name_or_path or ""
 
+        training = self.own if isinstance(self.own, TrainOptions) else TrainOptions()
         return Experiment(
             command=self.command,
             options=self.own_options(),
@@ -94,9 +95,9 @@ class Options(Generic[DataOf, OwnOf, ConfigOf]):
             result_name=self.own.result_name,
             note=self.own.paper,
             teacher_name=teacher_name,
-            replaces=models.teacher_model_name_or_path,
-            keep_checkpoints=isinstance(self.own, TrainOptions) and self.own.keep_checkpoints,
-            is_dry_run=isinstance(self.own, TrainOptions) and self.own.dry_run,
+            replaces=models.teacher_model_name_or_path if training.measure_speedup else None,
+            keep_checkpoints=training.keep_checkpoints,
+            is_dry_run=training.dry_run,
         )
 
 

@@ -135,8 +135,8 @@ def refuse_shared_position_bias(model: PreTrainedModel, caller: str) -> None:
     """
     if shares_position_bias(model):
         raise ValueError(
-            f"{caller} needs layers with heads of their own, and those of an MPNet share one table of position biases, "
-            "with a column for each head: take bertkd.students.separate_position_bias(model)."
+            f"{caller} needs layers with heads of their own, and the layers of an MPNet share one table of position "
+            "biases, with a column for each head: take bertkd.students.separate_position_bias(model)."
         )
 
 

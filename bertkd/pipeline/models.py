@@ -20,6 +20,7 @@ from bertkd.distillation.trainer import EXTRA_FILE
 from bertkd.models import family_of, label_names, label_permutation, layer_sizes
 from bertkd.models.families import PRUNED_PREFIX
 from bertkd.models.minilm import minilm_path
+from bertkd.models.mpnet import mpnet_path
 from bertkd.students import SHAPES, Shape, drop_layers, layers_to_keep, small_student
 from bertkd.tinybert import load_released
 
@@ -45,13 +46,15 @@ TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json")
 
 
 def resolve_model_name(name: str) -> str:
-    """The folder behind the name "minilm"; any other name or path as it is.
+    """The folder behind the names "minilm" and "mpnet-base"; any other name or path as it is.
 
     Raises:
         OSError: there is no such folder, and the hub does not have the name or cannot be reached.
     """
     if name == "minilm":
         return str(minilm_path())
+    if name == "mpnet-base":
+        return str(mpnet_path())
 
     try:
         if Path(name).is_dir() and not (Path(name) / "config.json").is_file():
