@@ -127,17 +127,21 @@ class Plan:
             yield self.step(task, name, method, run | {"seed": seed}, folder=model, turn=turn)
 
     def grid_steps(self, task: str) -> Iterator[Step]:
-        """Yields the points around the task's shipped settings, with one option varied at a time."""
+        """Yields the points around the method's settings on a task, with one option varied at a time."""
         method = replace(self.methods[self.grid["method"]], results="grid")
         values = self.on_task(self.grid["values"], task)
-        config = Template(method.config).substitute(task=task)
-        shipped = yaml.safe_load((ROOT / "bertkd" / "configs" / f"{config}.yaml").read_text())
+        center: Options = {}
+        if method.config:
+            config = Template(method.config).substitute(task=task)
+            center = yaml.safe_load((ROOT / "bertkd" / "configs" / f"{config}.yaml").read_text())
+        for more in (*(self.settings[key] for key in method.settings), method.options):
+            center = center | self.on_task(more, task)
 
         tried = []
         for option in values:
             for value in values[option]:
-                # The shipped setting is a point of every option, and is run once.
-                point = {key: float(shipped[key]) for key in values} | {option: float(value)}
+                # The plan's own setting is a point of every option, and is run once.
+                point = {key: float(center[key]) for key in values} | {option: float(value)}
                 if point not in tried:
                     tried.append(point)
                     name = f"{self.grid['method']}-{option}{value}"
