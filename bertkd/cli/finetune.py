@@ -22,7 +22,7 @@ def train(options: TaskRun[Any, DistillationConfig]) -> RunResult | None:
 
     # A student is compared with the checkpoint whose layers were dropped, a teacher with nothing.
     experiment = options.experiment()
-    if options.own.measure_speedup and is_student and experiment.replaces is None:
+    if experiment.replaces is None and is_student:
         experiment = replace(experiment, replaces=options.models.model_name_or_path)
 
     name = "finetuned" if is_student else "teacher"

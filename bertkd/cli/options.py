@@ -143,7 +143,7 @@ class TrainOptions(RunOptions):
     keep_checkpoints: bool = field(default=False, metadata={"help": "Keep the checkpoints of a finished run."})
     measure_speedup: bool = field(
         default=True,
-        metadata={"help": "Measure at the end how much faster the student is than the model that it replaces."},
+        metadata={"help": "Time the student at the end, beside the model that it replaces."},
     )
 
 

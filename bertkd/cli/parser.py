@@ -95,7 +95,8 @@ class Options(Generic[DataOf, OwnOf, ConfigOf]):
             result_name=self.own.result_name,
             note=self.own.paper,
             teacher_name=teacher_name,
-            replaces=models.teacher_model_name_or_path if training.measure_speedup else None,
+            replaces=models.teacher_model_name_or_path,
+            measures_speed=training.measure_speedup,
             keep_checkpoints=training.keep_checkpoints,
             is_dry_run=training.dry_run,
         )

@@ -113,7 +113,7 @@ def train_dynabert(
             _method_name(stage, is_rewired=importance is not None, is_distilled=config.alpha > 0),
             teacher if stage != "finetune" else None,
             metrics,
-            partial(measure_sizes, data=data, config=own_config),
+            partial(measure_sizes, data=data, config=own_config, is_timed=experiment.measures_speed),
         )
 
     if result is not None and is_main:
@@ -151,7 +151,9 @@ def _method_name(stage: str, is_rewired: bool, is_distilled: bool) -> str:
     return f"dynabert-{stage}{left_out}"
 
 
-def measure_sizes(model: PreTrainedModel, data: TaskData, config: DynaBertKDConfig) -> list[SubnetworkResult]:
+def measure_sizes(
+    model: PreTrainedModel, data: TaskData, config: DynaBertKDConfig, is_timed: bool = True
+) -> list[SubnetworkResult]:
     """Every sub-network of a supernet's stage: metrics, parameters, FLOPs and latency (batch 1, 128 tokens)."""
     depths = [1.0] if config.stage == "width" else sorted({*config.depth_mult_list, 1.0}, reverse=True)
     widths = sorted({*config.width_mult_list, 1.0}, reverse=True)
@@ -162,13 +164,14 @@ def measure_sizes(model: PreTrainedModel, data: TaskData, config: DynaBertKDConf
             subnetworks[width, depth] = extract_subnetwork(model, width, depth)
 
     # Before they are evaluated, because mixed precision sticks to a model.
-    latency = measure_latency({str(size): subnetwork for size, subnetwork in subnetworks.items()})
+    named = {str(size): subnetwork for size, subnetwork in subnetworks.items()}
+    latency = measure_latency(named) if is_timed else {}
     flops = {size: count_flops(subnetwork) for size, subnetwork in subnetworks.items()}
 
     results = []
     for (width, depth), subnetwork in subnetworks.items():
         metrics = evaluate(subnetwork, data, config)
-        parameters, timing = count_parameters(subnetwork), latency[str((width, depth))]
+        parameters, timing = count_parameters(subnetwork), latency.get(str((width, depth)))
         results.append(
             SubnetworkResult(
                 width=width,
@@ -179,8 +182,8 @@ def measure_sizes(model: PreTrainedModel, data: TaskData, config: DynaBertKDConf
                 parameters=parameters.total,
                 embedding_parameters=parameters.embeddings,
                 flops=flops[width, depth],
-                latency_ms=round(timing.p50_ms, 2),
-                speedup=round(timing.speedup, 2),
+                latency_ms=None if timing is None else round(timing.p50_ms, 2),
+                speedup=None if timing is None else round(timing.speedup, 2),
             )
         )
     return results
@@ -190,14 +193,19 @@ def show_sizes(result: RunResult, folder: Path) -> None:
     """Prints the table of sizes, and draws accuracy against latency beside the stage's folder."""
     print(f"\n{terminal_table(subnetwork_rows(result))}")
 
+    if any(size.latency_ms is None for size in result.subnetworks):
+        print(f"Supernet (a model of full size), its card and {RunResult.FILE}: {folder}")
+        return
+
     curves: dict[str, list[ChartPoint]] = {}
     for size in result.subnetworks:
         curve = curves.setdefault(f"{size.layers} layers (depth {size.depth:g})", [])
+        assert size.latency_ms is not None
         curve.append(ChartPoint(f"{size.width:g}", size.latency_ms, 100 * size.value))
 
     reference = None
     if result.teacher_metrics:
-        slowest = max(size.latency_ms for size in result.subnetworks)
+        slowest = max(size.latency_ms or 0.0 for size in result.subnetworks)
         reference = ChartPoint("Teacher", slowest, 100 * main_value(result.teacher_metrics, result.metric))
 
     chart = curves_chart(

@@ -63,6 +63,7 @@ class Experiment:
         teacher_name: the name or path of the teacher, for the card.
         replaces: the name or path of the model that the student replaces, whose latency is compared with the
             student's; None where there is none.
+        measures_speed: whether what was trained is timed at the end.
         keep_checkpoints: whether the checkpoints of a finished training stay.
         is_dry_run: whether only a plan is printed.
     """
@@ -74,6 +75,7 @@ class Experiment:
     note: str = ""
     teacher_name: str = ""
     replaces: str | None = None
+    measures_speed: bool = True
     keep_checkpoints: bool = False
     is_dry_run: bool = False
 

@@ -204,7 +204,7 @@ def _measured_speedup(experiment: Experiment, folder: Path, task: Task) -> float
 
     Both are loaded anew: models that were trained or evaluated in mixed precision still run in it.
     """
-    if experiment.replaces is None:
+    if experiment.replaces is None or not experiment.measures_speed:
         return None
 
     models = {"whole": load_model(experiment.replaces, task).eval(), "student": load_model(str(folder)).eval()}

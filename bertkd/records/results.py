@@ -120,8 +120,8 @@ class SubnetworkResult:
     Attributes:
         width, depth: shares of the full network's heads and neurons, and of its layers.
         flops: of one forward pass, under the conditions of the latency.
-        latency_ms: median time of one forward pass, measured beside all other sizes.
-        speedup: the full network's latency over this one's.
+        latency_ms: median time of one forward pass, measured beside all other sizes; None where it was not.
+        speedup: the full network's latency over this one's; None where it was not measured.
         layers, value, metrics, parameters, embedding_parameters: see `TaskRecord`.
     """
 
@@ -133,8 +133,8 @@ class SubnetworkResult:
     parameters: int
     embedding_parameters: int
     flops: int
-    latency_ms: float
-    speedup: float
+    latency_ms: float | None = None
+    speedup: float | None = None
 
 
 @dataclass(kw_only=True)

@@ -101,7 +101,9 @@ def subnetwork_rows(result: RunResult) -> list[dict[str, str]]:
         for part in parts:
             row[metric_label(part)] = f"{100 * size.metrics[part]:.1f}"
         row |= {"Parameters": count_label(size.parameters), "GFLOPs": f"{size.flops / 1e9:.2f}"}
-        rows.append(row | {"Latency": f"{size.latency_ms:.1f} ms", "Speed-up": f"{size.speedup:.2f}x"})
+        if size.latency_ms is not None:
+            row |= {"Latency": f"{size.latency_ms:.1f} ms", "Speed-up": f"{size.speedup:.2f}x"}
+        rows.append(row)
     return rows
 
 
