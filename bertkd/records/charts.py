@@ -150,7 +150,7 @@ def bars_chart(models: pd.DataFrame, path: str | Path, title: str, y_label: str)
 
     panel.margins(y=0.15)
     panel.set_ylim(bottom=min(0.0, (values - stds.fillna(0)).min().min()))
-    figure.legend(loc="outside lower center", ncols=min(6, len(labels)), frameon=False)
+    figure.legend(loc="outside lower center", ncols=min(5, len(labels)), frameon=False)
     return _save(figure, path, models[CHARTED])
 
 
