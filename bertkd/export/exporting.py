@@ -17,9 +17,11 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel, TorchAoConfig
 
 from bertkd.atomic import write_json
+from bertkd.data.tokenizer_files import save_tokenizer
 from bertkd.export.engines import MANIFEST, OWN_KEY, PRECISIONS, require_engine
 from bertkd.models.adaptive import refuse_supernet
 from bertkd.models.families import PRUNED_PREFIX, family_of
+from bertkd.models.positions import max_tokens
 
 __all__ = ["quantization_schemes", "random_batches", "write_export"]
 
@@ -92,7 +94,7 @@ def write_export(
         _write_graph(model, folder, engine, scheme, tokenizer, calibration)
 
     if tokenizer is not None:
-        tokenizer.save_pretrained(folder)
+        save_tokenizer(tokenizer, folder, max_tokens(model.config))
     return folder
 
 
