@@ -12,6 +12,8 @@ from torch import Tensor
 from transformers import AutoModelForSequenceClassification
 
 from bertkd.efficiency import Runner, TorchRunner
+from bertkd.efficiency.inputs import check_inputs
+from bertkd.models.positions import max_tokens
 
 __all__ = [
     "ENGINES",
@@ -138,7 +140,7 @@ class ExportedRunner:
     """An exported model in ONNX Runtime or OpenVINO, on the CPU.
 
     It is a `bertkd.efficiency.Runner`: it maps inputs (B, T) to logits (B, C) in float32. Inputs that the graph does
-    not know are left out, and token types that it wants are zeros where they are missing.
+    not know are left out. Where inputs that it wants are missing, every token counts and has the token type 0.
 
     Args:
         folder: what `export_model` wrote.
@@ -162,19 +164,30 @@ class ExportedRunner:
         self.engine = engine
         self.threads: int | None = threads
         self.vocabulary: int = config.vocab_size
-        self.positions: int | None = getattr(config, "max_position_embeddings", None)
+        self.positions = max_tokens(config)
+        self._token_types: int | None = getattr(config, "type_vocab_size", None)
 
         # An engine may compute in another precision than the one that was asked for.
         program: Any = next(iter(self._model.runners.values()))
         self.precision = _openvino_precision(program.compiled_model) if is_openvino else _onnx_precision(folder)
 
     def __call__(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        """Returns the logits (B, C) for token ids and masks (B, T)."""
-        known: dict[str, Any] = {name: tensor for name, tensor in inputs.items() if name in self._graph_inputs}
-        for name in self._graph_inputs - known.keys():
-            known[name] = torch.zeros_like(inputs["input_ids"])
+        """Returns the logits (B, C) for token ids and masks (B, T).
 
-        logits: Tensor = self._model(**known).logits
+        Raises:
+            ValueError: the model cannot read the inputs, see `check_inputs`; no engine says so reliably.
+        """
+        check_inputs(inputs, self.vocabulary, self.positions, self._token_types)
+
+        feed: dict[str, Any] = {}
+        for name in self._graph_inputs:
+            if name in inputs:
+                # The graphs read whole numbers of 64 bits alone.
+                feed[name] = inputs[name].long()
+            else:
+                feed[name] = torch.full_like(inputs["input_ids"], int(name == "attention_mask"), dtype=torch.long)
+
+        logits: Tensor = self._model(**feed).logits
         return logits.float()
 
 
