@@ -13,6 +13,7 @@ from transformers import AutoModelForSequenceClassification
 
 from bertkd.efficiency import Runner, TorchRunner
 from bertkd.efficiency.inputs import check_inputs
+from bertkd.export.onnx_graphs import products_by_precision, reads_ranges_at_run_time
 from bertkd.models.positions import max_tokens
 
 __all__ = [
@@ -45,7 +46,6 @@ _EXTRAS = {
 }
 # OpenVINO's names of data types. It is told which to compute in, because its own choice is bfloat16 on some machines.
 _HINTS = {"float32": "f32", "bfloat16": "bf16"}
-_INTEGER_OPERATORS = {"MatMulInteger", "MatMulIntegerToFloat", "DynamicQuantizeMatMul", "QLinearMatMul", "QGemm"}
 
 
 def available_engines() -> list[str]:
@@ -147,6 +147,10 @@ class ExportedRunner:
         engine: "onnxruntime" or "openvino".
         precision: the precision that was asked for when the model was exported.
         threads: the threads of the engine.
+
+    Attributes:
+        depends_on_batch: whether a row's logits depend on the other rows of its batch, and on padding. In ONNX
+            Runtime's int8 they do, because the range of an activation is read from the whole batch.
     """
 
     attention: str = "exported"
@@ -167,9 +171,11 @@ class ExportedRunner:
         self.positions = max_tokens(config)
         self._token_types: int | None = getattr(config, "type_vocab_size", None)
 
-        # An engine may compute in another precision than the one that was asked for.
+        # An engine may compute in another precision than the one that was asked for: what most products have counts.
         program: Any = next(iter(self._model.runners.values()))
-        self.precision = _openvino_precision(program.compiled_model) if is_openvino else _onnx_precision(folder)
+        products = _openvino_products(program.compiled_model) if is_openvino else products_by_precision(folder)
+        self.precision = products.most_common(1)[0][0] if products else "unknown"
+        self.depends_on_batch = not is_openvino and reads_ranges_at_run_time(folder)
 
     def __call__(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Returns the logits (B, C) for token ids and masks (B, T).
@@ -208,8 +214,8 @@ def _onnxruntime_options(threads: int) -> dict[str, Any]:
     return {"session_options": options}
 
 
-def _openvino_precision(compiled: Any) -> str:
-    """Reads what most matrix products of a compiled model are computed in."""
+def _openvino_products(compiled: Any) -> Counter[str]:
+    """Counts the matrix products of a compiled model by what they are computed in."""
     names = {"f32": "float32", "bf16": "bfloat16", "f16": "float16", "i8": "int8", "u8": "int8"}
     counts: Counter[str] = Counter()
     for operation in compiled.get_runtime_model().get_ops():
@@ -217,14 +223,4 @@ def _openvino_precision(compiled: Any) -> str:
         if info["layerType"].astype(str) in ("FullyConnected", "MatMul", "Gemm"):
             data_type = info["runtimePrecision"].astype(str)
             counts[names.get(data_type, data_type)] += 1
-
-    return counts.most_common(1)[0][0] if counts else "unknown"
-
-
-def _onnx_precision(folder: str | Path) -> str:
-    """Reads what the matrix products of an ONNX file are computed in off its operators."""
-    import onnx
-
-    graph = onnx.load(str(next(Path(folder).glob("*.onnx"))), load_external_data=False).graph
-    operators = {node.op_type for node in graph.node}
-    return "int8" if operators & _INTEGER_OPERATORS else "float32"
+    return counts

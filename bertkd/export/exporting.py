@@ -19,6 +19,7 @@ from transformers import PretrainedConfig, PreTrainedModel, TorchAoConfig
 from bertkd.atomic import write_json
 from bertkd.data.tokenizer_files import save_tokenizer
 from bertkd.export.engines import MANIFEST, OWN_KEY, PRECISIONS, require_engine
+from bertkd.export.onnx_graphs import fold_transposed_weights
 from bertkd.models.adaptive import refuse_supernet
 from bertkd.models.families import PRUNED_PREFIX, family_of
 from bertkd.models.positions import max_tokens
@@ -286,25 +287,32 @@ def _onnx_quantizer(scheme: str) -> Any:
     )
 
     if scheme == WEIGHTS:
-        return NNCFOnnxQuantizer(NNCFWeightCompressionConfig())
+
+        class OfWeights(NNCFOnnxQuantizer):
+            def quantize(self, model: Any, *args: Any, **kwargs: Any) -> Any:
+                fold_transposed_weights(model)
+                return super().quantize(model, *args, **kwargs)
+
+        return OfWeights(NNCFWeightCompressionConfig())
+
     # The default, one scale for a whole matrix, loses more accuracy and is no faster.
     config = OnnxRuntimeDynamicConfig(per_channel=True)
-    if scheme == INT8:
-        return OnnxRuntimeQuantizer(config)
 
-    class AllButFeedForward(OnnxRuntimeQuantizer):
+    class OfProducts(OnnxRuntimeQuantizer):
         def quantize(self, model: Any, *args: Any, **kwargs: Any) -> Any:
-            names = []
-            for node in model.graph:
-                if node.op_type in ("MatMul", "Gemm"):
-                    producer = node.inputs[0].producer()
-                    if producer is not None and producer.op_type in ACTIVATIONS:
-                        names.append(node.name)
+            fold_transposed_weights(model)
+            if scheme == PARTLY:
+                names = []
+                for node in model.graph:
+                    if node.op_type in ("MatMul", "Gemm"):
+                        producer = node.inputs[0].producer()
+                        if producer is not None and producer.op_type in ACTIVATIONS:
+                            names.append(node.name)
 
-            self.config.nodes_to_exclude = _at_least_one(names)
+                self.config.nodes_to_exclude = _at_least_one(names)
             return super().quantize(model, *args, **kwargs)
 
-    return AllButFeedForward(config)
+    return OfProducts(config)
 
 
 def _at_least_one(names: list[str]) -> list[str]:
