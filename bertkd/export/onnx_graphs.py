@@ -37,10 +37,14 @@ def fold_transposed_weights(model: Any) -> None:
         key = (weight.name, tuple(axes))
         # Layers that share a weight share its transpose too, or the file would grow.
         if key not in folded:
-            tensor = onnx_ir.tensor(np.ascontiguousarray(weight.const_value.numpy().transpose(key[1])))
+            transposed = np.ascontiguousarray(weight.const_value.numpy().transpose(key[1]))
             name = f"{weight.name}_transposed_{len(folded)}"
-            shape = onnx_ir.Shape(tensor.shape)
-            folded[key] = onnx_ir.Value(name=name, shape=shape, type=weight.type, const_value=tensor)
+            folded[key] = onnx_ir.Value(
+                name=name,
+                shape=onnx_ir.Shape(transposed.shape),
+                type=weight.type,
+                const_value=onnx_ir.tensor(transposed),
+            )
             graph.register_initializer(folded[key])
 
         node.outputs[0].replace_all_uses_with(folded[key])
