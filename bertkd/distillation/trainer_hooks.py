@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from torch.utils.data import Sampler
 from transformers import Trainer
 
+from bertkd.data.tokenizer_files import ready_to_save
 from bertkd.distillation.config import DistillationConfig
+from bertkd.models.positions import max_tokens
 
 __all__ = ["TrainerHooks"]
 
@@ -91,7 +93,8 @@ class TrainerHooks(Trainer):
 
     def _save_student(self, folder: Path, weights: dict[str, Tensor] | None) -> None:
         """Write config, weights and tokenizer to a folder; without `weights`, those of the model."""
-        super()._save(str(folder), state_dict=weights)
+        with ready_to_save(self.processing_class, max_tokens(getattr(self.model, "config", None))):
+            super()._save(str(folder), state_dict=weights)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
         folder = output_dir if output_dir is not None else self.args.output_dir

@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from bertkd.atomic import atomic_folder
+from bertkd.data.tokenizer_files import save_tokenizer
 from bertkd.dynabert.supernet import Subnetwork, current_subnetwork, require_supernet, set_subnetwork
+from bertkd.models.positions import max_tokens
 from bertkd.students import prune, zero_pad
 from bertkd.students.layers import copy_layers
 
@@ -87,7 +89,7 @@ def save_subnetwork(
         loaded = type(extracted).from_pretrained(partial, dtype=extracted.dtype)
         _verify(nn.Module.to(loaded, model.device), model, size, f"The model that was written for {folder}")
         if tokenizer is not None:
-            tokenizer.save_pretrained(partial)
+            save_tokenizer(tokenizer, partial, max_tokens(extracted.config))
     return extracted
 
 

@@ -12,6 +12,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from bertkd.efficiency.inputs import check_inputs
+from bertkd.models.positions import max_tokens
+
 __all__ = ["Runner", "TorchRunner", "eval_mode", "random_inputs"]
 
 
@@ -62,10 +65,16 @@ class TorchRunner:
         self._device = weights.device
         self.device = self._device.type
         self.vocabulary: int = model.get_input_embeddings().num_embeddings  # type: ignore[operator]
-        self.positions: int | None = getattr(config, "max_position_embeddings", None)
+        self.positions = max_tokens(config)
+        self._token_types: int | None = getattr(config, "type_vocab_size", None)
 
     def __call__(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        """Returns the logits (B, C), after the device has computed them."""
+        """Returns the logits (B, C), after the device has computed them.
+
+        Raises:
+            ValueError: the model cannot read the inputs, see `check_inputs`.
+        """
+        check_inputs(inputs, self.vocabulary, self.positions, self._token_types)
         on_device = {name: tensor.to(self._device) for name, tensor in inputs.items()}
         with torch.inference_mode(), torch.autocast(self.device, self.autocast) if self.autocast else nullcontext():
             logits: Tensor = self.model(**on_device).logits

@@ -4,11 +4,11 @@ from bertkd.export.accuracy_check import (
     AccuracyDropError,
     Attempt,
     Exported,
-    compare_logits,
     export_model,
     exported_size_mb,
     predict,
 )
+from bertkd.export.comparison import compare_logits
 from bertkd.export.engines import (
     ENGINE_PACKAGES,
     ENGINES,

@@ -12,6 +12,9 @@ from torch import Tensor
 from transformers import AutoModelForSequenceClassification
 
 from bertkd.efficiency import Runner, TorchRunner
+from bertkd.efficiency.inputs import check_inputs
+from bertkd.export.onnx_graphs import products_by_precision, reads_ranges_at_run_time
+from bertkd.models.positions import max_tokens
 
 __all__ = [
     "ENGINES",
@@ -43,7 +46,6 @@ _EXTRAS = {
 }
 # OpenVINO's names of data types. It is told which to compute in, because its own choice is bfloat16 on some machines.
 _HINTS = {"float32": "f32", "bfloat16": "bf16"}
-_INTEGER_OPERATORS = {"MatMulInteger", "MatMulIntegerToFloat", "DynamicQuantizeMatMul", "QLinearMatMul", "QGemm"}
 
 
 def available_engines() -> list[str]:
@@ -138,13 +140,17 @@ class ExportedRunner:
     """An exported model in ONNX Runtime or OpenVINO, on the CPU.
 
     It is a `bertkd.efficiency.Runner`: it maps inputs (B, T) to logits (B, C) in float32. Inputs that the graph does
-    not know are left out, and token types that it wants are zeros where they are missing.
+    not know are left out. Where inputs that it wants are missing, every token counts and has the token type 0.
 
     Args:
         folder: what `export_model` wrote.
         engine: "onnxruntime" or "openvino".
         precision: the precision that was asked for when the model was exported.
         threads: the threads of the engine.
+
+    Attributes:
+        depends_on_batch: whether a row's logits depend on the other rows of its batch, and on padding. In ONNX
+            Runtime's int8 they do, because the range of an activation is read from the whole batch.
     """
 
     attention: str = "exported"
@@ -162,19 +168,32 @@ class ExportedRunner:
         self.engine = engine
         self.threads: int | None = threads
         self.vocabulary: int = config.vocab_size
-        self.positions: int | None = getattr(config, "max_position_embeddings", None)
+        self.positions = max_tokens(config)
+        self._token_types: int | None = getattr(config, "type_vocab_size", None)
 
-        # An engine may compute in another precision than the one that was asked for.
+        # An engine may compute in another precision than the one that was asked for: what most products have counts.
         program: Any = next(iter(self._model.runners.values()))
-        self.precision = _openvino_precision(program.compiled_model) if is_openvino else _onnx_precision(folder)
+        products = _openvino_products(program.compiled_model) if is_openvino else products_by_precision(folder)
+        self.precision = products.most_common(1)[0][0] if products else "unknown"
+        self.depends_on_batch = not is_openvino and reads_ranges_at_run_time(folder)
 
     def __call__(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        """Returns the logits (B, C) for token ids and masks (B, T)."""
-        known: dict[str, Any] = {name: tensor for name, tensor in inputs.items() if name in self._graph_inputs}
-        for name in self._graph_inputs - known.keys():
-            known[name] = torch.zeros_like(inputs["input_ids"])
+        """Returns the logits (B, C) for token ids and masks (B, T).
 
-        logits: Tensor = self._model(**known).logits
+        Raises:
+            ValueError: the model cannot read the inputs, see `check_inputs`; no engine says so reliably.
+        """
+        check_inputs(inputs, self.vocabulary, self.positions, self._token_types)
+
+        feed: dict[str, Any] = {}
+        for name in self._graph_inputs:
+            if name in inputs:
+                # The graphs read whole numbers of 64 bits alone.
+                feed[name] = inputs[name].long()
+            else:
+                feed[name] = torch.full_like(inputs["input_ids"], int(name == "attention_mask"), dtype=torch.long)
+
+        logits: Tensor = self._model(**feed).logits
         return logits.float()
 
 
@@ -195,8 +214,8 @@ def _onnxruntime_options(threads: int) -> dict[str, Any]:
     return {"session_options": options}
 
 
-def _openvino_precision(compiled: Any) -> str:
-    """Reads what most matrix products of a compiled model are computed in."""
+def _openvino_products(compiled: Any) -> Counter[str]:
+    """Counts the matrix products of a compiled model by what they are computed in."""
     names = {"f32": "float32", "bf16": "bfloat16", "f16": "float16", "i8": "int8", "u8": "int8"}
     counts: Counter[str] = Counter()
     for operation in compiled.get_runtime_model().get_ops():
@@ -204,14 +223,4 @@ def _openvino_precision(compiled: Any) -> str:
         if info["layerType"].astype(str) in ("FullyConnected", "MatMul", "Gemm"):
             data_type = info["runtimePrecision"].astype(str)
             counts[names.get(data_type, data_type)] += 1
-
-    return counts.most_common(1)[0][0] if counts else "unknown"
-
-
-def _onnx_precision(folder: str | Path) -> str:
-    """Reads what the matrix products of an ONNX file are computed in off its operators."""
-    import onnx
-
-    graph = onnx.load(str(next(Path(folder).glob("*.onnx"))), load_external_data=False).graph
-    operators = {node.op_type for node in graph.node}
-    return "int8" if operators & _INTEGER_OPERATORS else "float32"
+    return counts

@@ -17,11 +17,15 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel, TorchAoConfig
 
 from bertkd.atomic import write_json
+from bertkd.data.tokenizer_files import save_tokenizer
+from bertkd.export.checks import check_calibration, check_model, check_tokenizer
 from bertkd.export.engines import MANIFEST, OWN_KEY, PRECISIONS, require_engine
+from bertkd.export.onnx_graphs import fold_transposed_weights
 from bertkd.models.adaptive import refuse_supernet
 from bertkd.models.families import PRUNED_PREFIX, family_of
+from bertkd.models.positions import max_tokens
 
-__all__ = ["quantization_schemes", "random_batches", "write_export"]
+__all__ = ["needs_calibration", "quantization_schemes", "random_batches", "write_export"]
 
 # The names of the quantization schemes, as results files and the manifests of exports have them.
 INT8, PARTLY, WEIGHTS = "int8", "int8 but for the second feed-forward maps", "int8 weights"
@@ -50,6 +54,11 @@ def quantization_schemes(engine: str, precision: str) -> list[str]:
     if precision != "int8":
         return [precision]
     return [INT8, WEIGHTS] if engine == "pytorch" else list(SCHEMES_IN_INT8)
+
+
+def needs_calibration(engine: str, scheme: str) -> bool:
+    """Says whether a scheme reads the ranges of activations when the model is exported."""
+    return engine == "openvino" and scheme in (INT8, PARTLY)
 
 
 def write_export(
@@ -81,10 +90,11 @@ def write_export(
         ValueError: int8 for OpenVINO without calibration, a batch of another tokenizer, or a supernet.
     """
     require_engine(engine, scheme)
+    check_model(model, engine)
+    check_tokenizer(model, tokenizer)
     refuse_supernet(model, "write_export")
     folder = Path(folder)
-    if calibration is not None:
-        check_calibration(model, calibration)
+    check_calibration(model, calibration, needs_calibration(engine, scheme))
 
     if engine == "pytorch":
         _write_torch(model, folder, scheme)
@@ -92,25 +102,8 @@ def write_export(
         _write_graph(model, folder, engine, scheme, tokenizer, calibration)
 
     if tokenizer is not None:
-        tokenizer.save_pretrained(folder)
+        save_tokenizer(tokenizer, folder, max_tokens(model.config))
     return folder
-
-
-def check_calibration(model: PreTrainedModel, calibration: Batches) -> None:
-    """Checks that there are calibration data, and that they were made by the model's tokenizer.
-
-    Raises:
-        ValueError: there is no batch, or a batch has a token that the model does not know.
-    """
-    size = model.config.vocab_size
-    largest = max((int(batch["input_ids"].max()) for batch in calibration), default=-1)
-    if largest < 0:
-        raise ValueError("The calibration data hold no batch: give some rows of the training data.")
-    if largest >= size:
-        raise ValueError(
-            f"The calibration data hold the token {largest}, but the model knows {size}: they were made by another "
-            "tokenizer. Use the model's own."
-        )
 
 
 def _write_graph(
@@ -122,9 +115,6 @@ def _write_graph(
     calibration: Batches | None,
 ) -> None:
     from transformers.exporters import OnnxConfig, OnnxExporter, OpenVINOConfig, OpenVINOExporter
-
-    if engine == "openvino" and scheme in (INT8, PARTLY) and not calibration:
-        raise ValueError("OpenVINO's int8 needs calibration data: give some batches of the training data.")
 
     sample = _sample_inputs(model, tokenizer)
     training, device = model.training, next(model.parameters()).device
@@ -284,25 +274,32 @@ def _onnx_quantizer(scheme: str) -> Any:
     )
 
     if scheme == WEIGHTS:
-        return NNCFOnnxQuantizer(NNCFWeightCompressionConfig())
+
+        class OfWeights(NNCFOnnxQuantizer):
+            def quantize(self, model: Any, *args: Any, **kwargs: Any) -> Any:
+                fold_transposed_weights(model)
+                return super().quantize(model, *args, **kwargs)
+
+        return OfWeights(NNCFWeightCompressionConfig())
+
     # The default, one scale for a whole matrix, loses more accuracy and is no faster.
     config = OnnxRuntimeDynamicConfig(per_channel=True)
-    if scheme == INT8:
-        return OnnxRuntimeQuantizer(config)
 
-    class AllButFeedForward(OnnxRuntimeQuantizer):
+    class OfProducts(OnnxRuntimeQuantizer):
         def quantize(self, model: Any, *args: Any, **kwargs: Any) -> Any:
-            names = []
-            for node in model.graph:
-                if node.op_type in ("MatMul", "Gemm"):
-                    producer = node.inputs[0].producer()
-                    if producer is not None and producer.op_type in ACTIVATIONS:
-                        names.append(node.name)
+            fold_transposed_weights(model)
+            if scheme == PARTLY:
+                names = []
+                for node in model.graph:
+                    if node.op_type in ("MatMul", "Gemm"):
+                        producer = node.inputs[0].producer()
+                        if producer is not None and producer.op_type in ACTIVATIONS:
+                            names.append(node.name)
 
-            self.config.nodes_to_exclude = _at_least_one(names)
+                self.config.nodes_to_exclude = _at_least_one(names)
             return super().quantize(model, *args, **kwargs)
 
-    return AllButFeedForward(config)
+    return OfProducts(config)
 
 
 def _at_least_one(names: list[str]) -> list[str]:

@@ -33,6 +33,26 @@ from .families import PRUNED_PREFIX, encoder_layers, family_of
 
 SKIPPABLE = ("attention", "mlp")
 
+# Before this version, `transformers` does not read `per_layer_config` as these classes do.
+OLDEST_TRANSFORMERS = (5, 23)
+
+
+def check_transformers(version: str) -> None:
+    """Checks that this version of `transformers` gives layers the sizes that stand in the config.
+
+    Raises:
+        ImportError: it is too old: it ends in an error without a meaning, or with small changes in wrong logits.
+    """
+    major, minor = version.split(".")[:2]
+    if (int(major), int(minor)) < OLDEST_TRANSFORMERS:
+        raise ImportError(
+            f"A pruned model needs transformers 5.23 or newer, and this is {version}: upgrade transformers, or write "
+            "the sub-network with `bertkd extract --format stock`, which any version opens."
+        )
+
+
+check_transformers(transformers.__version__)
+
 
 class NoAttention(nn.Module):
     """Takes the place of a self-attention and adds nothing."""

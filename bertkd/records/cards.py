@@ -4,15 +4,16 @@ import json
 import math
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from huggingface_hub import EvalResult, ModelCardData
 
 from bertkd.atomic import write_text
 from bertkd.models.families import PRUNED_PREFIX
 from bertkd.records.rendering import render
-from bertkd.records.results import ExportResult, RunResult, StageResult
+from bertkd.records.results import ExportResult, Record, RunResult, StageResult
 from bertkd.records.tables import mean_and_std, metric_label, subnetwork_rows, task_label
 
 __all__ = ["write_export_card", "write_model_card", "write_stage_card"]
@@ -21,6 +22,15 @@ __all__ = ["write_export_card", "write_model_card", "write_stage_card"]
 GLUE_VALIDATION_ROWS = {"cola": 1043, "mnli": 9815, "mrpc": 408, "qnli": 5463, "qqp": 40430}
 GLUE_VALIDATION_ROWS |= {"rte": 277, "sst2": 872, "stsb": 1500, "wnli": 71}
 NOT_DISTILLED = ("teacher", "finetuned", "shrunk")
+
+# Access tokens of Hugging Face, GitHub and OpenAI, and the user and password of an address.
+TOKEN = re.compile(r"\b(?:hf_|api_org_|gh[pousr]_|github_pat_|sk-)[A-Za-z0-9_-]{16,}")
+PASSWORD = re.compile(r"(\w+://)[^\s/@]+@")
+HIDDEN = "HIDDEN"
+# Characters with which a name from a file could begin a span of code, HTML or a link.
+MARKUP = re.compile(r"[`\\<]|\](?=[(\[:])")
+
+AnyRecord = TypeVar("AnyRecord", bound=Record)
 
 
 def write_model_card(folder: str | Path, result: RunResult, teacher: str, repository_url: str = "") -> Path:
@@ -42,7 +52,7 @@ def write_model_card(folder: str | Path, result: RunResult, teacher: str, reposi
     rows, names, evaluations = [], [], []
     for metric, value in result.metrics.items():
         is_main = metric == result.metric and len(result.metrics) > 1
-        row = {"Metric": metric_label(metric) + (" (main)" if is_main else "")}
+        row = {"Metric": quoted(metric_label(metric)) + (" (main)" if is_main else "")}
         row["This model"] = mean_and_std(100 * value)
         for column, others in (("Before training", result.metrics_before), ("Teacher", result.teacher_metrics)):
             if others:
@@ -89,7 +99,10 @@ def write_export_card(folder: str | Path, result: ExportResult, trained: RunResu
     """
     settings = {} if trained is None else trained.settings
     teacher = str(settings.get("teacher_model_name_or_path") or "")
-    values = {"trained": trained, "trained_settings": _setting_rows(settings)}
+    values = {
+        "trained": None if trained is None else _quoted_record(trained),
+        "trained_settings": _setting_rows(settings),
+    }
     front_matter = {"pipeline_tag": "text-classification"}
     return _write_card(folder, "export_card.md.j2", result, teacher, front_matter, values)
 
@@ -122,16 +135,49 @@ def _write_card(
     text = render(
         template,
         front_matter=data.to_yaml().strip(),
-        title=Path(folder).resolve().name,
-        result=result,
-        origin=(teacher if is_on_hub else Path(teacher).name) if is_distilled else "",
+        title=quoted(Path(folder).resolve().name),
+        result=_quoted_record(result),
+        origin=_code((teacher if is_on_hub else Path(teacher).name) if is_distilled else ""),
         is_pruned=is_pruned,
         settings=_setting_rows(result.settings),
         **values,
     )
     path = Path(folder) / "README.md"
-    write_text(path, text)
+    write_text(path, without_tokens(text))
     return path
+
+
+def without_tokens(text: str) -> str:
+    """Hides what looks like an access token or a password, wherever it came from: everybody may read a card."""
+    return PASSWORD.sub(rf"\1{HIDDEN}@", TOKEN.sub(HIDDEN, text))
+
+
+def quoted(text: str) -> str:
+    """Escapes a text for Markdown: it shows as it is, in one line, and begins no code, HTML or link."""
+    return MARKUP.sub(r"\\\g<0>", " ".join(text.split()))
+
+
+def _code(text: str) -> str:
+    """Takes out of a text what would end a span of code."""
+    return " ".join(text.replace("`", "'").split())
+
+
+def _quoted_record(record: AnyRecord) -> AnyRecord:
+    """Copies a record with every text in it quoted, but for the command, which stands in a block of code."""
+    quotes = {name: _quoted_value(value) for name, value in vars(record).items() if name != "settings"}
+    # Only a line of its own could end the block.
+    quotes["command"] = " ".join(record.command.splitlines())
+    return replace(record, **quotes)
+
+
+def _quoted_value(value: Any) -> Any:
+    if isinstance(value, str):
+        return quoted(value)
+    if isinstance(value, Mapping):
+        return {quoted(str(key)): _quoted_value(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_quoted_value(item) for item in value]
+    return value
 
 
 def _setting_rows(settings: Mapping[str, Any]) -> list[dict[str, str]]:
@@ -140,5 +186,6 @@ def _setting_rows(settings: Mapping[str, Any]) -> list[dict[str, str]]:
         if value is not None and value not in ("", [], {}):
             # Other people do not have the folders of this machine.
             is_folder = Path(str(value)).is_absolute()
-            rows.append({"Setting": f"`{key}`", "Value": Path(str(value)).name if is_folder else str(value)})
+            text = Path(str(value)).name if is_folder else str(value)
+            rows.append({"Setting": f"`{_code(str(key))}`", "Value": quoted(text)})
     return rows
