@@ -19,6 +19,7 @@ from transformers.integrations import get_available_reporting_integrations
 from bertkd.cli.options import CorpusOptions, ModelOptions, RunOptions, TaskOptions, TrainOptions
 from bertkd.cli.rules import CONFIG_NEEDS, CONFIG_RANGES, OVERRIDDEN, Range, unmet_need, unused_options
 from bertkd.cli.settings_file import read_options
+from bertkd.data.glue import check_task_name
 from bertkd.distillation import DistillationConfig
 from bertkd.pipeline import Experiment
 from bertkd.pipeline.experiment import output_folder
@@ -511,6 +512,10 @@ def _check_together(parser: CommandParser, values: dict[str, Any], count: int) -
             parser.error("--validation_file and --test_file go with --train_file.")
         if values["train_file"] is not None and values["task_name"] is not None:
             parser.error("give either --task_name or --train_file, not both.")
+        try:
+            check_task_name(values["files_name"])
+        except ValueError as error:
+            parser.error(str(error))
 
     available = get_available_reporting_integrations()
     reports = values["report_to"] if isinstance(values["report_to"], list) else [values["report_to"]]

@@ -86,6 +86,8 @@ def load_files(
     first = next(iter(raw))
     if text_keys and len(text_keys) > 2:
         raise ValueError(f"A model reads one or two texts, but --text_column_names names {', '.join(text_keys)}.")
+    if text_keys and len(set(text_keys)) < len(text_keys):
+        raise ValueError(f"--text_column_names names {text_keys[0]} twice; one name is enough.")
     if text_keys and label_key in text_keys:
         raise ValueError(f"Column {label_key!r} cannot be both a text and the label: see --label_column_name.")
     if labels:
@@ -174,6 +176,7 @@ def _read(path: Path) -> Dataset:
         dataset = datasets.load_dataset(reader, data_files=glob.escape(str(path.resolve())), split="train", **options)
     except (DatasetGenerationError, ValueError) as error:
         reason = " ".join(str(error.__cause__ or error).split())
+        reason = reason.replace("EOF inside string", "a quotation mark is not closed,")
         raise ValueError(f"{path} has no rows or cannot be read as {reader}: {reason}") from None
     return dataset
 
@@ -191,6 +194,8 @@ def _header(path: Path, delimiter: str, quoting: Any) -> list[str]:
             names, first = next(rows, []), next(rows, [])
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{path} has no rows or cannot be read as csv: {error}") from None
+    if any("\0" in name for name in names):
+        raise ValueError(f"{path} is no text file: its header has zero bytes. Save it as csv in UTF-8.")
 
     # pandas would take the first column for an index, and shift all others by one.
     if len(first) > len(names):
@@ -206,8 +211,19 @@ def _check_columns(dataset: Dataset, path: Path, columns: Sequence[str]) -> None
         if column not in dataset.column_names:
             raise ValueError(
                 f"{path} has no column {column!r}, only {', '.join(dataset.column_names)}; name the columns with "
-                f"--text_column_names and --label_column_name."
+                f"--text_column_names and --label_column_name.{_hint_of_header(path, dataset.column_names)}"
             )
+
+
+def _hint_of_header(path: Path, columns: Sequence[str]) -> str:
+    """What else may be wrong with the header of a csv: its separator, or that it is not there."""
+    separators = {";": "semicolons", "\t": "tabs", "|": "bars"}
+    if path.suffix.lower() == ".csv" and len(columns) == 1:
+        for character, name in separators.items():
+            if character in columns[0]:
+                return f" Its header is separated by {name} and not by commas."
+    is_csv = path.suffix.lower() in (".csv", ".tsv")
+    return " Its first line must be a header." if is_csv and any(" " in column for column in columns) else ""
 
 
 def _check_text(dataset: Dataset, path: Path, keys: Sequence[str]) -> None:
@@ -327,8 +343,8 @@ def _check_one_type(values: Iterable[Any], path: Path, key: str) -> None:
             )
         if first is not None and isinstance(value, str) != isinstance(first, str):
             raise ValueError(
-                f"{path}, row {row}: the label {value!r} in column {key!r} is {_type_name(value)}, but those before "
-                f"are {_type_name(first)}s; write them all alike."
+                f"{path}, row {row}: the label {value!r} in column {key!r} is {_type_name(value)}, but the one before "
+                f"is {_type_name(first)}; write them all alike."
             )
         first = value
 
