@@ -138,8 +138,8 @@ class GlueMetric(evaluate.Metric):  # type: ignore[misc, unused-ignore]
         if not self.is_regression and outputs.ndim > 1 and references.size and references.max() >= outputs.shape[-1]:
             row = int(np.argmax(references >= outputs.shape[-1]))
             raise ValueError(
-                f"The metric of {self.config_name} got {outputs.shape[-1]} logits per example, but the label of example "
-                f"{row} is {references[row]}: the model was made for fewer classes."
+                f"The metric of {self.config_name} got {outputs.shape[-1]} logits per example, but the label of "
+                f"example {row} is {references[row]}: the model was made for fewer classes."
             )
         return self._compute(predictions, references)
 

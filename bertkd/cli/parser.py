@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import difflib
+import json
 import os
 import shlex
 import shutil
@@ -19,7 +20,7 @@ from transformers.integrations import get_available_reporting_integrations
 from bertkd.cli.options import CorpusOptions, ModelOptions, RunOptions, TaskOptions, TrainOptions
 from bertkd.cli.rules import CONFIG_NEEDS, CONFIG_RANGES, OVERRIDDEN, Range, unmet_need, unused_options
 from bertkd.cli.settings_file import read_options
-from bertkd.data.glue import check_task_name
+from bertkd.data.glue import GLUE_TASKS, check_task_name
 from bertkd.distillation import DistillationConfig
 from bertkd.pipeline import Experiment
 from bertkd.pipeline.experiment import output_folder
@@ -51,6 +52,8 @@ SHOWN_OUTPUT = ("output_dir", "seed", "push_to_hub", "hub_model_id")
 # Options whose value must not be written down.
 SECRET = ("token",)
 HIDDEN = "HIDDEN"
+# transformers takes any text for these, and stumbles over it in the first step.
+JSON_OPTIONS = ("gradient_checkpointing_kwargs", "lr_scheduler_kwargs")
 # Of the help, in columns.
 MAX_WIDTH = 119
 CONFIG_HELP = "A YAML file, or the name of shipped settings (`bertkd configs`). The command line wins over it."
@@ -135,12 +138,22 @@ class _CheckedParser:
         """Ends the program where an option is given an empty value, or a number that is out of its range."""
         for name, value in values.items():
             for item in value if isinstance(value, list) else [value]:
+                if name in JSON_OPTIONS and isinstance(item, str):
+                    self._check_json(name, item)
                 if item == "" and self.get_default(name) != "":  # type: ignore[attr-defined]
                     self._fail(f"--{name} is given an empty value: leave it out, or name something.")
                 if not isinstance(item, int | float) or isinstance(item, bool):
                     continue
                 if not self.ranges[name].contains(item):
                     self._fail(f"--{name} must be {self.ranges[name]}, not {item:g}.")
+
+    def _check_json(self, name: str, text: str) -> None:
+        try:
+            is_mapping = isinstance(json.loads(text), dict)
+        except ValueError:
+            is_mapping = False
+        if not is_mapping:
+            self._fail(f"--{name} must be a mapping in JSON, such as '{{\"name\": 1}}', not {text!r}.")
 
     def _fail(self, sentence: str) -> NoReturn:
         self.error(sentence)  # type: ignore[attr-defined]
@@ -512,6 +525,7 @@ def _check_together(parser: CommandParser, values: dict[str, Any], count: int) -
             parser.error("--validation_file and --test_file go with --train_file.")
         if values["train_file"] is not None and values["task_name"] is not None:
             parser.error("give either --task_name or --train_file, not both.")
+        _check_task(parser, values["task_name"])
         try:
             check_task_name(values["files_name"])
         except ValueError as error:
@@ -527,6 +541,16 @@ def _check_together(parser: CommandParser, values: dict[str, Any], count: int) -
                 f"--report_to {tracker}: this tracker is not installed, or unknown. Installed are "
                 f"{', '.join(available) or 'none'}; install it with pip, or leave --report_to out."
             )
+
+
+def _check_task(parser: CommandParser, name: str | None) -> None:
+    """Checks that there is such a task, and that it can be trained on."""
+    trainable = [task.name for task in GLUE_TASKS.values() if "train" in task.splits]
+    if name is None or name in trainable:
+        return
+    if name in GLUE_TASKS:
+        parser.error(f"--task_name {name}: this task has no training rows; the model of mnli answers it.")
+    parser.error(f"there is no task {name!r}{nearest(name.lower(), trainable)}; the tasks are {', '.join(trainable)}.")
 
 
 def note(text: str) -> None:

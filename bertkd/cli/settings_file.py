@@ -22,7 +22,11 @@ def read_options(name: str) -> dict[str, str | list[str]]:
         ValueError: there is no such file, it is not YAML, or an option has no value, two values or nested lists; the
             message names the line. OSError: it cannot be read.
     """
-    node = _mapping(read_settings(name))
+    try:
+        node = _mapping(read_settings(name))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"it is not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8.") from None
+
     options: dict[str, str | list[str]] = {}
 
     for key_node, value_node in [] if node is None else node.value:

@@ -1,8 +1,11 @@
 """Loads the user's own csv, tsv, json and parquet files, with `run_glue.py`'s conventions."""
 
+import bz2
 import csv
 import glob
+import gzip
 import logging
+import lzma
 import math
 import re
 from collections import Counter
@@ -16,20 +19,19 @@ from datasets.exceptions import DatasetGenerationError
 
 from bertkd.data.glue import Task
 
-__all__ = ["check_rows", "load_files"]
+__all__ = ["OPENERS", "check_rows", "csv_options", "load_files"]
 
 logger = logging.getLogger(__name__)
 
 # Every column of these is text for pandas: left alone, it would take "NA" for missing, "1" for 1 in one chunk of rows
 # and for "1" in another, and "True" and "true" for the same.
 _CSV: dict[str, Any] = {"keep_default_na": False, "encoding": "utf-8-sig"}
-_READERS: dict[str, tuple[str, dict[str, Any]]] = {
-    ".csv": ("csv", _CSV),
-    ".tsv": ("csv", {**_CSV, "delimiter": "\t", "quoting": csv.QUOTE_NONE}),
-    ".json": ("json", {}),
-    ".jsonl": ("json", {}),
-    ".parquet": ("parquet", {}),
-}
+# Quotes have no meaning between tabs.
+_TSV: dict[str, Any] = {**_CSV, "delimiter": "\t", "quoting": csv.QUOTE_NONE}
+_READERS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
+
+# The extensions of compressed files, and the function that opens each.
+OPENERS: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 
 # Columns that number the rows, whatever they hold.
 _ID_NAMES = {"id", "idx", "index", "guid", "uid", "uuid"}
@@ -167,10 +169,9 @@ def _read(path: Path) -> Dataset:
     if path.stat().st_size == 0:
         raise ValueError(f"{path} is empty; it needs a text and a label column.")
 
-    reader, options = _READERS[path.suffix.lower()]
+    reader, options = _READERS[path.suffix.lower()], dict[str, Any]()
     if reader == "csv":
-        columns = _header(path, options.get("delimiter", ","), options.get("quoting", csv.QUOTE_MINIMAL))
-        options = {**options, "features": Features({column: Value("string") for column in columns})}
+        options = csv_options(path)
 
     try:
         dataset = datasets.load_dataset(reader, data_files=glob.escape(str(path.resolve())), split="train", **options)
@@ -181,6 +182,20 @@ def _read(path: Path) -> Dataset:
     return dataset
 
 
+def csv_options(path: Path) -> dict[str, Any]:
+    """The options for `datasets` to read a csv or tsv file with, so that every value stays the text that it is.
+
+    Raises:
+        ValueError: the file has no header that can be read, or one that does not fit its rows.
+    """
+    options = _TSV if ".tsv" in path.name.lower() else _CSV
+    # Python 3.11 cannot open it.
+    if path.suffix.lower() == ".zst":
+        return options
+    columns = _header(path, options.get("delimiter", ","), options.get("quoting", csv.QUOTE_MINIMAL))
+    return {**options, "features": Features({column: Value("string") for column in columns})}
+
+
 def _header(path: Path, delimiter: str, quoting: Any) -> list[str]:
     """The names of a csv's columns, as pandas calls them.
 
@@ -189,7 +204,8 @@ def _header(path: Path, delimiter: str, quoting: Any) -> list[str]:
     """
     names: list[str] = []
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
+        open_file = OPENERS.get(path.suffix.lower(), open)
+        with open_file(path, "rt", encoding="utf-8-sig", newline="") as file:
             rows = (row for row in csv.reader(file, delimiter=delimiter, quoting=quoting) if row)
             names, first = next(rows, []), next(rows, [])
     except (UnicodeDecodeError, csv.Error) as error:

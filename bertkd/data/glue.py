@@ -31,7 +31,7 @@ def check_task_name(name: str) -> None:
     """Checks that a task's name, of which files and folders are called, cannot lead out of their folder.
 
     Raises:
-        ValueError: it has other characters than letters, digits, spaces, "-", "_" and ".", or begins with one of these.
+        ValueError: it has others than letters, digits, spaces, "-", "_" and ".", or begins otherwise.
     """
     if re.fullmatch(r"[^\W_][\w. -]*", name) is None:
         raise ValueError(
