@@ -5,6 +5,7 @@ import dataclasses
 import difflib
 import json
 import os
+import re
 import shlex
 import shutil
 import sys
@@ -126,6 +127,8 @@ class _CheckedParser:
         self.needs: dict[str, str | Sequence[str]] = {}
         self.ranges: dict[str, Range] = {}
         super().__init__(*args, **settings)
+        # argparse would take -1e-5 for an option.
+        self._negative_number_matcher = re.compile(r"-(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$", re.IGNORECASE)
 
     def add_argument(self, *names: Any, needs: Any = None, range: Range | None = None, **settings: Any) -> Any:
         """Adds an option, and keeps its rules; see `bertkd.cli.rules`."""
