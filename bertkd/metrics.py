@@ -1,5 +1,6 @@
 """Computes GLUE's metrics as an `evaluate.Metric` on scikit-learn and scipy, without a network."""
 
+import logging
 from collections.abc import Callable, Mapping
 
 import evaluate
@@ -10,6 +11,8 @@ from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 from transformers import EvalPrediction
 
 __all__ = ["GlueMetric", "glue_metrics", "main_value"]
+
+logger = logging.getLogger(__name__)
 
 Score = Callable[[np.ndarray, np.ndarray], dict[str, float]]
 
@@ -37,7 +40,8 @@ class GlueMetric(evaluate.Metric):  # type: ignore[misc, unused-ignore]
 
     Where a task has two of them, `combined_score` is their mean, as in `run_glue.py`. F1 is that of class 1. A
     correlation with a constant is undefined and counts as 0, as Matthews' does in scikit-learn: a NaN would
-    never be beaten when the best checkpoint is chosen.
+    never be beaten when the best checkpoint is chosen. Where all predictions are the same although the references
+    are not, a warning says so, for then the figure is that of a constant answer.
 
     Everything `evaluate.Metric` offers works: `compute`, `add_batch`, and several processes with
     `GlueMetric(config_name="mrpc", num_process=2, process_id=rank, experiment_id="name", cache_dir=shared)`.
@@ -64,10 +68,38 @@ class GlueMetric(evaluate.Metric):  # type: ignore[misc, unused-ignore]
         return self.config_name in ("stsb", "regression")
 
     def _compute(self, predictions: np.ndarray, references: np.ndarray) -> dict[str, float]:
-        result = _SCORES[self.config_name](np.asarray(predictions), np.asarray(references))
+        predictions, references = np.asarray(predictions), np.asarray(references)
+        self._check(predictions, references)
+        result = _SCORES[self.config_name](predictions, references)
         if len(result) > 1:
             result["combined_score"] = sum(result.values()) / len(result)
         return result
+
+    def _check(self, predictions: np.ndarray, references: np.ndarray) -> None:
+        """Refuses what has no metric, and tells of predictions that are all the same."""
+        if not references.size:
+            raise ValueError(f"The metric of {self.config_name} has no examples to be computed on.")
+        if not self.is_regression and references.min() < 0:
+            row = int(np.argmax(references < 0))
+            raise ValueError(
+                f"The metric of {self.config_name} needs a label for every example, but that of example {row} is "
+                f"{references[row]}, which stands for none: leave such rows out."
+            )
+        for name, values in (("prediction", predictions), ("label", references)):
+            if not np.isfinite(values).all():
+                row = int(np.argmin(np.isfinite(values)))
+                raise ValueError(
+                    f"The metric of {self.config_name} cannot be computed: the {name} of example {row} is "
+                    f"{values[row]}. The model or the data is broken."
+                )
+
+        if len(predictions) > 1 and np.ptp(predictions) == 0 and np.ptp(references) > 0:
+            logger.warning(
+                "All %d predictions are %g: the metric of %s is that of a constant answer.",
+                len(predictions),
+                predictions[0],
+                self.config_name,
+            )
 
     def __call__(self, prediction: EvalPrediction) -> dict[str, float]:
         """Computes the metric of a model's outputs.
@@ -77,11 +109,20 @@ class GlueMetric(evaluate.Metric):  # type: ignore[misc, unused-ignore]
                 a tuple's first element counts. `label_ids` is (N,).
 
         Raises:
-            ValueError: the two do not hold the same number of examples.
+            ValueError: the two do not hold the same number of examples, one of them is not finite, an example has no
+                label, or there is none.
         """
         outputs = prediction.predictions
         outputs = np.asarray(outputs[0] if isinstance(outputs, tuple) else outputs)
         references = np.asarray(prediction.label_ids)
+
+        # The largest of a row that has a NaN is nothing.
+        if outputs.ndim > 1 and np.isnan(outputs.astype(np.float32)).any():
+            row = int(np.argmax(np.isnan(outputs.astype(np.float32)).any(axis=tuple(range(1, outputs.ndim)))))
+            raise ValueError(
+                f"The metric of {self.config_name} cannot be computed: the logits of example {row} are NaN, so the "
+                "model has diverged, or its weights are broken."
+            )
 
         if self.is_regression:
             predictions = outputs.reshape(-1).astype(np.float32)
@@ -94,6 +135,12 @@ class GlueMetric(evaluate.Metric):  # type: ignore[misc, unused-ignore]
                 f"{references.shape}; it needs one {'score' if self.is_regression else 'row of logits'} per label."
             )
 
+        if not self.is_regression and outputs.ndim > 1 and references.size and references.max() >= outputs.shape[-1]:
+            row = int(np.argmax(references >= outputs.shape[-1]))
+            raise ValueError(
+                f"The metric of {self.config_name} got {outputs.shape[-1]} logits per example, but the label of "
+                f"example {row} is {references[row]}: the model was made for fewer classes."
+            )
         return self._compute(predictions, references)
 
 

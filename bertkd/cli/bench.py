@@ -17,6 +17,7 @@ import torch
 from bertkd.atomic import write_json, write_text
 from bertkd.cli.commands import quiet
 from bertkd.cli.parser import PlainParser, command_line
+from bertkd.cli.rules import COUNT, NOT_NEGATIVE
 from bertkd.efficiency import PRESETS
 from bertkd.export import ENGINE_PACKAGES, ENGINES, PRECISIONS, available_engines, require_engine
 from bertkd.pipeline.bench import SCHEMA, Benchmark, compared_rows, conditions, page, read_benchmark, shown_rows
@@ -37,11 +38,19 @@ def parser() -> PlainParser:
         choices=PRECISIONS,
         help="The precisions to measure in.",
     )
-    made.add_argument("--batch_size", type=int, default=1, help="The rows of a pass.")
-    made.add_argument("--sequence_length", type=int, default=128, help="The tokens of every row; none is padding.")
-    made.add_argument("--threads", type=int, default=torch.get_num_threads(), help="How many CPU threads are used.")
-    made.add_argument("--repeats", type=int, default=20, help="How many passes of each model are measured.")
-    made.add_argument("--warmup", type=int, default=3, help="How many passes before them do not count.")
+    made.add_argument("--batch_size", type=int, range=COUNT, default=1, help="The rows of a pass.")
+    made.add_argument(
+        "--sequence_length", type=int, range=COUNT, default=128, help="The tokens of every row; none is padding."
+    )
+    made.add_argument(
+        "--threads", type=int, range=COUNT, default=torch.get_num_threads(), help="How many CPU threads are used."
+    )
+    made.add_argument(
+        "--repeats", type=int, range=COUNT, default=20, help="How many passes of each model are measured."
+    )
+    made.add_argument(
+        "--warmup", type=int, range=NOT_NEGATIVE, default=3, help="How many passes before them do not count."
+    )
     made.add_argument("--device", default="cpu", help="Where PyTorch runs; the other engines use the CPU.")
     made.add_argument("--compare", help="An earlier bench.json to compare with.")
     made.add_argument("--output_dir", default="outputs/bench", help="The folder of bench.json and bench.md.")

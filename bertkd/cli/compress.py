@@ -51,14 +51,18 @@ class CompressOptions(ExportOptions, TrainOptions):
         metadata={"choices": UNITS, "help": "The unit of the budget: ms (measured here), mb or parameters."},
     )
     corpus_files: list[str] | None = field(
-        default=None, metadata={"help": "Plain text that DistilBERT is pretrained on."}
+        default=None, metadata={"help": "Plain text that DistilBERT is pretrained on.", "needs": "method=distilbert"}
     )
     pretrain_config: str = field(
-        default="distilbert/small", metadata={"help": "The settings of DistilBERT's pretraining."}
+        default="distilbert/small",
+        metadata={"help": "The settings of DistilBERT's pretraining.", "needs": "method=distilbert"},
     )
     language_model: str | None = field(
         default=None,
-        metadata={"help": "The model for masked words that teaches DistilBERT's pretraining."},
+        metadata={
+            "help": "The model for masked words that teaches DistilBERT's pretraining.",
+            "needs": "method=distilbert",
+        },
     )
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from bertkd.cli.commands import quiet
 from bertkd.cli.parser import PlainParser, command_line
+from bertkd.cli.rules import POSITIVE
 from bertkd.pipeline.demo import run_demo
 from bertkd.records import RunResult
 
@@ -18,7 +19,7 @@ def main(argv: Sequence[str] | None = None) -> list[RunResult]:
     """Runs the demo; returns its records."""
     parser = PlainParser("demo", str(__doc__))
     parser.add_argument("--output_dir", default="outputs/demo", help="The folder that everything is written to.")
-    parser.add_argument("--epochs", type=float, default=4.0, help="The epochs of each student.")
+    parser.add_argument("--epochs", type=float, range=POSITIVE, default=4.0, help="The epochs of each student.")
     options = parser.parse(argv)
 
     quiet()

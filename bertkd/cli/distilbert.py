@@ -35,7 +35,10 @@ class DistilBertOptions(TrainOptions):
 
     fold_token_types: bool = field(
         default=True,
-        metadata={"help": "Add the teacher's token type 0 to the positions, which the released code does not do."},
+        metadata={
+            "help": "Add the teacher's token type 0 to the positions, which the released code does not do.",
+            "needs": "not model_name_or_path",
+        },
     )
     random_start: bool = field(
         default=False, metadata={"help": "Start with random weights, as in the paper's ablation."}

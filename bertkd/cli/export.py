@@ -15,6 +15,7 @@ from bertkd.cli import resolve
 from bertkd.cli.commands import TaskRun, quiet
 from bertkd.cli.options import MeasuringOptions
 from bertkd.cli.parser import one_run, parse_runs
+from bertkd.cli.rules import COUNT, NOT_NEGATIVE
 from bertkd.cli.search import deployment_of
 from bertkd.pipeline.export import AccuracyCheck, export_for_task
 from bertkd.records import ExportResult
@@ -26,9 +27,16 @@ DEFAULTS = {"alpha": 0.0, "engine": "openvino", "precision": "int8"}
 class ExportOptions(MeasuringOptions):
     """For which engine, how precise, and how it is measured."""
 
-    max_drop: float = field(default=0.01, metadata={"help": "The most that the metric may lose, as a fraction."})
+    max_drop: float = field(
+        default=0.01, metadata={"help": "The most that the metric may lose, as a fraction.", "range": NOT_NEGATIVE}
+    )
     calibration_rows: int = field(
-        default=256, metadata={"help": "How many training rows the ranges of int8 are read from."}
+        default=256,
+        metadata={
+            "help": "How many training rows the ranges of int8 are read from.",
+            "needs": "precision=int8",
+            "range": COUNT,
+        },
     )
     device: str = field(
         default="cpu",

@@ -13,6 +13,7 @@ from transformers import AutoTokenizer, PreTrainedModel
 
 from bertkd.cli.commands import quiet
 from bertkd.cli.parser import PlainParser, command_line
+from bertkd.cli.rules import Range
 from bertkd.dynabert import make_adaptive, save_subnetwork
 from bertkd.dynabert.extraction import FORMATS
 from bertkd.efficiency import count_parameters, model_size_mb
@@ -37,8 +38,20 @@ def parser() -> PlainParser:
     """The parser of the command."""
     made = PlainParser("extract", str(__doc__))
     made.add_argument("--model_name_or_path", required=True, help="The folder of a stage: a model of full size.")
-    made.add_argument("--width", type=float, default=1.0, help="The share of the heads and neurons, in (0, 1].")
-    made.add_argument("--depth", type=float, default=1.0, help="The share of the layers, in (0, 1].")
+    made.add_argument(
+        "--width",
+        type=float,
+        range=Range(least=0, most=1, is_open=True),
+        default=1.0,
+        help="The share of the heads and neurons, in (0, 1].",
+    )
+    made.add_argument(
+        "--depth",
+        type=float,
+        range=Range(least=0, most=1, is_open=True),
+        default=1.0,
+        help="The share of the layers, in (0, 1].",
+    )
     made.add_argument(
         "--format",
         default="auto",

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from bertkd.cli.rules import COUNT, NOT_NEGATIVE, SHARE, Range
 from bertkd.dynabert.importance import REDUCTIONS
 from bertkd.export import ENGINES, PRECISIONS
 from bertkd.students import SHAPES
@@ -18,6 +19,9 @@ __all__ = [
     "TrainOptions",
 ]
 
+# A student with random weights, in a shape of its own, is only made where it does not start from another model.
+NEW_STUDENT = ["not model_name_or_path", "init_from=pretrained"]
+
 
 @dataclass
 class ModelOptions:
@@ -27,7 +31,8 @@ class ModelOptions:
         default=None,
         metadata={
             "help": "The pretrained checkpoint that is trained, or whose layers the student starts from. The name "
-            "'minilm' stands for the checkpoint of the extra 'demo', 'mpnet-base' for that of the extra 'base'."
+            "'minilm' stands for the checkpoint of the extra 'demo', 'mpnet-base' for that of the extra 'base'.",
+            "needs": "init_from=pretrained",
         },
     )
     teacher_model_name_or_path: str | None = field(
@@ -37,7 +42,7 @@ class ModelOptions:
         default=None, metadata={"help": "The tokenizer, where it is not the one of the teacher or the model."}
     )
     num_student_layers: int | None = field(
-        default=None, metadata={"help": "How many layers the student keeps. By default it keeps all."}
+        default=None, metadata={"help": "How many layers the student keeps. By default it keeps all.", "range": COUNT}
     )
     student_layers: str = field(
         default="first",
@@ -63,7 +68,11 @@ class TaskOptions:
         default=None, metadata={"help": "A task of GLUE: cola, sst2, mrpc, stsb, qqp, mnli, qnli, rte or wnli."}
     )
     glue_dir: str | None = field(
-        default=None, metadata={"help": "The folder of GLUE's official tsv files. By default the hub is asked."}
+        default=None,
+        metadata={
+            "help": "The folder of GLUE's official tsv files. By default the hub is asked.",
+            "needs": "task_name",
+        },
     )
     train_file: str | None = field(
         default=None, metadata={"help": "A csv, tsv, json or parquet file of your own to train on."}
@@ -71,23 +80,42 @@ class TaskOptions:
     validation_file: str | None = field(default=None, metadata={"help": "A file of your own to evaluate on."})
     test_file: str | None = field(default=None, metadata={"help": "A file of your own to predict."})
     text_column_names: list[str] | None = field(
-        default=None, metadata={"help": "The one or two text columns of your files. By default they are inferred."}
+        default=None,
+        metadata={
+            "help": "The one or two text columns of your files. By default they are inferred.",
+            "needs": "train_file",
+        },
     )
-    files_name: str = field(default="files", metadata={"help": "The name of your files' task in results."})
-    label_column_name: str = field(default="label", metadata={"help": "The label column of your files."})
+    files_name: str = field(
+        default="files", metadata={"help": "The name of your files' task in results.", "needs": "train_file"}
+    )
+    label_column_name: str = field(
+        default="label", metadata={"help": "The label column of your files.", "needs": "train_file"}
+    )
     class_names: list[str] | None = field(
         default=None,
         metadata={
             "help": "The classes of your files, in the order of their ids. They are needed where the training rows "
-            "have no labels."
+            "have no labels.",
+            "needs": "train_file",
         },
     )
-    max_seq_length: int = field(default=128, metadata={"help": "Longer inputs are cut to this many tokens."})
-    max_train_samples: int | None = field(default=None, metadata={"help": "Train on the first rows only."})
-    max_eval_samples: int | None = field(default=None, metadata={"help": "Evaluate on the first rows only."})
+    max_seq_length: int = field(
+        default=128, metadata={"help": "Longer inputs are cut to this many tokens.", "range": COUNT}
+    )
+    max_train_samples: int | None = field(
+        default=None, metadata={"help": "Train on the first rows only.", "range": COUNT}
+    )
+    max_eval_samples: int | None = field(
+        default=None, metadata={"help": "Evaluate on the first rows only.", "range": COUNT}
+    )
     sample_seed: int | None = field(
         default=None,
-        metadata={"help": "Draw these rows at random instead of taking the first; sorted files need it."},
+        metadata={
+            "help": "Draw these rows at random instead of taking the first; sorted files need it.",
+            "needs": "max_train_samples or max_eval_samples",
+            "range": NOT_NEGATIVE,
+        },
     )
 
 
@@ -100,8 +128,12 @@ class CorpusOptions:
         metadata={"help": "Text files with a text per line, or parquet, csv and json. A folder stands for its files."},
     )
     corpus_name: str | None = field(default=None, metadata={"help": "A data set of the hub instead of files."})
-    corpus_config: str | None = field(default=None, metadata={"help": "The configuration of the hub's data set."})
-    corpus_split: str = field(default="train", metadata={"help": "The split of the hub's data set."})
+    corpus_config: str | None = field(
+        default=None, metadata={"help": "The configuration of the hub's data set.", "needs": "corpus_name"}
+    )
+    corpus_split: str = field(
+        default="train", metadata={"help": "The split of the hub's data set.", "needs": "corpus_name"}
+    )
     corpus_text_column: str = field(default="text", metadata={"help": "The text column, in files that have columns."})
     corpus_mode: str = field(
         default="sentence",
@@ -113,14 +145,20 @@ class CorpusOptions:
     corpus_streaming: bool = field(
         default=False, metadata={"help": "Read the corpus while training. It needs --max_steps."}
     )
-    max_corpus_rows: int | None = field(default=None, metadata={"help": "Use the first texts only."})
-    corpus_min_tokens: int = field(default=0, metadata={"help": "Drop rows with fewer tokens."})
+    max_corpus_rows: int | None = field(default=None, metadata={"help": "Use the first texts only.", "range": COUNT})
+    corpus_min_tokens: int = field(default=0, metadata={"help": "Drop rows with fewer tokens.", "range": NOT_NEGATIVE})
     corpus_max_unknown: float = field(
-        default=1.0, metadata={"help": "Drop rows with this share of unknown tokens or more."}
+        default=1.0,
+        metadata={
+            "help": "Drop rows with this share of unknown tokens or more.",
+            "range": Range(least=0, most=1, is_open=True),
+        },
     )
-    eval_rows: int = field(default=500, metadata={"help": "How many rows are held out to evaluate on."})
+    eval_rows: int = field(
+        default=500, metadata={"help": "How many rows are held out to evaluate on.", "range": COUNT}
+    )
     max_seq_length: int = field(
-        default=128, metadata={"help": "The tokens of a row at most; longer texts make several."}
+        default=128, metadata={"help": "The tokens of a row at most; longer texts make several.", "range": COUNT}
     )
 
 
@@ -153,17 +191,27 @@ class ImportanceOptions(RunOptions):
 
     importance_reduction: str = field(
         default="sum_abs",
-        metadata={"choices": REDUCTIONS, "help": "How gradients are added up over rows to an importance."},
+        metadata={
+            "choices": REDUCTIONS,
+            "help": "How gradients are added up over rows to an importance.",
+            "needs": "rewire",
+        },
     )
     importance_split: str = field(
         default="train",
         metadata={
             "choices": ["train", "validation"],
             "help": "Which rows the importance is computed from. The authors use the validation rows.",
+            "needs": "rewire",
         },
     )
     importance_rows: int = field(
-        default=2048, metadata={"help": "At most this many rows, drawn by the seed, give the importance."}
+        default=2048,
+        metadata={
+            "help": "At most this many rows, drawn by the seed, give the importance.",
+            "needs": "rewire",
+            "range": COUNT,
+        },
     )
 
 
@@ -173,18 +221,38 @@ class ShapeOptions(TrainOptions):
 
     student_shape: str | None = field(
         default=None,
-        metadata={"choices": [*SHAPES], "help": "A shape of the paper. Numbers that are given beside it win."},
+        metadata={
+            "choices": [*SHAPES],
+            "help": "A shape of the paper. Numbers that are given beside it win.",
+            "needs": NEW_STUDENT,
+        },
     )
-    num_hidden_layers: int | None = field(default=None, metadata={"help": "The student's number of layers."})
+    num_hidden_layers: int | None = field(
+        default=None, metadata={"help": "The student's number of layers.", "needs": NEW_STUDENT, "range": COUNT}
+    )
     hidden_size: int | None = field(
-        default=None, metadata={"help": "The student's hidden size, a multiple of the number of heads."}
+        default=None,
+        metadata={
+            "help": "The student's hidden size, a multiple of the number of heads.",
+            "needs": NEW_STUDENT,
+            "range": COUNT,
+        },
     )
     intermediate_size: int | None = field(
-        default=None, metadata={"help": "The feed-forward neurons of each of the student's layers."}
+        default=None,
+        metadata={
+            "help": "The feed-forward neurons of each of the student's layers.",
+            "needs": NEW_STUDENT,
+            "range": COUNT,
+        },
     )
     num_attention_heads: int | None = field(
         default=None,
-        metadata={"help": "The student's heads. Another number than the teacher's needs --attention_weight 0."},
+        metadata={
+            "help": "The student's heads. Another number than the teacher's needs --attention_weight 0.",
+            "needs": NEW_STUDENT,
+            "range": COUNT,
+        },
     )
 
 
@@ -194,29 +262,61 @@ class AugmentationOptions:
 
     augment_model: str | None = field(
         default=None,
-        metadata={"help": "A masked language model, such as bert-base-uncased or one of `bertkd mlm`."},
+        metadata={
+            "help": "A masked language model, such as bert-base-uncased or one of `bertkd mlm`.",
+            "needs": "augment",
+        },
     )
     augment_copies: int | None = field(
         default=None,
-        metadata={"help": "The variants of each text (N). By default those of the released code for the task, or 20."},
+        metadata={
+            "help": "The variants of each text (N). By default those of the released code for the task, or 20.",
+            "needs": "augment",
+            "range": COUNT,
+        },
     )
-    augment_probability: float = field(default=0.4, metadata={"help": "The probability of replacing a word (p)."})
-    augment_candidates: int = field(default=15, metadata={"help": "The number of words to choose from (K)."})
+    augment_probability: float = field(
+        default=0.4, metadata={"help": "The probability of replacing a word (p).", "needs": "augment", "range": SHARE}
+    )
+    augment_candidates: int = field(
+        default=15, metadata={"help": "The number of words to choose from (K).", "needs": "augment", "range": COUNT}
+    )
     augment_conditional: bool = field(
         default=True,
-        metadata={"help": "Show the model the whole sentence too, as the released code does and the paper does not."},
+        metadata={
+            "help": "Show the model the whole sentence too, as the released code does and the paper does not.",
+            "needs": "augment",
+        },
     )
     augment_vectors: str | None = field(
         default=None,
-        metadata={"help": "A GloVe text file, for words of several pieces. By default the model's own embeddings."},
+        metadata={
+            "help": "A GloVe text file, for words of several pieces. By default the model's own embeddings.",
+            "needs": "augment",
+        },
     )
-    augment_seed: int = field(default=42, metadata={"help": "The seed of the augmented set, which all seeds share."})
+    augment_seed: int = field(
+        default=42,
+        metadata={
+            "help": "The seed of the augmented set, which all seeds share.",
+            "needs": "augment",
+            "range": NOT_NEGATIVE,
+        },
+    )
     augment_batch_size: int | None = field(
-        default=None, metadata={"help": "How many masked sentences go through the model at once."}
+        default=None,
+        metadata={
+            "help": "How many masked sentences go through the model at once.",
+            "needs": "augment",
+            "range": COUNT,
+        },
     )
     augment_dir: str | None = field(
         default=None,
-        metadata={"help": "The folder where finished parts are kept. By default it lies in the output folder."},
+        metadata={
+            "help": "The folder where finished parts are kept. By default it lies in the output folder.",
+            "needs": "augment",
+        },
     )
 
 
@@ -226,7 +326,11 @@ class MeasuringOptions(RunOptions):
 
     engine: str = field(default="pytorch", metadata={"choices": ENGINES, "help": "The engine that runs the model."})
     precision: str = field(default="float32", metadata={"choices": PRECISIONS, "help": "What it computes in."})
-    batch_size: int = field(default=1, metadata={"help": "The rows of a measured forward pass."})
-    sequence_length: int = field(default=128, metadata={"help": "The tokens of a measured forward pass."})
-    threads: int | None = field(default=None, metadata={"help": "The CPU threads of a measured forward pass."})
-    repeats: int = field(default=20, metadata={"help": "How many passes of each model are measured."})
+    batch_size: int = field(default=1, metadata={"help": "The rows of a measured forward pass.", "range": COUNT})
+    sequence_length: int = field(
+        default=128, metadata={"help": "The tokens of a measured forward pass.", "range": COUNT}
+    )
+    threads: int | None = field(
+        default=None, metadata={"help": "The CPU threads of a measured forward pass.", "range": COUNT}
+    )
+    repeats: int = field(default=20, metadata={"help": "How many passes of each model are measured.", "range": COUNT})

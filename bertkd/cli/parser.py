@@ -4,20 +4,24 @@ import argparse
 import dataclasses
 import difflib
 import json
+import os
+import re
 import shlex
 import shutil
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NoReturn, TypeVar
 
-import yaml
 from transformers import HfArgumentParser, TrainingArguments
 from transformers.hf_argparser import string_to_bool
+from transformers.integrations import get_available_reporting_integrations
 
 from bertkd.cli.options import CorpusOptions, ModelOptions, RunOptions, TaskOptions, TrainOptions
-from bertkd.cli.shipped import read_settings
+from bertkd.cli.rules import CONFIG_NEEDS, CONFIG_RANGES, OVERRIDDEN, Range, unmet_need, unused_options
+from bertkd.cli.settings_file import read_options
+from bertkd.data.glue import GLUE_TASKS, check_task_name
 from bertkd.distillation import DistillationConfig
 from bertkd.pipeline import Experiment
 from bertkd.pipeline.experiment import output_folder
@@ -49,6 +53,8 @@ SHOWN_OUTPUT = ("output_dir", "seed", "push_to_hub", "hub_model_id")
 # Options whose value must not be written down.
 SECRET = ("token",)
 HIDDEN = "HIDDEN"
+# transformers takes any text for these, and stumbles over it in the first step.
+JSON_OPTIONS = ("gradient_checkpointing_kwargs", "lr_scheduler_kwargs")
 # Of the help, in columns.
 MAX_WIDTH = 119
 CONFIG_HELP = "A YAML file, or the name of shipped settings (`bertkd configs`). The command line wins over it."
@@ -115,8 +121,48 @@ class _Help(argparse.Action):
         parser.exit()
 
 
-class _NearestOption:
-    """Answers an unknown option with the nearest one that exists."""
+class _CheckedParser:
+    """A parser whose errors are sentences: it names the nearest option, and checks values against their rules."""
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        # The rules of each option, by name; `add_argument` fills them while the parser is made.
+        self.needs: dict[str, str | Sequence[str]] = {}
+        self.ranges: dict[str, Range] = {}
+        super().__init__(*args, **settings)
+        # argparse would take -1e-5 for an option.
+        self._negative_number_matcher = re.compile(r"-(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$", re.IGNORECASE)
+
+    def add_argument(self, *names: Any, needs: Any = None, range: Range | None = None, **settings: Any) -> Any:
+        """Adds an option, and keeps its rules; see `bertkd.cli.rules`."""
+        action = super().add_argument(*names, **settings)  # type: ignore[misc]
+        self.needs[action.dest] = needs or CONFIG_NEEDS.get(action.dest, ())
+        self.ranges[action.dest] = range or CONFIG_RANGES.get(action.dest, Range())
+        return action
+
+    def check_values(self, values: Mapping[str, Any]) -> None:
+        """Ends the program where an option is given an empty value, or a number that is out of its range."""
+        for name, value in values.items():
+            for item in value if isinstance(value, list) else [value]:
+                if name in JSON_OPTIONS and isinstance(item, str):
+                    self._check_json(name, item)
+                if item == "" and self.get_default(name) != "":  # type: ignore[attr-defined]
+                    self._fail(f"--{name} is given an empty value: leave it out, or name something.")
+                if not isinstance(item, int | float) or isinstance(item, bool):
+                    continue
+                if not self.ranges[name].contains(item):
+                    self._fail(f"--{name} must be {self.ranges[name]}, not {item:g}.")
+
+    def _check_json(self, name: str, text: str) -> None:
+        try:
+            is_mapping = isinstance(json.loads(text), dict)
+        except ValueError:
+            is_mapping = False
+        if not is_mapping:
+            self._fail(f"--{name} must be a mapping in JSON, such as '{{\"name\": 1}}', not {text!r}.")
+
+    def _fail(self, sentence: str) -> NoReturn:
+        self.error(sentence)  # type: ignore[attr-defined]
+        raise AssertionError("argparse ends the program")
 
     def check_known(self, unknown: Sequence[str]) -> None:
         """Ends the program where a command line has words that no option takes.
@@ -129,10 +175,10 @@ class _NearestOption:
 
         word = unknown[0].partition("=")[0]
         if not word.startswith("-"):
-            self.error(f"{word!r} belongs to no option; --help lists the options.")  # type: ignore[attr-defined]
+            self._fail(f"{word!r} belongs to no option; --help lists the options.")
 
         hint = nearest(word, self._option_string_actions)  # type: ignore[attr-defined]
-        self.error(f"there is no option {word}{hint}; --help lists the options.")  # type: ignore[attr-defined]
+        self._fail(f"there is no option {word}{hint}; --help lists the options.")
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -171,7 +217,7 @@ class _Formatter(argparse.HelpFormatter):
         return f"{text} (default: {default})"
 
 
-class PlainParser(_NearestOption, argparse.ArgumentParser):
+class PlainParser(_CheckedParser, argparse.ArgumentParser):
     """The parser of a command that trains nothing and has few options."""
 
     def __init__(self, command: str, description: str) -> None:
@@ -186,19 +232,20 @@ class PlainParser(_NearestOption, argparse.ArgumentParser):
         """Parses a command line; None for that of this process.
 
         Raises:
-            SystemExit: an unknown option, or a value that does not fit.
+            SystemExit: an unknown option, a value that does not fit, an empty one, or a number that is out of range.
         """
         options, unknown = self.parse_known_args(argv)
         self.check_known(unknown)
+        self.check_values(vars(options))
         return options
 
 
-class CommandParser(_NearestOption, HfArgumentParser):
+class CommandParser(_CheckedParser, HfArgumentParser):
     """The parser of a command that has a trainer's options: those of dataclasses, `--config` and `--help all`."""
 
     def __init__(self, command: str, description: str, dataclass_types: Sequence[type], defaults: dict[str, Any]):
         super().__init__(
-            list(dataclass_types),  # type: ignore[arg-type]
+            list(dataclass_types),
             prog=f"bertkd {command}",
             description=description,
             formatter_class=_Formatter,
@@ -211,10 +258,50 @@ class CommandParser(_NearestOption, HfArgumentParser):
         self.add_argument("-h", "--help", nargs="?", action=_Help, help="Show this help, or with `all` every option.")
         self.set_defaults(**defaults)
         self.dataclasses = tuple(dataclass_types)
+        config_fields = {field.name for field in dataclasses.fields(self.dataclasses[-1])}
+        self.unused = unused_options(command, config_fields)
 
-    def known_options(self) -> set[str]:
-        """The names of all options, which are also the keys of a YAML file."""
-        return {action.dest for action in self._actions}
+    def option(self, name: str) -> argparse.Action | None:
+        """The option of a name, which is also its key in a YAML file; None where there is none."""
+        return self._option_string_actions.get(f"--{name}")
+
+    def given(self, words: Sequence[str]) -> list[str]:
+        """The names of the options in a command line, in its order; one that is given twice is there twice."""
+        names = []
+        for word in words:
+            action = self._option_string_actions.get(word.partition("=")[0])
+            if action is not None:
+                names.append(action.dest)
+        return names
+
+    def parse_values(self, words: Sequence[str]) -> dict[str, Any]:
+        """The value of every option, by name.
+
+        Raises:
+            SystemExit: an unknown option, a value that does not fit, an empty one, or a number that is out of range.
+        """
+        namespace, unknown = self.parse_known_args(list(words))
+        self.check_known(unknown)
+
+        self.check_values(vars(namespace))
+        return vars(namespace)
+
+    def ineffective(self, names: Iterable[str], values: dict[str, Any]) -> dict[str, str]:
+        """Why options have no effect, as sentences by name; those that have one, or their default, are left out.
+
+        Args:
+            names: the options to look at.
+            values: of all options.
+        """
+        changed = [name for name in names if name in values and values[name] != self.get_default(name)]
+        unused = [name for name in changed if name in self.unused]
+        reasons = {name: f"`{self.prog}` does not use --{name}: leave it out." for name in unused}
+
+        for name in changed:
+            reason = unmet_need(self.needs[name], values)
+            if reason is not None:
+                reasons.setdefault(name, f"--{name} has no effect {reason}: leave it out.")
+        return reasons
 
     def parse_objects(self, words: Sequence[str]) -> list[Any]:
         """One object of each dataclass from the words of a command line.
@@ -254,6 +341,8 @@ class CommandParser(_NearestOption, HfArgumentParser):
             title = titles.get(action.dest, "Output" if action.dest == "config" else "")
             # The twin of an option that is on by default says nothing that `--option false` does not.
             is_twin = any(option.startswith("--no_") for option in action.option_strings) and which == "own"
+            if action.dest in self.unused:
+                continue
             if title in sections and not is_twin:
                 sections[title].append(action)
             elif action.dest != "help":
@@ -312,27 +401,26 @@ def parse_runs(
 
     # These two cannot be fields of the dataclasses: one names a file with all the others, one makes several runs.
     config_name, seeds, words = _split_off(parser, typed)
+    from_file: list[str] = []
     if config_name is not None:
         from_file, file_seeds = _words_of_file(parser, config_name)
-        seeds, words = seeds or file_seeds, [*from_file, *words]
+        seeds = seeds or file_seeds
     seeds = seeds or ["42"]
+    _check_seeds(parser, seeds)
+
+    all_words = [*from_file, *words]
+    values = parser.parse_values(all_words)
+    _check_effects(parser, values, typed, from_file, config_name)
+    _check_together(parser, values, len(seeds))
 
     # Made before the real ones: a config that is made resets the state of accelerate.
-    default_config = config_class(output_dir="unused", use_cpu="--use_cpu" in words).to_dict()
+    default_config = config_class(output_dir="unused", use_cpu=values["use_cpu"]).to_dict()
     shown = command_line(command, argv)
 
     runs = []
     for seed in seeds:
         # Parsed once per seed, because a config that is made sets up the devices for its own seed.
-        models, data, own, config = parser.parse_objects([*words, "--seed", seed])
-        if config.resume_from_checkpoint is not None:
-            parser.error("--resume_from_checkpoint is not used: a command that is started again goes on by itself.")
-        if config.push_to_hub and config.hub_strategy != default_config["hub_strategy"]:
-            parser.error("--hub_strategy is not used: the finished folder is uploaded once, at the end.")
-        if config.push_to_hub and len(seeds) > 1:
-            parser.error("--push_to_hub uploads one model: give one --seed, or upload a folder yourself afterwards.")
-        if isinstance(data, TaskOptions):
-            _check_files(parser, data)
+        models, data, own, config = parser.parse_objects([*all_words, "--seed", seed])
         if len(seeds) > 1:
             config.output_dir = str(output_folder(config) / f"seed-{seed}")
         runs.append(Options(models, data, own, config, shown, default_config))
@@ -360,10 +448,6 @@ def _split_off(parser: CommandParser, argv: list[str]) -> tuple[str | None, list
     first.add_argument("--config")
     first.add_argument("--seed", nargs="+", default=[])
     options, words = first.parse_known_args(argv)
-
-    for seed in options.seed:
-        if not seed.isdigit():
-            parser.error(f"argument --seed: {seed!r} is not a whole number.")
     return options.config, options.seed, words
 
 
@@ -374,51 +458,139 @@ def option_value(words: Sequence[str], name: str) -> str | None:
     first.add_argument(f"--{name}")
     options, _ = first.parse_known_args(list(words))
 
-    value: str | None = getattr(options, name)
+    value: Any = getattr(options, name)
     if value is None and options.config is not None:
         try:
-            content = yaml.safe_load(read_settings(options.config))
-        except (OSError, ValueError, yaml.YAMLError):
+            value = read_options(options.config).get(name)
+        except (OSError, ValueError):
             return None  # the whole parser says what is wrong with the file
-        if isinstance(content, dict) and name in content:
-            return str(content[name])
-    return value
+    return None if value is None else str(value)
 
 
-def _check_files(parser: CommandParser, data: TaskOptions) -> None:
-    if data.train_file is None and (data.validation_file is not None or data.test_file is not None):
-        parser.error("--validation_file and --test_file go with --train_file.")
-    if data.train_file is not None and data.task_name is not None:
-        parser.error("give either --task_name or --train_file, not both.")
+def _check_seeds(parser: CommandParser, seeds: Sequence[str]) -> None:
+    """Checks that seeds are whole numbers, each given once: the spread over equal runs would be zero."""
+    numbers = []
+    for seed in seeds:
+        if not (seed.isascii() and seed.isdigit()):
+            parser.error(f"argument --seed: {seed!r} is not a whole number.")
+        # numpy takes no larger one.
+        if int(seed) >= 2**32:
+            parser.error(f"argument --seed: {seed} is too large; the largest is {2**32 - 1}.")
+        if int(seed) in numbers:
+            parser.error(f"argument --seed: {seed} is given twice, and equal runs say nothing about the spread.")
+        numbers.append(int(seed))
+
+
+def _check_effects(
+    parser: CommandParser,
+    values: dict[str, Any],
+    typed: Sequence[str],
+    from_file: Sequence[str],
+    file_name: str | None,
+) -> None:
+    """Refuses options that have no effect, and names those that a file brings along for other runs, or that lose.
+
+    Raises:
+        SystemExit: an option that was typed has no effect.
+    """
+    names = parser.given(typed)
+    for sentence in parser.ineffective(names, values).values():
+        parser.error(sentence)
+
+    in_file = [name for name in parser.given(from_file) if name not in names]
+    for sentence in parser.ineffective(in_file, values).values():
+        note(f"{file_name}: {sentence}")
+
+    for name, need in OVERRIDDEN.items():
+        reason = unmet_need(need, values)
+        if name in (*names, *in_file) and reason is not None:
+            note(f"--{name} has no effect {reason}.")
+    for name in dict.fromkeys(names):
+        if names.count(name) > 1:
+            note(f"--{name} is given {names.count(name)} times: the last one counts.")
+
+
+def _check_together(parser: CommandParser, values: dict[str, Any], count: int) -> None:
+    """Checks what no single option shows.
+
+    Args:
+        parser: ends the program.
+        values: of all options.
+        count: of the runs.
+    """
+    if values["resume_from_checkpoint"] is not None:
+        parser.error("--resume_from_checkpoint is not used: a command that is started again goes on by itself.")
+    if values["push_to_hub"] and values["hub_strategy"] != parser.get_default("hub_strategy"):
+        parser.error("--hub_strategy is not used: the finished folder is uploaded once, at the end.")
+    if values["push_to_hub"] and count > 1:
+        parser.error("--push_to_hub uploads one model: give one --seed, or upload a folder yourself afterwards.")
+
+    if "train_file" in values:
+        if values["train_file"] is None and (values["validation_file"] or values["test_file"]):
+            parser.error("--validation_file and --test_file go with --train_file.")
+        if values["train_file"] is not None and values["task_name"] is not None:
+            parser.error("give either --task_name or --train_file, not both.")
+        _check_task(parser, values["task_name"])
+        try:
+            check_task_name(values["files_name"])
+        except ValueError as error:
+            parser.error(str(error))
+
+    available = get_available_reporting_integrations()
+    reports = values["report_to"] if isinstance(values["report_to"], list) else [values["report_to"]]
+    for tracker in reports:
+        if tracker == "all" and not available:
+            parser.error("--report_to all finds no tracker: install one, such as tensorboard, or leave it out.")
+        if tracker not in ("all", "none", None, *available):
+            parser.error(
+                f"--report_to {tracker}: this tracker is not installed, or unknown. Installed are "
+                f"{', '.join(available) or 'none'}; install it with pip, or leave --report_to out."
+            )
+
+
+def _check_task(parser: CommandParser, name: str | None) -> None:
+    """Checks that there is such a task, and that it can be trained on."""
+    trainable = [task.name for task in GLUE_TASKS.values() if "train" in task.splits]
+    if name is None or name in trainable:
+        return
+    if name in GLUE_TASKS:
+        parser.error(f"--task_name {name}: this task has no training rows; the model of mnli answers it.")
+    parser.error(f"there is no task {name!r}{nearest(name.lower(), trainable)}; the tasks are {', '.join(trainable)}.")
+
+
+def note(text: str) -> None:
+    """Says something to the user that is no error, once for all processes."""
+    if os.environ.get("RANK", "0") == "0":
+        print(f"note: {text}", file=sys.stderr)
 
 
 def _words_of_file(parser: CommandParser, name: str) -> tuple[list[str], list[str]]:
     """The options of a YAML file as words, which argparse then checks like those of a command line, and its seeds."""
-    known = parser.known_options()
     try:
-        values = yaml.safe_load(read_settings(name)) or {}
-    except (OSError, ValueError, yaml.YAMLError) as error:
+        options = read_options(name)
+    except (OSError, ValueError) as error:
         parser.error(f"cannot read the config file {name}: {error}")
-    if not isinstance(values, dict):
-        parser.error(f"the config file {name} must hold one `option: value` per line.")
 
     words: list[str] = []
-    for key, value in values.items():
-        if key not in known or key in ("config", "help"):
-            parser.error(f"the config file {name} has the unknown option {key!r}{nearest(str(key), known)}")
-        if value is None:
-            parser.error(f"the config file {name} gives {key} no value: leave the line out for the default.")
-        if key != "seed":
-            words += [f"--{key}", *(_word(item) for item in _as_list(value))]
-    return words, [str(seed) for seed in _as_list(values.get("seed", []))]
+    seeds: list[str] = []
+    for key, value in options.items():
+        action = parser.option(key)
+        if action is None or key in ("config", "help"):
+            hidden = {*parser.unused, "config", "help"}
+            known = [other.dest for other in parser._actions if other.dest not in hidden]
+            parser.error(f"the config file {name} has the unknown option {key!r}{nearest(key, known)}")
 
-
-def _word(value: Any) -> str:
-    return json.dumps(value) if isinstance(value, dict | bool) else str(value)
-
-
-def _as_list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value]
+        if key == "seed":
+            seeds = value if isinstance(value, list) else [value]
+        elif isinstance(value, str):
+            # Other words for true and false that YAML 1.1 has.
+            switches = {"on": "true", "off": "false"} if action.type is string_to_bool else {}
+            words.append(f"--{key}={switches.get(value.lower(), value)}")
+        elif action.nargs in ("+", "*"):
+            words += [f"--{key}", *value]
+        else:
+            parser.error(f"the config file {name} gives {key} a list, but the option takes a single value.")
+    return words, seeds
 
 
 def command_line(command: str, argv: Sequence[str] | None) -> str:

@@ -8,7 +8,16 @@ from transformers import AutoTokenizer, PreTrainedModel, set_seed
 
 from bertkd.cli.options import CorpusOptions, ModelOptions, ShapeOptions, TaskOptions
 from bertkd.cli.parser import Options
-from bertkd.data import GLUE_TASKS, Task, hold_out, load_corpus, load_files, load_glue, tokenize_corpus
+from bertkd.data import (
+    GLUE_TASKS,
+    Task,
+    check_rows,
+    hold_out,
+    load_corpus,
+    load_files,
+    load_glue,
+    tokenize_corpus,
+)
 from bertkd.distillation import DistillationConfig
 from bertkd.pipeline import TaskData, limit_rows, load_model, load_teacher, resolve_model_name
 from bertkd.pipeline.models import check_same_vocabulary, copy_for_task, random_student, shape_of, shortened
@@ -54,6 +63,7 @@ def task_rows(options: TaskOptions, with_test: bool = False) -> tuple[DatasetDic
         )
         if options.files_name in GLUE_TASKS:
             raise ValueError(f"--files_name {options.files_name} is a GLUE task's: give your files another name.")
+        check_rows(rows, task)
         task = dataclasses.replace(task, name=options.files_name)
     elif options.task_name in GLUE_TASKS:
         task = GLUE_TASKS[options.task_name]
@@ -195,7 +205,16 @@ def student(models: ModelOptions, task: Task, seed: int, whole: PreTrainedModel 
 
 
 def layer_count(models: ModelOptions) -> int | None:
-    """How many layers the student keeps: the number that is given, or as many as a list names; None for all."""
+    """How many layers the student keeps: the number that is given, or as many as a list names; None for all.
+
+    Raises:
+        ValueError: layers are to be chosen, but not how many.
+    """
+    if models.num_student_layers is None and models.student_layers in ("every", "last"):
+        raise ValueError(
+            f"--student_layers {models.student_layers} has no effect while all layers are kept: say how many with "
+            "--num_student_layers."
+        )
     if models.num_student_layers is not None or models.student_layers in LAYER_STRATEGIES:
         return models.num_student_layers
     return len(models.student_layers.split(","))

@@ -18,6 +18,7 @@ from bertkd.cli.commands import TaskRun, quiet
 from bertkd.cli.dynabert import importance_settings
 from bertkd.cli.options import ImportanceOptions, MeasuringOptions
 from bertkd.cli.parser import one_run, parse_runs
+from bertkd.cli.rules import COUNT
 from bertkd.pipeline.deployment import Deployment, Timing
 from bertkd.pipeline.subnetwork_search import UNITS, Budget, find_subnetwork
 
@@ -34,7 +35,7 @@ class SearchOptions(ImportanceOptions, MeasuringOptions):
             "help": "The unit of the budget: ms (measured here), mb (of the file), parameters or gflops.",
         },
     )
-    candidates: int = field(default=6, metadata={"help": "How many sub-networks are evaluated."})
+    candidates: int = field(default=6, metadata={"help": "How many sub-networks are evaluated.", "range": COUNT})
 
 
 def deployment_of(options: MeasuringOptions) -> Deployment:

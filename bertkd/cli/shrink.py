@@ -20,6 +20,7 @@ from bertkd.cli import resolve
 from bertkd.cli.commands import TaskRun, quiet
 from bertkd.cli.options import RunOptions
 from bertkd.cli.parser import one_run, parse_runs
+from bertkd.cli.rules import COUNT
 from bertkd.pipeline.deployment import Timing
 from bertkd.pipeline.shrink import Shrinkage, shrink_model
 from bertkd.students.shared_layers import SHARED_WEIGHTS
@@ -36,7 +37,12 @@ class ShrinkOptions(RunOptions):
         default=False, metadata={"help": "Keep only the tokens of the task's training texts."}
     )
     min_count: int = field(
-        default=1, metadata={"help": "How often a token has to occur to be kept in the vocabulary."}
+        default=1,
+        metadata={
+            "help": "How often a token has to occur to be kept in the vocabulary.",
+            "needs": "prune_vocabulary",
+            "range": COUNT,
+        },
     )
     share_layers: str | None = field(
         default=None, metadata={"help": "How many different layers stay, or a group for each layer: 0,0,1,1,2,2."}
@@ -46,14 +52,23 @@ class ShrinkOptions(RunOptions):
         metadata={
             "choices": SHARED_WEIGHTS,
             "help": "Which weights a group of layers has: those of its first layer, or the mean.",
+            "needs": "share_layers",
         },
     )
-    ffn_rank: int | None = field(default=None, metadata={"help": "The rank of both feed-forward maps of each layer."})
-    embedding_rank: int | None = field(default=None, metadata={"help": "The rank of the word embeddings."})
-    batch_size: int = field(default=1, metadata={"help": "The rows of a measured forward pass."})
-    sequence_length: int = field(default=128, metadata={"help": "The tokens of a measured forward pass."})
-    threads: int | None = field(default=None, metadata={"help": "The CPU threads of a measured forward pass."})
-    repeats: int = field(default=20, metadata={"help": "How many passes of each model are measured."})
+    ffn_rank: int | None = field(
+        default=None, metadata={"help": "The rank of both feed-forward maps of each layer.", "range": COUNT}
+    )
+    embedding_rank: int | None = field(
+        default=None, metadata={"help": "The rank of the word embeddings.", "range": COUNT}
+    )
+    batch_size: int = field(default=1, metadata={"help": "The rows of a measured forward pass.", "range": COUNT})
+    sequence_length: int = field(
+        default=128, metadata={"help": "The tokens of a measured forward pass.", "range": COUNT}
+    )
+    threads: int | None = field(
+        default=None, metadata={"help": "The CPU threads of a measured forward pass.", "range": COUNT}
+    )
+    repeats: int = field(default=20, metadata={"help": "How many passes of each model are measured.", "range": COUNT})
     record: str | None = field(
         default=None, metadata={"help": "A JSON file that collects the figures of several runs."}
     )

@@ -13,6 +13,7 @@ import numpy as np
 
 from bertkd.cli.commands import quiet
 from bertkd.cli.parser import PlainParser
+from bertkd.cli.rules import COUNT
 from bertkd.data import GLUE_TASKS, write_submission
 from bertkd.pipeline.submission import predict_test_sets
 
@@ -39,8 +40,10 @@ def parser() -> PlainParser:
     made.add_argument("--models", nargs="+", required=True, metavar="TASK=FOLDER", help="A trained model per task.")
     made.add_argument("--glue_dir", help="The folder of GLUE's official tsv files. By default the hub is asked.")
     made.add_argument("--output_dir", required=True, help="The folder of the submission.")
-    made.add_argument("--max_seq_length", type=int, default=128, help="Longer inputs are cut to this many tokens.")
-    made.add_argument("--batch_size", type=int, default=64, help="The rows that are predicted at once.")
+    made.add_argument(
+        "--max_seq_length", type=int, range=COUNT, default=128, help="Longer inputs are cut to this many tokens."
+    )
+    made.add_argument("--batch_size", type=int, range=COUNT, default=64, help="The rows that are predicted at once.")
     made.add_argument("--fill_missing", action="store_true", help="Answer tasks without a model by a constant.")
     return made
 

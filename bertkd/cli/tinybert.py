@@ -20,9 +20,10 @@ from bertkd import TinyBertKDConfig
 from bertkd.cli import resolve
 from bertkd.cli.commands import TaskRun, train_seeds
 from bertkd.cli.options import AugmentationOptions, ModelOptions, ShapeOptions
+from bertkd.cli.rules import NOT_NEGATIVE
 from bertkd.data import Task
 from bertkd.distillation import DistillationConfig
-from bertkd.pipeline import TaskData, load_model
+from bertkd.pipeline import TaskData, load_model, resolve_model_name
 from bertkd.pipeline.augmentation import Augmentation, augmented, number_of_copies, repeated
 from bertkd.pipeline.experiment import output_folder
 from bertkd.pipeline.models import is_released_tinybert, projection_folder
@@ -30,6 +31,12 @@ from bertkd.pipeline.tinybert import STAGES, TinyBertStages, released_student, t
 from bertkd.records import RunResult
 from bertkd.tinybert.config import MAPS
 from bertkd.tinybert.method import METHODS
+
+MISSING_MODEL = (
+    "Augmentation needs a masked language model: name one with --augment_model, such as bert-base-uncased or a folder "
+    "of `bertkd mlm`"
+)
+WITHOUT_AUGMENTATION = "To train on the rows as they are, add --augment false."
 
 
 @dataclass
@@ -44,15 +51,26 @@ class TinyBertOptions(AugmentationOptions, ShapeOptions):
     augment_prediction: bool = field(
         default=True,
         metadata={
-            "help": "Train stage prediction on augmented rows too. The paper finds the original rows better for STS-B."
+            "help": "Train stage prediction on augmented rows too. The paper finds the original rows better for "
+            "STS-B.",
+            "needs": ["augment", "stages=prediction"],
         },
     )
     intermediate_num_train_epochs: float = field(
-        default=20.0, metadata={"help": "The number of epochs of stage intermediate."}
+        default=20.0,
+        metadata={
+            "help": "The number of epochs of stage intermediate.",
+            "needs": "stages=intermediate",
+            "range": NOT_NEGATIVE,
+        },
     )
     intermediate_learning_rate: float = field(
         default=5e-5,
-        metadata={"help": "The learning rate of stage intermediate. It stays constant, as in the released code."},
+        metadata={
+            "help": "The learning rate of stage intermediate. It stays constant, as in the released code.",
+            "needs": "stages=intermediate",
+            "range": NOT_NEGATIVE,
+        },
     )
 
     def __post_init__(self) -> None:
@@ -87,6 +105,8 @@ def train(options: Run) -> RunResult | None:
     check_trainer_stage(options.config, "prediction")
     resolve.required_teacher(options.models)
     own, config = options.own, options.config
+    if own.augment and not own.dry_run:
+        check_augmentation_model(own)
 
     tokenizer = resolve.tokenizer_for(options.models)
     resolve.check_evaluation_rows(options.data)
@@ -121,7 +141,24 @@ def more_rows(options: Run, rows: DatasetDict, task: Task) -> Dataset:
     if options.own.dry_run:
         return repeated(rows["train"], number_of_copies(options.own.augment_copies, task))
     augmentation = augmentation_from(options.own, options.config)
-    return augmented(rows["train"], task, augmentation, options.config)
+    try:
+        return augmented(rows["train"], task, augmentation, options.config)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"The training rows cannot be augmented. {error} {WITHOUT_AUGMENTATION}") from None
+
+
+def check_augmentation_model(options: AugmentationOptions) -> None:
+    """Checks that there is a model to augment with, before a teacher is loaded and evaluated.
+
+    Raises:
+        ValueError: none is named, or it cannot be found; the message says how to do without.
+    """
+    if options.augment_model is None:
+        raise ValueError(f"{MISSING_MODEL}. {WITHOUT_AUGMENTATION}")
+    try:
+        resolve_model_name(options.augment_model)
+    except OSError as error:
+        raise ValueError(f"--augment_model: {error} {WITHOUT_AUGMENTATION}") from None
 
 
 def augmentation_from(options: AugmentationOptions, config: DistillationConfig) -> Augmentation:
@@ -131,10 +168,7 @@ def augmentation_from(options: AugmentationOptions, config: DistillationConfig) 
         ValueError: no masked language model is named.
     """
     if options.augment_model is None:
-        raise ValueError(
-            "Augmentation needs a masked language model: name one with --augment_model, such as bert-base-uncased or "
-            "a folder of `bertkd mlm`, or train on the rows as they are with --augment false."
-        )
+        raise ValueError(f"{MISSING_MODEL}.")
 
     # Several seeds, each with a folder of its own, share what is augmented.
     output = output_folder(config)

@@ -1,9 +1,6 @@
 """Loads plain text to train on without any task, from local files or the hub, and tokenizes it."""
 
-import bz2
-import csv
 import glob
-import gzip
 import itertools
 import lzma
 from collections.abc import Mapping, Sequence
@@ -17,6 +14,8 @@ from datasets.exceptions import DatasetGenerationError
 from huggingface_hub.errors import HfHubHTTPError
 from transformers import PreTrainedTokenizerBase
 
+from bertkd.data.files import OPENERS, csv_options
+
 __all__ = ["hold_out", "load_corpus", "tokenize_corpus"]
 
 Corpus = TypeVar("Corpus", Dataset, IterableDataset)
@@ -25,8 +24,8 @@ MODES = ("sentence", "block")
 
 # A file with another extension is read as text, one line after the other.
 _READERS = {".parquet": "parquet", ".json": "json", ".jsonl": "json", ".csv": "csv", ".tsv": "csv"}
-# The extensions of compressed files, and the function that opens each; None leaves the file to `datasets`.
-_OPENERS: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open, ".zst": None}
+# A compression whose files only `datasets` can read.
+_ZSTANDARD = ".zst"
 
 
 def load_corpus(
@@ -89,24 +88,31 @@ def _files(entries: Sequence[str | Path]) -> list[Path]:
     for path in paths:
         if path.stat().st_size == 0:
             raise ValueError(f"The corpus file {path} is empty.")
+        if paths.count(path) > 1:
+            raise ValueError(f"The corpus file {path} is given twice; its texts would count double.")
     return paths
 
 
 def _suffix(path: Path) -> str:
     """Returns a file's extension, without that of a compression: ".json" for "a.json.gz"."""
-    name = path.stem if path.suffix.lower() in _OPENERS else path.name
+    name = path.stem if path.suffix.lower() in (*OPENERS, _ZSTANDARD) else path.name
     return Path(name).suffix.lower()
 
 
 def _load_files(paths: Sequence[Path], text_key: str, streaming: bool) -> Any:
     parts = []
+    if text_key != "text" and all(_READERS.get(_suffix(path), "text") == "text" for path in paths):
+        raise ValueError(
+            f"Text files have no columns, so the column {text_key!r} (--corpus_text_column) has no effect: leave it "
+            "out."
+        )
     # Files that follow one another and have the same extension are read together; the order of the files stays.
     for suffix, group in itertools.groupby(paths, key=_suffix):
         files, reader = list(group), _READERS.get(suffix, "text")
         if reader != "parquet":
             _check_utf8(files)
 
-        options: dict[str, Any] = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if suffix == ".tsv" else {}
+        options = csv_options(files[0]) if reader == "csv" else {}
         names = [glob.escape(str(path.resolve())) for path in files]
         source = ", ".join(map(str, files))
         try:
@@ -122,16 +128,23 @@ def _load_files(paths: Sequence[Path], text_key: str, streaming: bool) -> Any:
 def _check_utf8(paths: Sequence[Path]) -> None:
     # `datasets` would name neither the file nor the line.
     for path in paths:
-        open_file = _OPENERS.get(path.suffix.lower(), open)
-        if open_file is None:
+        if path.suffix.lower() == _ZSTANDARD:
             continue
 
-        with open_file(path, "rb") as file:
-            for number, line in enumerate(file, start=1):
-                try:
+        number = 0
+        try:
+            with OPENERS.get(path.suffix.lower(), open)(path, "rb") as file:
+                for number, line in enumerate(file, start=1):
                     line.decode("utf-8")
-                except UnicodeDecodeError as error:
-                    raise ValueError(f"{path}, line {number}: not UTF-8 ({error.reason}); convert the file.") from None
+                    if b"\0" in line:
+                        raise ValueError(f"{path}, line {number}: a zero byte, so this is no text; convert the file.")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path}, line {number}: not UTF-8 ({error.reason}); convert the file.") from None
+        except (OSError, EOFError, lzma.LZMAError) as error:
+            # A file that cannot be opened has a number of the system.
+            if getattr(error, "errno", None) is not None:
+                raise
+            raise ValueError(f"{path} is not compressed as its name says, or is cut short: {error}.") from None
 
 
 def _load_hub(name: str, config: str | None, split: str, streaming: bool) -> Any:
@@ -150,6 +163,11 @@ def _text_column(corpus: Corpus, text_key: str, source: str) -> Corpus:
         raise ValueError(
             f"The corpus {source} has no column {text_key!r}, only {', '.join(columns) or 'nothing'}: name the text's."
         )
+
+    feature = None if corpus.features is None else corpus.features[text_key]
+    dtype = str(getattr(feature, "dtype", ""))
+    if feature is not None and not dtype.startswith(("string", "large_string", "int", "uint", "float", "null")):
+        raise ValueError(f"The corpus {source} has no text in the column {text_key!r}, but lists or objects.")
 
     texts = corpus.select_columns([text_key])
     if text_key != "text":

@@ -1,29 +1,46 @@
 """Loads the user's own csv, tsv, json and parquet files, with `run_glue.py`'s conventions."""
 
+import bz2
 import csv
 import glob
+import gzip
+import logging
+import lzma
 import math
+import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import datasets
-from datasets import ClassLabel, Dataset, DatasetDict
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 from datasets.exceptions import DatasetGenerationError
 
 from bertkd.data.glue import Task
 
-__all__ = ["load_files"]
+__all__ = ["OPENERS", "check_rows", "csv_options", "load_files"]
 
-# Without the first option pandas would take texts such as "NA" and "null" for missing ones.
+logger = logging.getLogger(__name__)
+
+# Every column of these is text for pandas: left alone, it would take "NA" for missing, "1" for 1 in one chunk of rows
+# and for "1" in another, and "True" and "true" for the same.
 _CSV: dict[str, Any] = {"keep_default_na": False, "encoding": "utf-8-sig"}
-_READERS: dict[str, tuple[str, dict[str, Any]]] = {
-    ".csv": ("csv", _CSV),
-    ".tsv": ("csv", {**_CSV, "delimiter": "\t", "quoting": csv.QUOTE_NONE}),
-    ".json": ("json", {}),
-    ".jsonl": ("json", {}),
-    ".parquet": ("parquet", {}),
-}
+# Quotes have no meaning between tabs.
+_TSV: dict[str, Any] = {**_CSV, "delimiter": "\t", "quoting": csv.QUOTE_NONE}
+_READERS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
+
+# The extensions of compressed files, and the function that opens each.
+OPENERS: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+
+# Columns that number the rows, whatever they hold.
+_ID_NAMES = {"id", "idx", "index", "guid", "uid", "uuid"}
+# From so many classes on, they are told; from so many on, with hardly two rows each, they are no classes.
+_MANY_CLASSES = 100
+_LEAST_SUSPICIOUS = 20
+
+# What a label may be once its file is read: text, a number, true or false, or nothing.
+Label = str | int | float | bool | None
 
 
 def load_files(
@@ -38,8 +55,9 @@ def load_files(
     """Loads one's own files as splits "train", "validation" and "test" with the columns `text_keys` and `label`.
 
     Without `labels`, classes are inferred from the first file given, as `run_glue.py` does: floats mean regression;
-    strings and integers are classes in sorted order; a parquet `ClassLabel` keeps its names. Every other file must
-    agree. A test file may come without labels, and so may a training file when `labels` is given (to distill on
+    strings and integers are classes in sorted order; a parquet `ClassLabel` keeps its names. A column of a csv or tsv
+    holds numbers where all of its values are numbers; "NaN", "None" and "NA" are text like any other. Every other file
+    must agree. A test file may come without labels, and so may a training file when `labels` is given (to distill on
     unlabeled text); their label is then -1.
 
     Args:
@@ -47,7 +65,7 @@ def load_files(
         validation_file: a file of the same kinds.
         test_file: a file of the same kinds.
         text_keys: the one or two text columns; None takes `sentence1` and `sentence2` where both are there, else the
-            first two columns of strings, or the only one.
+            first two columns of strings, or the only one. Columns that number the rows are left out, and told.
         label_key: the label's column; it is called `label` in the result.
         labels: the names of the classes in the order of their ids. Integers in a file are ids, unless the names
             are numbers themselves.
@@ -58,7 +76,8 @@ def load_files(
     Raises:
         FileNotFoundError: a file is missing.
         ValueError: no file, an unsupported extension, an empty or unreadable file, a missing column, text or label, a
-            label that is not among the classes; the message names file, row (from 1, header not counted) and way out.
+            label that is not among the classes, or labels that cannot be classes: a single one, two that differ only
+            in spaces, nearly as many as rows. The message names file, row (from 1, header not counted) and way out.
     """
     files = {"train": train_file, "validation": validation_file, "test": test_file}
     paths = {split: Path(file) for split, file in files.items() if file is not None}
@@ -69,20 +88,32 @@ def load_files(
     first = next(iter(raw))
     if text_keys and len(text_keys) > 2:
         raise ValueError(f"A model reads one or two texts, but --text_column_names names {', '.join(text_keys)}.")
+    if text_keys and len(set(text_keys)) < len(text_keys):
+        raise ValueError(f"--text_column_names names {text_keys[0]} twice; one name is enough.")
+    if text_keys and label_key in text_keys:
+        raise ValueError(f"Column {label_key!r} cannot be both a text and the label: see --label_column_name.")
+    if labels:
+        _check_names(labels)
+
     keys = tuple(text_keys) if text_keys else _infer_text_keys(raw[first], paths[first], label_key)
     for split, dataset in raw.items():
         unlabeled = split == "test" or (split == "train" and labels)
         _check_columns(dataset, paths[split], keys if unlabeled else (*keys, label_key))
+        _check_text(dataset, paths[split], keys)
 
-    names = _infer_labels(raw[first], paths[first], label_key, labels)
+    read_labels = {split: _labels_of(dataset, paths[split], label_key) for split, dataset in raw.items()}
+    feature = raw[first].features.get(label_key)
+    names = tuple(feature.names) if isinstance(feature, ClassLabel) and not labels else None
+    if names is None:
+        names = _infer_classes(raw[first], read_labels[first], paths[first], label_key, labels)
     task = Task("files", "", keys, names, "accuracy" if names else "combined_score")
     # Integers inferred as names ("1", "2") are never ids, nor are they where the names given are numbers.
-    named = bool(labels) or isinstance(raw[first].features.get(label_key), ClassLabel)
+    named = bool(labels) or isinstance(feature, ClassLabel)
     numbers_are_ids = named and not any(name.isdigit() for name in names)
 
     converted = {}
     for split, dataset in raw.items():
-        ids = _label_ids(dataset, paths[split], task, label_key, numbers_are_ids, split)
+        ids = _label_ids(dataset, read_labels[split], paths[split], task, label_key, numbers_are_ids, split)
         converted[split] = dataset.map(
             _convert_rows,
             batched=True,
@@ -95,6 +126,41 @@ def load_files(
     return DatasetDict(converted), task
 
 
+def check_rows(rows: DatasetDict, task: Task) -> None:
+    """Checks that there is something to learn from the training rows, and something to measure on the others.
+
+    Raises:
+        ValueError: all training rows have the same label, or every validation row is a training row, so that its
+            metric says nothing about new texts. Where many are, a warning counts them.
+    """
+    if "train" not in rows:
+        return
+    labels = set(rows["train"]["label"])
+    if len(labels) == 1 and labels != {-1}:
+        (label,) = labels
+        shown = f"{label:g}" if task.is_regression else repr(task.labels[int(label)])
+        raise ValueError(f"Every row of --train_file has the label {shown}: there is nothing to learn from it.")
+
+    known = set(zip(*(rows["train"][key] for key in task.text_keys), strict=True))
+    for split in task.validation_splits:
+        texts = list(zip(*(rows[split][key] for key in task.text_keys), strict=True)) if split in rows else []
+        common = sum(text in known for text in texts)
+        if texts and common == len(texts):
+            raise ValueError(
+                f"All {len(texts)} rows of --validation_file are in --train_file too, so its metric would say nothing "
+                "about new texts: give rows that are not trained on."
+            )
+        if common > len(texts) / 10:
+            logger.warning(
+                "%d of the %d rows of --validation_file are in --train_file too: the metric is too high.",
+                common,
+                len(texts),
+            )
+
+
+# ---- reading ----
+
+
 def _read(path: Path) -> Dataset:
     if path.suffix.lower() not in _READERS:
         raise ValueError(f"{path}: {path.suffix or 'no extension'} is not supported; use {', '.join(_READERS)}.")
@@ -103,17 +169,57 @@ def _read(path: Path) -> Dataset:
     if path.stat().st_size == 0:
         raise ValueError(f"{path} is empty; it needs a text and a label column.")
 
-    reader, options = _READERS[path.suffix.lower()]
+    reader, options = _READERS[path.suffix.lower()], dict[str, Any]()
+    if reader == "csv":
+        options = csv_options(path)
+
     try:
         dataset = datasets.load_dataset(reader, data_files=glob.escape(str(path.resolve())), split="train", **options)
     except (DatasetGenerationError, ValueError) as error:
         reason = " ".join(str(error.__cause__ or error).split())
+        reason = reason.replace("EOF inside string", "a quotation mark is not closed,")
         raise ValueError(f"{path} has no rows or cannot be read as {reader}: {reason}") from None
-
-    # pandas takes a column without a name for an index, which would shift all others by one.
-    if reader == "csv" and "__index_level_0__" in dataset.column_names:
-        raise ValueError(f"{path}: its rows have more columns than its header names; mend the header.")
     return dataset
+
+
+def csv_options(path: Path) -> dict[str, Any]:
+    """The options for `datasets` to read a csv or tsv file with, so that every value stays the text that it is.
+
+    Raises:
+        ValueError: the file has no header that can be read, or one that does not fit its rows.
+    """
+    options = _TSV if ".tsv" in path.name.lower() else _CSV
+    # Python 3.11 cannot open it.
+    if path.suffix.lower() == ".zst":
+        return options
+    columns = _header(path, options.get("delimiter", ","), options.get("quoting", csv.QUOTE_MINIMAL))
+    return {**options, "features": Features({column: Value("string") for column in columns})}
+
+
+def _header(path: Path, delimiter: str, quoting: Any) -> list[str]:
+    """The names of a csv's columns, as pandas calls them.
+
+    Raises:
+        ValueError: two columns have the same name, or the rows have more columns than the header.
+    """
+    names: list[str] = []
+    try:
+        open_file = OPENERS.get(path.suffix.lower(), open)
+        with open_file(path, "rt", encoding="utf-8-sig", newline="") as file:
+            rows = (row for row in csv.reader(file, delimiter=delimiter, quoting=quoting) if row)
+            names, first = next(rows, []), next(rows, [])
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path} has no rows or cannot be read as csv: {error}") from None
+    if any("\0" in name for name in names):
+        raise ValueError(f"{path} is no text file: its header has zero bytes. Save it as csv in UTF-8.")
+
+    # pandas would take the first column for an index, and shift all others by one.
+    if len(first) > len(names):
+        raise ValueError(f"{path}: its rows have more columns than its header names; mend the header.")
+    for name, count in Counter(names).items():
+        if count > 1 and name:
+            raise ValueError(f"{path} has {count} columns called {name!r}; rename them in its header.")
+    return [name or f"Unnamed: {position}" for position, name in enumerate(names)]
 
 
 def _check_columns(dataset: Dataset, path: Path, columns: Sequence[str]) -> None:
@@ -121,14 +227,46 @@ def _check_columns(dataset: Dataset, path: Path, columns: Sequence[str]) -> None
         if column not in dataset.column_names:
             raise ValueError(
                 f"{path} has no column {column!r}, only {', '.join(dataset.column_names)}; name the columns with "
-                f"--text_column_names and --label_column_name."
+                f"--text_column_names and --label_column_name.{_hint_of_header(path, dataset.column_names)}"
             )
+
+
+def _hint_of_header(path: Path, columns: Sequence[str]) -> str:
+    """What else may be wrong with the header of a csv: its separator, or that it is not there."""
+    separators = {";": "semicolons", "\t": "tabs", "|": "bars"}
+    if path.suffix.lower() == ".csv" and len(columns) == 1:
+        for character, name in separators.items():
+            if character in columns[0]:
+                return f" Its header is separated by {name} and not by commas."
+    is_csv = path.suffix.lower() in (".csv", ".tsv")
+    return " Its first line must be a header." if is_csv and any(" " in column for column in columns) else ""
+
+
+def _check_text(dataset: Dataset, path: Path, keys: Sequence[str]) -> None:
+    """Checks that the text columns hold text, or numbers, which are texts too."""
+    for key in keys:
+        feature = dataset.features[key]
+        dtype = str(getattr(feature, "dtype", ""))
+        if isinstance(feature, ClassLabel) or not dtype.startswith(("string", "large_string", "int", "uint", "float")):
+            raise ValueError(f"{path}: column {key!r} holds {_kind(feature)} and not text; name another column.")
+
+
+def _kind(feature: Any) -> str:
+    """What a column holds, in words."""
+    if isinstance(feature, ClassLabel):
+        return "class labels"
+    return {"Value": f"values of type {getattr(feature, 'dtype', '')}", "Json": "values of several types"}.get(
+        type(feature).__name__, "lists" if type(feature).__name__ in ("List", "LargeList", "Sequence") else "objects"
+    )
 
 
 def _infer_text_keys(dataset: Dataset, path: Path, label_key: str) -> tuple[str, ...]:
     strings = []
     for name, feature in dataset.features.items():
         if name != label_key and getattr(feature, "dtype", "") in ("string", "large_string"):
+            # A column of a csv is text for the reader, whatever it holds.
+            if path.suffix.lower() in (".csv", ".tsv") and _are_numbers(dataset.unique(name)):
+                continue
             strings.append(name)
 
     if not strings:
@@ -138,39 +276,181 @@ def _infer_text_keys(dataset: Dataset, path: Path, label_key: str) -> tuple[str,
         )
 
     pair = ("sentence1", "sentence2")
-    return pair if set(pair) <= set(strings) else tuple(strings[:2])
+    if set(pair) <= set(strings):
+        return pair
+
+    texts = [name for name in strings if not _numbers_rows(name, dataset[name])] or strings
+    keys = tuple(texts[:2])
+    left_out = [name for name in strings if name not in keys]
+    if left_out:
+        logger.warning(
+            "%s: %s is read as the text, and %s is not; choose with --text_column_names.",
+            path,
+            " and ".join(keys),
+            " and ".join(left_out),
+        )
+    return keys
 
 
-def _infer_labels(dataset: Dataset, path: Path, key: str, labels: Sequence[str] | None) -> tuple[str, ...]:
-    """Returns the names of the classes; none for regression."""
+def _numbers_rows(name: str, values: Iterable[str | None]) -> bool:
+    """Whether a column only says which row is which: by its name, or by words with a digit that never come twice."""
+    words = list(values)
+    if any(word is None or re.search(r"\s", word.strip()) for word in words):
+        return False
+    is_numbered = all(re.search(r"\d", str(word)) for word in words) and len(set(words)) == len(words) > 1
+    return is_numbered or name.lower() in _ID_NAMES
+
+
+# ---- labels ----
+
+
+def _labels_of(dataset: Dataset, path: Path, key: str) -> dict[Any, Label]:
+    """What each value of the label column stands for: text or a number; nothing without that column.
+
+    Raises:
+        ValueError: the column holds lists, objects, or text among numbers.
+    """
     feature = dataset.features.get(key)
-    is_float = feature is not None and str(getattr(feature, "dtype", "")).startswith("float")
+    if feature is None:
+        return {}
+    if type(feature).__name__ == "Json":
+        _check_one_type(dataset[key], path, key)
+    dtype = str(getattr(feature, "dtype", ""))
+    if not isinstance(feature, ClassLabel) and not dtype.startswith(
+        ("string", "large_string", "int", "uint", "float", "bool", "null")
+    ):
+        raise ValueError(
+            f"{path}: column {key!r} holds {_kind(feature)}, but a row has a single label, a word or a number; name "
+            "the label's column with --label_column_name."
+        )
+
+    values = dataset.unique(key)
+    if isinstance(feature, ClassLabel):
+        return {value: feature.names[value] if value not in (None, -1) else value for value in values}
+    if path.suffix.lower() not in (".csv", ".tsv"):
+        return {value: value for value in values}
+
+    present = [value for value in values if not _is_none(value)]
+    numbers = [value for value in present if _are_numbers([value])]
+    are_numbers = len(numbers) == len(present)
+    # Some scores and a word among them are no classes.
+    if not are_numbers and 2 * len(numbers) > len(present) and not all(_is_integer(number) for number in numbers):
+        word = next(value for value in present if value not in numbers)
+        raise ValueError(
+            f"{path}, row {_first_row(dataset[key], word)}: {word!r} in column {key!r} is no number, as most other "
+            "labels are; mend the file."
+        )
+    if not are_numbers:
+        return {value: value for value in values}
+
+    convert = int if all(_is_integer(value) for value in present) else float
+    return {value: None if _is_none(value) else convert(value) for value in values}
+
+
+def _check_one_type(values: Iterable[Any], path: Path, key: str) -> None:
+    """Refuses a column of words and numbers, or of other kinds of values."""
+    first: Any = None
+    for row, value in enumerate(values, start=1):
+        if value is None:
+            continue
+        if not isinstance(value, str | int | float):
+            raise ValueError(
+                f"{path}, row {row}: the label {value!r} in column {key!r} is neither a word nor a number."
+            )
+        if first is not None and isinstance(value, str) != isinstance(first, str):
+            raise ValueError(
+                f"{path}, row {row}: the label {value!r} in column {key!r} is {_type_name(value)}, but the one before "
+                f"is {_type_name(first)}; write them all alike."
+            )
+        first = value
+
+
+def _type_name(value: Any) -> str:
+    return "a word" if isinstance(value, str) else "a number"
+
+
+def _are_numbers(values: Iterable[str | None]) -> bool:
+    """Whether texts are finite numbers; "nan" is a word."""
+    try:
+        return all(value is not None and math.isfinite(float(value)) for value in values)
+    except ValueError:
+        return False
+
+
+def _is_integer(value: str) -> bool:
+    return re.fullmatch(r"\s*[+-]?[0-9]+\s*", value) is not None
+
+
+def _infer_classes(
+    dataset: Dataset, read_labels: Mapping[Any, Label], path: Path, key: str, labels: Sequence[str] | None
+) -> tuple[str, ...]:
+    """Returns the names of the classes; none for regression."""
+    present = [label for label in read_labels.values() if not _is_none(label)]
+    is_float = any(isinstance(label, float) for label in present)
     if labels:
-        if is_float and not _is_missing(dataset, key):
+        if is_float:
             raise ValueError(f"{path}: column {key!r} holds floats, which means regression; leave out --class_names.")
         return tuple(labels)
 
-    if isinstance(feature, ClassLabel):
-        return tuple(feature.names)
-    if feature is None or _is_missing(dataset, key) or set(dataset.unique(key)) == {-1}:
+    if not present or set(present) == {-1}:
         raise ValueError(
             f"{path} has no labels in column {key!r}; name the classes with --class_names, or the column with "
             "--label_column_name."
         )
 
     if is_float:
+        _tell_whole_scores(present, path, key)
         return ()
-    values = [value for value in dataset.unique(key) if not _is_none(value)]
-    return tuple(map(str, sorted(values)))
+    names = tuple(map(str, sorted(set(present))))  # type: ignore[type-var]
+    _check_inferred(names, dataset, path, key)
+    return names
+
+
+def _tell_whole_scores(scores: Sequence[Any], path: Path, key: str) -> None:
+    """Tells where scores look like classes."""
+    if all(float(score).is_integer() for score in scores):
+        logger.warning(
+            "%s: the labels in column %r are whole numbers with a decimal point, and are read as scores (regression); "
+            "write 1 in the place of 1.0 where they are classes.",
+            path,
+            key,
+        )
+
+
+def _check_names(names: Sequence[str]) -> None:
+    """Refuses names of classes that are blank, given twice, or alone."""
+    if len(names) < 2:
+        raise ValueError(f"--class_names names only {', '.join(names)}: a classification has at least two classes.")
+    for name in names:
+        if not name.strip() or list(names).count(name) > 1:
+            raise ValueError(f"--class_names has the name {name!r} twice, or it is blank: name each class once.")
+
+
+def _check_inferred(names: Sequence[str], dataset: Dataset, path: Path, key: str) -> None:
+    """Refuses labels that cannot be meant as classes."""
+    by_text: dict[str, str] = {}
+    for name in names:
+        other = by_text.setdefault(name.strip(), name)
+        if other != name:
+            raise ValueError(
+                f"{path}, row {_first_row(dataset[key], other)}: the labels {other!r} and {name!r} in column {key!r} "
+                "differ only in spaces; mend the file, or name all classes with --class_names."
+            )
+
+    if len(names) >= _LEAST_SUSPICIOUS and len(names) > len(dataset) / 2:
+        raise ValueError(
+            f"{path}: column {key!r} has {len(names)} different labels in {len(dataset)} rows, such as {names[0]!r} "
+            f"and {names[1]!r}; these are hardly classes. Name the label's column with --label_column_name, write "
+            "scores with a decimal point, or name all classes with --class_names."
+        )
+    if len(names) > _MANY_CLASSES:
+        logger.warning("%s: column %r is read as %d classes.", path, key, len(names))
 
 
 def _is_none(value: Any) -> bool:
-    return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
-
-
-def _is_missing(dataset: Dataset, key: str) -> bool:
-    """Says whether the column holds nothing at all."""
-    return key not in dataset.column_names or all(_is_none(value) for value in dataset.unique(key))
+    if isinstance(value, str):
+        return not value.strip()
+    return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def _convert_rows(
@@ -183,8 +463,9 @@ def _convert_rows(
 ) -> dict[str, list[Any]]:
     converted: dict[str, list[Any]] = {}
     for key in text_keys:
-        if None in batch[key]:
-            raise ValueError(f"{path}, row {rows[batch[key].index(None)] + 1}: no text in column {key!r}; fill it in.")
+        for row, text in zip(rows, batch[key], strict=True):
+            if _is_none(text):
+                raise ValueError(f"{path}, row {row + 1}: no text in column {key!r}; fill it in.")
         converted[key] = list(map(str, batch[key]))
 
     converted["label"] = [-1] * len(rows) if ids is None else [ids[value] for value in batch[label_key]]
@@ -192,31 +473,45 @@ def _convert_rows(
 
 
 def _label_ids(
-    dataset: Dataset, path: Path, task: Task, key: str, numbers_are_ids: bool, split: str
+    dataset: Dataset,
+    read_labels: Mapping[Any, Label],
+    path: Path,
+    task: Task,
+    key: str,
+    numbers_are_ids: bool,
+    split: str,
 ) -> dict[Any, float] | None:
     """Returns the id or score that each value of the label column stands for; None where the split has no labels."""
-    values = dataset.unique(key) if key in dataset.column_names else []
-    unlabeled = _is_missing(dataset, key) or (values == [-1] and "-1" not in task.labels and not task.is_regression)
-    if unlabeled and split != "validation":
+    is_blank = all(_is_none(label) for label in read_labels.values())
+    is_minus_one = set(read_labels.values()) == {-1} and "-1" not in task.labels and not task.is_regression
+    if (is_blank or is_minus_one) and split != "validation":
         return None
 
-    feature = dataset.features[key]
     ids: dict[Any, float] = {}
-    for value in values:
-        name = feature.names[value] if isinstance(feature, ClassLabel) and value not in (None, -1) else value
+    for value, name in read_labels.items():
         if task.is_regression:
-            label = float(name) if isinstance(name, int | float) and math.isfinite(name) else None
+            is_number = isinstance(name, int | float) and not isinstance(name, bool) and math.isfinite(name)
+            label = float(name) if is_number else None  # type: ignore[arg-type]
         else:
             label = _class_id(name, task.labels, numbers_are_ids)
+            # "01" is the number 1 in a file of numbers, and a name where the first file has words too.
+            if label is None and isinstance(value, str):
+                label = _class_id(value, task.labels, numbers_are_ids)
 
         if label is None:
-            problem = "no label" if _is_none(value) else f"unknown label {name!r}"
+            problem = "no label" if _is_none(name) else f"unknown label {name!r}"
             raise ValueError(
                 f"{path}, row {_first_row(dataset[key], value)}: {problem} in column {key!r}, expected "
-                f"{', '.join(task.labels) or 'a number'}; mend the file or name all classes with --class_names."
+                f"{_shown(task.labels) or 'a number'}; mend the file or name all classes with --class_names."
             )
         ids[value] = label
     return ids
+
+
+def _shown(names: Sequence[str]) -> str:
+    """The names of classes, the first few of many."""
+    shown = ", ".join(names[:20])
+    return shown if len(names) <= 20 else f"{shown} or another of {len(names)}"
 
 
 def _first_row(values: Iterable[Any], value: Any) -> int:

@@ -7,6 +7,7 @@ other. A tsv is read here and not by a csv reader: quotes have no meaning in it,
 import hashlib
 import logging
 import math
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +18,26 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, NamedSplit, Val
 from datasets.exceptions import DatasetGenerationError
 from huggingface_hub.errors import HfHubHTTPError
 
-__all__ = ["GLUE_TASKS", "Task", "load_glue"]
+__all__ = ["GLUE_TASKS", "Task", "check_task_name", "load_glue"]
 
 logger = logging.getLogger(__name__)
 
 HUB_NAME = "nyu-mll/glue"
+# The similarities of STS-B go from 0 to it.
+HIGHEST_SCORE = 5
+
+
+def check_task_name(name: str) -> None:
+    """Checks that a task's name, of which files and folders are called, cannot lead out of their folder.
+
+    Raises:
+        ValueError: it has others than letters, digits, spaces, "-", "_" and ".", or begins otherwise.
+    """
+    if re.fullmatch(r"[^\W_][\w. -]*", name) is None:
+        raise ValueError(
+            f"{name!r} cannot name a task (--files_name), because files are called by it: take letters, digits, "
+            "spaces, '-', '_' and '.', and begin with a letter or digit."
+        )
 
 
 @dataclass(frozen=True)
@@ -34,6 +50,9 @@ class Task:
         text_keys: the one or two columns that hold text, in the order in which the model reads them.
         labels: the names of the classes in the order of their ids (the hub's); empty for regression.
         metric: the figure by which runs are selected and ranked.
+
+    Raises:
+        ValueError: the name cannot be that of a file.
     """
 
     name: str
@@ -41,6 +60,9 @@ class Task:
     text_keys: tuple[str, ...]
     labels: tuple[str, ...]
     metric: str
+
+    def __post_init__(self) -> None:
+        check_task_name(self.name)
 
     @property
     def is_regression(self) -> bool:
@@ -157,7 +179,7 @@ class _Layout:
     Args:
         text: the columns of the task's text keys.
         label: the label's column.
-        values: how the labels are written, in the order of their ids.
+        values: how the labels are written, in the order of their ids; empty for scores from 0 to 5.
         headless: the columns of the labeled files where these have no header.
         ragged: whether some labeled rows are known to be cut short.
     """
@@ -303,4 +325,6 @@ def _label(path: Path, line: int, layout: _Layout, value: str) -> float:
         score = math.nan
     if not math.isfinite(score):
         raise ValueError(f"{path}, line {line}: expected a number as {layout.label}, found {value!r}.")
+    if not 0 <= score <= HIGHEST_SCORE:
+        raise ValueError(f"{path}, line {line}: expected a {layout.label} from 0 to {HIGHEST_SCORE}, found {value}.")
     return score

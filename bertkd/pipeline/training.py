@@ -22,7 +22,7 @@ from bertkd.pipeline.experiment import Experiment, output_folder, remove_checkpo
 from bertkd.pipeline.hub import upload
 from bertkd.pipeline.models import load_model
 from bertkd.pipeline.plan import print_plan
-from bertkd.pipeline.task_data import TaskData
+from bertkd.pipeline.task_data import TaskData, metric_names
 from bertkd.records import RunResult, SubnetworkResult, environment, write_model_card
 
 __all__ = ["TRAINING_DEFAULTS", "MeasureSubnetworks", "describe_subnetwork", "distill", "save_model", "train_on_task"]
@@ -111,6 +111,8 @@ def train_on_task(
     settings = experiment.settings(config)
     if config.metric_for_best_model == TASK_METRIC:
         config = with_changes(config, metric_for_best_model=_best_metric(data.task), greater_is_better=True)
+    elif config.load_best_model_at_end:
+        _check_best_metric(config, data)
 
     # Before the trainer is made, which draws the starts of its projections: an evaluation sets the seed anew.
     metrics_before = {} if experiment.is_dry_run else evaluate(student, data, config)
@@ -191,6 +193,24 @@ def _describe(
         rows={str(name): len(rows) for name, rows in data.splits.items()},
         paper=experiment.note,
     )
+
+
+def _check_best_metric(config: DistillationConfig, data: TaskData) -> None:
+    """Checks that an evaluation has the figure that is to choose the best model, before the first epoch is over.
+
+    Raises:
+        ValueError: it has not; the message names those that it has.
+    """
+    known = []
+    for split in data.task.validation_splits:
+        prefix = f"{split}_" if len(data.task.validation_splits) > 1 else ""
+        known += [f"{prefix}{name}" for name in ("loss", *metric_names(data.task))]
+
+    if str(config.metric_for_best_model).removeprefix("eval_") not in known:
+        raise ValueError(
+            f"--metric_for_best_model {config.metric_for_best_model}: an evaluation on {data.task.name} has no such "
+            f"figure, only {', '.join(known)}."
+        )
 
 
 def _best_metric(task: Task) -> str:
