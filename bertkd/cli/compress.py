@@ -189,7 +189,7 @@ def write_report(folder: Path, teacher_name: str, student: Path, exported: Expor
 def sizes_of(method: Method, options: Run) -> list[Size]:
     """The students of a method that may be trained, the largest first."""
     own, models = options.own, options.models
-    teacher = load_model(resolve.required_teacher(models))
+    teacher = load_model(resolve.required_teacher(models), what="teacher")
 
     if method.student == "pretrained":
         language_model = load_language_model(resolve_model_name(own.language_model))
@@ -199,13 +199,13 @@ def sizes_of(method: Method, options: Run) -> list[Size]:
     if method.student == "shape":
         if models.model_name_or_path is not None:
             name = models.model_name_or_path
-            return [Size(name, lambda: load_model(name))]
+            return [Size(name, lambda: load_model(name, needs_head=False))]
         return shape_sizes(teacher, own.unit)
 
     # With a single layer, Patient-KD has no level to be patient with: it leaves the last one out.
     least = 2 if method.command == "patient-kd" else 1
     if models.model_name_or_path is not None:
-        teacher = load_model(models.model_name_or_path)
+        teacher = load_model(models.model_name_or_path, needs_head=False)
     return depth_sizes(teacher, least)
 
 

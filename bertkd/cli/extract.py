@@ -9,13 +9,14 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from transformers import AutoTokenizer, PreTrainedModel
+from transformers import PreTrainedModel
 
 from bertkd.cli.commands import quiet
 from bertkd.cli.parser import PlainParser, command_line
 from bertkd.dynabert import make_adaptive, save_subnetwork
 from bertkd.dynabert.extraction import FORMATS
 from bertkd.efficiency import count_parameters, model_size_mb
+from bertkd.models.loading import load_tokenizer
 from bertkd.pipeline import load_model, resolve_model_name
 from bertkd.pipeline.training import describe_subnetwork
 from bertkd.records import RunResult, SubnetworkResult
@@ -55,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> PreTrainedModel:
     quiet()
     supernet, folder = options.model_name_or_path, Path(options.output_dir)
     model = make_adaptive(load_model(supernet).eval())
-    tokenizer = AutoTokenizer.from_pretrained(resolve_model_name(supernet))
+    tokenizer = load_tokenizer(resolve_model_name(supernet))
 
     size = {"width": options.width, "depth": options.depth, "format": options.format}
     subnetwork = save_subnetwork(model, folder, **size, tokenizer=tokenizer)

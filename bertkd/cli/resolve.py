@@ -4,12 +4,13 @@ import dataclasses
 from typing import Any
 
 from datasets import DatasetDict
-from transformers import AutoTokenizer, PreTrainedModel, set_seed
+from transformers import PreTrainedModel, set_seed
 
 from bertkd.cli.options import CorpusOptions, ModelOptions, ShapeOptions, TaskOptions
 from bertkd.cli.parser import Options
 from bertkd.data import GLUE_TASKS, Task, hold_out, load_corpus, load_files, load_glue, tokenize_corpus
 from bertkd.distillation import DistillationConfig
+from bertkd.models.loading import load_tokenizer
 from bertkd.pipeline import TaskData, limit_rows, load_model, load_teacher, resolve_model_name
 from bertkd.pipeline.models import check_same_vocabulary, copy_for_task, random_student, shape_of, shortened
 from bertkd.students import LAYER_STRATEGIES, Shape
@@ -98,7 +99,7 @@ def tokenizer_for(models: ModelOptions) -> Any:
 
     for name in names:
         if name is not None:
-            return AutoTokenizer.from_pretrained(resolve_model_name(name))
+            return load_tokenizer(resolve_model_name(name))
     raise ValueError("Name the model with --model_name_or_path.")
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import AutoModelForSequenceClassification
 
 from bertkd.efficiency import Runner, TorchRunner
+from bertkd.models.loading import load_checkpoint
 
 __all__ = [
     "ENGINES",
@@ -125,7 +126,8 @@ def open_exported(folder: str | Path, threads: int | None = None, device: str = 
 
 def _open_torch(folder: Path, precision: str, device: str, scheme: str | None) -> TorchRunner:
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
-    runner = TorchRunner(AutoModelForSequenceClassification.from_pretrained(folder, dtype=dtype).to(device).eval())
+    model = load_checkpoint(AutoModelForSequenceClassification, folder, dtype=dtype).eval()
+    runner = TorchRunner(torch.nn.Module.to(model, device=device))
 
     is_quantized = any(type(weight).__module__.startswith("torchao.") for weight in runner.model.parameters())
     # Where the weights alone are int8, the products are not.

@@ -9,11 +9,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoTokenizer, PreTrainedModel
+from transformers import PreTrainedModel
 
 from bertkd.efficiency import PRESETS, count_flops, count_parameters, measure_latency
 from bertkd.export import exported_size_mb, quantization_schemes, random_batches, runs_in, write_export
 from bertkd.export.engines import MANIFEST
+from bertkd.models.loading import load_tokenizer
 from bertkd.pipeline.models import load_model
 from bertkd.pipeline.peak_memory import MeasuredModel
 from bertkd.records import markdown_table
@@ -143,7 +144,8 @@ def _load(name: str) -> tuple[PreTrainedModel, Any]:
         return PRESETS[name].make(), None
     if not (Path(name) / "config.json").is_file():
         raise ValueError(f"{name} is no model's folder, nor one of the shapes {', '.join(PRESETS)}.")
-    return load_model(name).eval(), AutoTokenizer.from_pretrained(name)
+    # What a model costs does not depend on whether its head is trained.
+    return load_model(name, needs_head=False).eval(), load_tokenizer(name)
 
 
 def read_benchmark(path: str) -> list[dict[str, Any]]:
