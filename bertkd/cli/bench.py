@@ -20,6 +20,7 @@ from bertkd.cli.parser import PlainParser, command_line
 from bertkd.efficiency import PRESETS
 from bertkd.export import ENGINE_PACKAGES, ENGINES, PRECISIONS, available_engines, require_engine
 from bertkd.pipeline.bench import SCHEMA, Benchmark, compared_rows, conditions, page, read_benchmark, shown_rows
+from bertkd.pipeline.folders import check_output
 from bertkd.records import environment, terminal_table
 
 
@@ -56,6 +57,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     earlier = read_benchmark(options.compare) if options.compare else None
     for engine in options.engines:
         require_engine(engine)
+
+    check_output(options.output_dir, {})
 
     benchmark = Benchmark(
         options.models,

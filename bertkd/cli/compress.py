@@ -19,7 +19,7 @@ from typing import Any
 from bertkd import DistilBertKDConfig
 from bertkd.atomic import write_json, write_text
 from bertkd.cli import distilbert, dynabert, export, finetune, kd, resolve, search, tinybert
-from bertkd.cli.commands import CORPUS_DEFAULTS, TaskRun, quiet, run_or_resume
+from bertkd.cli.commands import CORPUS_DEFAULTS, TaskRun, check_outputs, quiet, run_or_resume
 from bertkd.cli.export import ExportOptions
 from bertkd.cli.options import CorpusOptions, RunOptions, TrainOptions
 from bertkd.cli.parser import Options, one_run, option_value, parse_runs
@@ -30,7 +30,7 @@ from bertkd.export import ENGINE_PACKAGES, quantization_schemes, require_engine
 from bertkd.methods import all_methods, method_named
 from bertkd.pipeline import load_language_model, load_model, resolve_model_name
 from bertkd.pipeline.compress import UNITS, Goal, Size, choose_size, depth_sizes, general_sizes, shape_sizes
-from bertkd.pipeline.experiment import check_writable, finished, output_folder, with_changes
+from bertkd.pipeline.experiment import finished, output_folder, with_changes
 from bertkd.records import ExportResult, ReportSet, RunResult, StageResult, environment, render_page
 
 DEFAULT_METHOD = "pkd-skip"
@@ -125,8 +125,6 @@ def compress(options: Run) -> dict[str, Any]:
             "DistilBERT learns from plain text before the task: name it with --corpus_files, and the model that "
             "teaches there, with a head for masked words, with --language_model."
         )
-    if not own.dry_run:
-        check_writable(folder)
 
     if method.student == "supernet":
         student, predicted = train_and_search(method, options, folder)
@@ -320,4 +318,6 @@ def deployed_options(options: Run, student: Path, folder: Path) -> Run:
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Compresses one teacher."""
     quiet()
-    return compress(parse(argv))
+    options = parse(argv)
+    check_outputs([options])
+    return compress(options)

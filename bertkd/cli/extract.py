@@ -18,6 +18,7 @@ from bertkd.dynabert.extraction import FORMATS
 from bertkd.efficiency import count_parameters, model_size_mb
 from bertkd.models.loading import load_tokenizer
 from bertkd.pipeline import load_model, resolve_model_name
+from bertkd.pipeline.folders import check_output
 from bertkd.pipeline.training import describe_subnetwork
 from bertkd.records import RunResult, SubnetworkResult
 
@@ -55,6 +56,7 @@ def main(argv: Sequence[str] | None = None) -> PreTrainedModel:
     options = parser().parse(argv)
     quiet()
     supernet, folder = options.model_name_or_path, Path(options.output_dir)
+    check_output(folder, {"--model_name_or_path": supernet})
     model = make_adaptive(load_model(supernet).eval())
     tokenizer = load_tokenizer(resolve_model_name(supernet))
 
@@ -69,6 +71,11 @@ def main(argv: Sequence[str] | None = None) -> PreTrainedModel:
         speedup = None if options.format == "stock" else known.speedup
     describe_subnetwork(supernet, folder, subnetwork, command_line("extract", argv), value, metrics, speedup)
 
+    if known is None and (options.width, options.depth) != (1.0, 1.0):
+        print(
+            f"{supernet} was not trained at width {options.width:g} and depth {options.depth:g}, as far as its "
+            f"{RunResult.FILE} tells: measure the sub-network, or train a supernet (`bertkd dynabert`)."
+        )
     kept, whole = count_parameters(subnetwork).total, count_parameters(model).total
     name = type(subnetwork).__name__
     print(f"{name}, {kept:,} of {whole:,} parameters, {model_size_mb(folder):.1f} MB: {folder}")

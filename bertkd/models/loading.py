@@ -43,7 +43,7 @@ TOKENIZER_FILES = (
 
 
 def load_checkpoint(
-    model_class: Any, name: Name, *, needs_head: bool = True, what: str = "model", **settings: Any
+    model_class: Any, name: Name, *, needs_head: bool = True, what: str = "model", called: str = "", **settings: Any
 ) -> PreTrainedModel:
     """Loads a model, in float32 unless `dtype` is given, and compares its weights with the checkpoint's.
 
@@ -55,6 +55,7 @@ def load_checkpoint(
         name: a folder, or a name of the hub.
         needs_head: whether the checkpoint has to hold the head too, the pooler included where the head reads it.
         what: how an error calls the model, such as "teacher".
+        called: the name in an error, where it is another one.
         **settings: more for `from_pretrained`, such as `num_labels`.
 
     Raises:
@@ -78,12 +79,13 @@ def load_checkpoint(
     except Exception as error:
         raise ValueError(why_unreadable(name, error, what)) from error
 
-    _compare(model, report, name, needs_head, what)
-    check_finite(model, f"The {what} {name}")
+    called = called or str(name)
+    _compare(model, report, called, needs_head, what)
+    check_finite(model, f"The {what} {called}")
     return model
 
 
-def _compare(model: PreTrainedModel, report: dict[str, Any], name: Name, needs_head: bool, what: str) -> None:
+def _compare(model: PreTrainedModel, report: dict[str, Any], name: str, needs_head: bool, what: str) -> None:
     """Refuses a model whose weights are not those of its checkpoint; `report` is that of `from_pretrained`."""
     buffers = dict(model.named_buffers())
     missing = sorted(report["missing_keys"])
@@ -124,7 +126,7 @@ def _compare(model: PreTrainedModel, report: dict[str, Any], name: Name, needs_h
         raise ValueError(_no_head(model, new, left_over, name, what))
 
 
-def _no_head(model: PreTrainedModel, missing: list[str], left_over: list[str], name: Name, what: str) -> str:
+def _no_head(model: PreTrainedModel, missing: list[str], left_over: list[str], name: str, what: str) -> str:
     """The sentence for a checkpoint without the head that its use needs."""
     other = f"; what it has instead is {some(left_over)}" if left_over else ""
     if type(model).__name__.endswith("ForMaskedLM"):

@@ -18,6 +18,7 @@ from bertkd.models.families import FAMILIES, PRUNED_PREFIX
 __all__ = [
     "check_config_file",
     "check_may_be_of_hub",
+    "damage",
     "reason",
     "some",
     "why_no_tokenizer",
@@ -105,7 +106,7 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def check_config_file(folder: Path, what: str) -> None:
-    """Refuses a local folder whose config.json is missing, is no JSON object, or needs code that it brings."""
+    """Refuses a local folder whose config.json is missing, is no JSON object, or describes no model."""
     file = folder / "config.json"
     if not file.is_file():
         raise OSError(f"Cannot load the {what} {str(folder)!r}: it is a folder without a config.json{_hint(folder)}.")
@@ -186,12 +187,12 @@ def why_unreadable(name: str | os.PathLike, error: Exception, what: str) -> str:
             return f"{index} lists {some(missing)}, which is not in the folder: copy all parts of the weights there."
 
     for path in (*sorted(folder.glob("*.safetensors")), *sorted(folder.glob("pytorch_model*.bin"))):
-        if sentence := _damage(path):
+        if sentence := damage(path):
             return sentence
     return f"The {what} {name} cannot be loaded: {reason(error)}"
 
 
-def _damage(path: Path) -> str:
+def damage(path: Path) -> str:
     """What is wrong with a file of weights, as a sentence; empty where it can be read."""
     with path.open("rb") as file:
         start = file.read(len(LFS_POINTER))

@@ -1,6 +1,5 @@
 """Measures models side by side, in every engine and precision that is there."""
 
-import json
 import os
 import tempfile
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
+from bertkd.atomic import read_json
 from bertkd.efficiency import PRESETS, count_flops, count_parameters, measure_latency
 from bertkd.export import exported_size_mb, quantization_schemes, random_batches, runs_in, write_export
 from bertkd.export.engines import MANIFEST
@@ -154,15 +154,15 @@ def read_benchmark(path: str) -> list[dict[str, Any]]:
     Raises:
         ValueError: the file is none, or one of another schema.
     """
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-        rows: list[dict[str, Any]] = content["rows"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is no bench.json of this command: {error}") from None
+    content = read_json(path)
+    rows: Any = content.get("rows") if isinstance(content, dict) else None
+    needed = {"model", "way", "p50_ms", "speedup", "batch_size", "sequence_length", "threads", "precision"}
+    if not isinstance(rows, list) or not all(isinstance(row, dict) and needed <= row.keys() for row in rows):
+        raise ValueError(f"{path} is no bench.json of `bertkd bench`: it has no rows of measured models.")
 
     if content.get("schema") != SCHEMA:
         raise ValueError(f"{path} has schema {content.get('schema')}; this version reads {SCHEMA}.")
-    return rows
+    return list(rows)
 
 
 def shown_rows(rows: Sequence[dict[str, Any]]) -> list[dict[str, str]]:

@@ -61,8 +61,14 @@ def projection_folder(name: str | None) -> str | None:
     return name if name is not None and (Path(name) / EXTRA_FILE).is_file() else None
 
 
-def check_same_vocabulary(teacher_name: str | None, student_name: str | None) -> None:
+def check_same_vocabulary(
+    teacher_name: str | None, student_name: str | None, whose: str = "the student's checkpoint"
+) -> None:
     """Checks that two checkpoints, which are to read the same token ids, were made for the same tokenizer.
+
+    Args:
+        teacher_name, student_name: the two; None is passed over.
+        whose: how an error calls the second.
 
     Raises:
         ValueError: a token has a number in one, and another or none in the other.
@@ -74,7 +80,7 @@ def check_same_vocabulary(teacher_name: str | None, student_name: str | None) ->
     different = teacher.items() - student.items() or student.items() - teacher.items()
     token, number = min(different, key=lambda item: item[1])
     raise ValueError(
-        f"The teacher {teacher_name} and the student's checkpoint {student_name} have different vocabularies: one "
+        f"{teacher_name} and {whose} {student_name} have different vocabularies: one "
         f"knows {token!r} as the token {number}, the other does not. Both read the same token ids: take two that "
         "share a tokenizer."
     )
@@ -115,15 +121,17 @@ def load_model(
         ValueError: weights other than a new head's are not the checkpoint's, or are not finite.
     """
     labels = {} if task is None else label_settings(task)
+    needs_head = task is None if needs_head is None else needs_head
     if is_released_tinybert(name):
-        model, _ = load_released(name, **labels)
+        model, _ = load_released(name, needs_head=needs_head, **labels)
         check_finite(model, f"The {what} {name}")
         return model
 
     path = resolve_model_name(name)
     given_labels = label_names(load_config(path, what))
-    needs_head = task is None if needs_head is None else needs_head
-    model = load_checkpoint(AutoModelForSequenceClassification, path, needs_head=needs_head, what=what, **labels)
+    model = load_checkpoint(
+        AutoModelForSequenceClassification, path, needs_head=needs_head, what=what, called=name, **labels
+    )
 
     if task is not None and sorted(given_labels) == sorted(task.labels):
         _reorder_head(model, given_labels, task)
