@@ -16,6 +16,7 @@ from bertkd.cli.commands import TaskRun, check_outputs, quiet
 from bertkd.cli.options import MeasuringOptions
 from bertkd.cli.parser import one_run, parse_runs
 from bertkd.cli.search import deployment_of
+from bertkd.efficiency import check_device
 from bertkd.pipeline.export import AccuracyCheck, export_for_task
 from bertkd.records import ExportResult
 
@@ -63,5 +64,6 @@ def main(argv: Sequence[str] | None = None) -> ExportResult:
         "export", str(__doc__), DistillationConfig, argv, DEFAULTS, ExportOptions
     )
     options = one_run(runs, "The seed of an export only draws the rows for the calibration.")
+    check_device(options.own.device)
     check_outputs([options])
     return export(options)

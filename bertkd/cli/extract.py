@@ -60,10 +60,11 @@ def main(argv: Sequence[str] | None = None) -> PreTrainedModel:
     model = make_adaptive(load_model(supernet).eval())
     tokenizer = load_tokenizer(resolve_model_name(supernet))
 
+    # A record that is broken must not come to light after the model was written.
+    known = known_size(supernet, options.width, options.depth)
     size = {"width": options.width, "depth": options.depth, "format": options.format}
     subnetwork = save_subnetwork(model, folder, **size, tokenizer=tokenizer)
 
-    known = known_size(supernet, options.width, options.depth)
     value, metrics, speedup = math.nan, {}, None
     if known is not None:
         value, metrics = known.value, known.metrics

@@ -72,6 +72,10 @@ def shrink(options: TaskRun[ShrinkOptions, DistillationConfig]) -> dict[str, Any
         own.ffn_rank,
         own.embedding_rank,
     )
+    # A file of figures that cannot be read must not come to light after the measurement.
+    if own.record is not None:
+        read_figures(Path(own.record))
+
     given = {**asdict(options.data), **asdict(own), "model_name_or_path": models.model_name_or_path}
     rows, task = resolve.task_rows(options.data)
 
@@ -107,11 +111,21 @@ def layer_groups(text: str) -> int | list[int]:
     return numbers[0] if len(numbers) == 1 else numbers
 
 
-def add_to_record(path: Path, answer: dict[str, Any]) -> None:
-    """Puts a run's figures into a JSON file, in the place of an earlier run of the same command."""
-    entries = read_json(path) if path.is_file() else []
+def read_figures(path: Path) -> list[dict[str, Any]]:
+    """The figures in a JSON file that collects those of several runs; none where it is not there yet.
+
+    Raises:
+        ValueError: the file holds something else.
+    """
+    entries: Any = read_json(path) if path.is_file() else []
     if not isinstance(entries, list) or not all(isinstance(entry, dict) and "command" in entry for entry in entries):
         raise ValueError(f"{path} holds something else than figures of `bertkd shrink`: give another --record.")
+    return list(entries)
+
+
+def add_to_record(path: Path, answer: dict[str, Any]) -> None:
+    """Puts a run's figures into a JSON file, in the place of an earlier run of the same command."""
+    entries = read_figures(path)
     others = [entry for entry in entries if entry["command"] != answer["command"]]
     write_json(path, [*others, answer])
 

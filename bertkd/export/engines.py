@@ -1,7 +1,6 @@
 """Opens exported models in the engine that runs them, and reads what that engine really computes in."""
 
 import importlib.util
-import json
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification
 
+from bertkd.atomic import read_json
 from bertkd.efficiency import Runner, TorchRunner
 from bertkd.models.loading import load_checkpoint
 
@@ -107,7 +107,9 @@ def open_exported(folder: str | Path, threads: int | None = None, device: str = 
     folder = Path(folder)
     manifest: dict[str, Any] = {}
     if (folder / MANIFEST).is_file():
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        manifest = read_json(folder / MANIFEST)
+        if not isinstance(manifest, dict):
+            raise ValueError(f"{folder / MANIFEST} has to hold a JSON object, and is none: export the model again.")
     elif not (folder / "config.json").is_file():
         raise FileNotFoundError(f"{folder} holds no model: neither {MANIFEST} nor config.json is there.")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -210,7 +211,8 @@ def damage(path: Path) -> str:
     try:
         torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        if "weights_only" in str(error).lower() or "unsupported" in str(error).lower():
+        # An unpickler that meets neither a tensor nor a container names the global that it will not import.
+        if re.search(r"unsupported (global|class|operand)", str(error), re.IGNORECASE):
             return (
                 f"{path} holds more than tensors, and reading it would run code from the file. There is no way to "
                 "consent to that in bertkd: convert it to model.safetensors where you trust it."

@@ -1,6 +1,7 @@
 """What comes from outside can neither leave the folder of a report, nor become code in it, nor carry a secret."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +42,8 @@ def test_pages_show_what_comes_from_files_as_text(tmp_path: Path) -> None:
 
     report = markdown_report(sets, tmp_path / "report.md", str(tmp_path))
     for page in report.pages.values():
-        outside_of_code = page.split("```")[::2]
-        assert not any("<script" in part for part in outside_of_code)
-        assert page.count("```") in (0, 2)
+        outside_of_code = re.sub(r"^```bash\n.*?\n```$", "", page, flags=re.DOTALL | re.MULTILINE)
+        assert "<script" not in outside_of_code and "```" not in outside_of_code
     assert "<script>alert" not in render_page(sets, SCRIPT)
 
 
