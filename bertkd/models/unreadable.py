@@ -212,7 +212,8 @@ def damage(path: Path) -> str:
         torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         # An unpickler that meets neither a tensor nor a container names the global that it will not import.
-        if re.search(r"unsupported (global|class|operand)", str(error), re.IGNORECASE):
+        is_pickle = start.startswith((b"PK", b"\x80"))
+        if is_pickle and re.search(r"unsupported (global|class|operand)", str(error), re.IGNORECASE):
             return (
                 f"{path} holds more than tensors, and reading it would run code from the file. There is no way to "
                 "consent to that in bertkd: convert it to model.safetensors where you trust it."
