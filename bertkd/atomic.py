@@ -16,14 +16,20 @@ from pathlib import Path
 from typing import Any
 
 __all__ = [
+    "LFS_POINTER",
     "atomic_folder",
     "atomic_path",
     "atomic_replacement",
     "plain_json",
+    "read_json",
     "write_bytes",
     "write_json",
     "write_text",
 ]
+
+
+# What Git leaves in the place of a large file that was not fetched.
+LFS_POINTER = b"version https://git-lfs"
 
 
 @contextmanager
@@ -131,3 +137,27 @@ def plain_json(value: Any) -> Any:
     if hasattr(value, "tolist"):
         return plain_json(value.tolist())
     return str(value)
+
+
+def read_json(path: str | Path) -> Any:
+    """Reads a JSON file.
+
+    Raises:
+        ValueError: it is broken; the message names the file, the place, and the likely reason.
+        OSError: it cannot be opened.
+    """
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise OSError(f"Cannot read {path}: {error.strerror}.") from None
+
+    if not content.strip():
+        raise ValueError(f"{path} is empty: a JSON file is expected.")
+    if content.startswith(LFS_POINTER):
+        raise ValueError(f"{path} is a pointer of Git LFS and not the file itself: fetch it with `git lfs pull`.")
+    try:
+        return json.loads(content.decode("utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is broken JSON at line {error.lineno}, column {error.colno}: {error.msg}.") from None
+    except (UnicodeDecodeError, RecursionError):
+        raise ValueError(f"{path} is no JSON file in UTF-8.") from None

@@ -77,7 +77,7 @@ def run_command(name: str, argv: Sequence[str] | None = None) -> None:
         main_of_command = importlib.import_module(f"bertkd.cli.{name.replace('-', '_')}").main
     else:
         main_of_command = importlib.import_module("bertkd.cli.kd").main_of(_commands_of_methods()[name])
-    commands.run_safely(lambda: main_of_command(argv), f"bertkd {name}")
+    commands.run_safely(lambda: main_of_command(argv), f"bertkd {name}", argv)
 
 
 def _commands_of_methods() -> dict[str, Any]:

@@ -14,12 +14,13 @@ from pathlib import Path
 from bertkd import DistillationConfig
 from bertkd.atomic import atomic_path
 from bertkd.cli import resolve
-from bertkd.cli.commands import TaskRun, quiet
+from bertkd.cli.commands import TaskRun, check_outputs, quiet
 from bertkd.cli.options import AugmentationOptions, RunOptions
 from bertkd.cli.parser import one_run, parse_runs
 from bertkd.cli.tinybert import augmentation_from
 from bertkd.pipeline.augmentation import augmented
 from bertkd.pipeline.experiment import output_folder
+from bertkd.pipeline.folders import check_separate
 
 
 @dataclass
@@ -35,10 +36,13 @@ def main(argv: Sequence[str] | None = None) -> Path:
     )
     options = one_run(runs, "An augmented set has a seed of its own, --augment_seed.")
 
+    check_outputs([options])
+    path = output_folder(options.config) / "train.parquet"
+    check_separate(path, {"--train_file": options.data.train_file, "--validation_file": options.data.validation_file})
+
     rows, task = resolve.task_rows(options.data)
     more = augmented(rows["train"], task, augmentation_from(options.own, options.config), options.config)
 
-    path = output_folder(options.config) / "train.parquet"
     if options.config.process_index == 0:
         with atomic_path(path) as partial:
             more.to_parquet(str(partial))

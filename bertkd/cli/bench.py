@@ -18,9 +18,10 @@ from bertkd.atomic import write_json, write_text
 from bertkd.cli.commands import quiet
 from bertkd.cli.parser import PlainParser, command_line
 from bertkd.cli.rules import COUNT, NOT_NEGATIVE
-from bertkd.efficiency import PRESETS
+from bertkd.efficiency import PRESETS, check_device
 from bertkd.export import ENGINE_PACKAGES, ENGINES, PRECISIONS, available_engines, require_engine
 from bertkd.pipeline.bench import SCHEMA, Benchmark, compared_rows, conditions, page, read_benchmark, shown_rows
+from bertkd.pipeline.folders import check_output
 from bertkd.records import environment, terminal_table
 
 
@@ -65,6 +66,9 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     earlier = read_benchmark(options.compare) if options.compare else None
     for engine in options.engines:
         require_engine(engine)
+
+    check_device(options.device)
+    check_output(options.output_dir, {})
 
     benchmark = Benchmark(
         options.models,

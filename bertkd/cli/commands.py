@@ -3,21 +3,28 @@
 import gc
 import os
 import sys
+import tempfile
+import traceback
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from transformers.utils import logging
 
+import bertkd
+from bertkd.atomic import write_text
 from bertkd.cli.options import CorpusOptions, TaskOptions, TrainOptions
-from bertkd.cli.parser import Config, Options, Own, parse_runs
+from bertkd.cli.parser import Config, Options, Own, command_line, option_value, parse_runs
 from bertkd.metrics import main_value
-from bertkd.pipeline.experiment import finished
+from bertkd.pipeline.experiment import finished, output_folder
+from bertkd.pipeline.folders import check_output, check_separate
 from bertkd.records import RunResult, StageResult, terminal_table
 
 __all__ = [
     "CORPUS_DEFAULTS",
+    "check_outputs",
     "print_summary",
     "quiet",
     "run_or_resume",
@@ -28,6 +35,14 @@ __all__ = [
 
 # A training without a metric keeps the last model, as there is nothing to choose by.
 CORPUS_DEFAULTS = {"load_best_model_at_end": False, "metric_for_best_model": "loss"}
+
+# The traceback of an error that nobody foresaw.
+LOG = "bertkd-error.log"
+PACKAGE = Path(bertkd.__file__).parent
+GOES_ON = "A training goes on from its last checkpoint when the same command is started again."
+STANDARD_OUTPUT = 1
+# The exit codes of programs that a signal stopped: 128 and the number of SIGINT, or of SIGPIPE.
+STOPPED_BY_USER, STOPPED_READING = 130, 141
 
 TaskRun = Options[TaskOptions, Own, Config]
 CorpusRun = Options[CorpusOptions, Own, Config]
@@ -61,6 +76,7 @@ def train_seeds(
     """
     quiet()
     runs: list[TaskRun[Own, Config]] = parse_runs(command, description, config_class, argv, defaults, own_class)
+    check_outputs(runs)
     results = []
 
     for options in runs:
@@ -74,6 +90,21 @@ def train_seeds(
     if has_summary and results and is_main:
         print_summary(results, [str(options.config.output_dir) for options in runs])
     return results
+
+
+def check_outputs(runs: Sequence[Options[Any, Any, Any]]) -> None:
+    """Checks the output folder of every run, before the first one starts; see `check_output`."""
+    for options in runs:
+        models, folder = options.models, output_folder(options.config)
+        inputs = {
+            "--model_name_or_path": models.model_name_or_path,
+            "--teacher_model_name_or_path": models.teacher_model_name_or_path,
+            "--tokenizer_name": models.tokenizer_name,
+        }
+        if getattr(options.own, "dry_run", False):
+            check_separate(folder, inputs)
+        else:
+            check_output(folder, inputs)
 
 
 def run_or_resume(
@@ -96,6 +127,7 @@ def train_on_corpus(
     quiet()
     all_defaults = {**CORPUS_DEFAULTS, **defaults}
     runs = parse_runs(command, description, config_class, argv, all_defaults, own_class, CorpusOptions)
+    check_outputs(runs)
     results = []
 
     for options in runs:
@@ -129,14 +161,28 @@ def print_summary(results: Sequence[RunResult], folders: Sequence[str]) -> None:
         print(f"{results[0].metric}: {mean:.4f} ± {deviation:.4f} over {len(values)} seeds")
 
 
-def run_safely(main: Callable[[], Any], name: str) -> None:
-    """Runs a command: a user's mistake is one sentence, and a group of processes ends cleanly."""
+def run_safely(main: Callable[[], Any], name: str, argv: Sequence[str] | None = None) -> None:
+    """Runs a command: every error is one sentence, and a group of processes ends cleanly.
+
+    Args:
+        main: the command.
+        name: how it was called, such as "bertkd kd".
+        argv: the words after the name, whose `--output_dir` gets the log of an error that nobody foresaw; None for
+            those of this process.
+    """
     try:
         main()
-    except (ValueError, OSError, ImportError) as error:
+    except KeyboardInterrupt:
+        print(f"\n{name}: stopped by Ctrl-C. {GOES_ON}", file=sys.stderr)
+        sys.exit(STOPPED_BY_USER)
+    except BrokenPipeError:
+        # Whoever reads the output, such as `head`, has enough of it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), STANDARD_OUTPUT)
+        sys.exit(STOPPED_READING)
+    except Exception as error:
         if os.environ.get("BERTKD_TRACEBACK"):
             raise
-        sys.exit(f"{name}: {error}\n(BERTKD_TRACEBACK=1 shows where)")
+        sys.exit(f"{name}: {sentence_of(error, name, argv)}")
 
     if torch.distributed.is_initialized():
         # The teardown of gloo on a CPU often aborts a process after everything succeeded.
@@ -144,3 +190,69 @@ def run_safely(main: Callable[[], Any], name: str) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(0)
+
+
+# ---- errors ----
+
+
+def sentence_of(error: Exception, name: str, argv: Sequence[str] | None) -> str:
+    """What a user is told of an error; what nobody foresaw is also written to a log, which the sentence names."""
+    message = _message(error)
+    if _is_about_memory(error):
+        where = "the GPU" if isinstance(error, torch.OutOfMemoryError) else "this machine"
+        message = (
+            f"the memory of {where} is full. Take a smaller --per_device_train_batch_size with more "
+            "--gradient_accumulation_steps, a smaller --per_device_eval_batch_size or a shorter --max_seq_length. "
+            f"{GOES_ON}"
+        )
+    elif isinstance(error, (ValueError, OSError, ImportError)):
+        if _is_of_bertkd(error):
+            return f"{message}\n(BERTKD_TRACEBACK=1 shows where)"
+    else:
+        message = (
+            f"an error stopped it that bertkd did not foresee, which is a fault of bertkd: {type(error).__name__}: "
+            f"{message} Please report it with the log."
+        )
+    return f"{message}\nThe log: {_write_log(error, name, argv)}"
+
+
+def _message(error: Exception) -> str:
+    """The text of an error; the system's errors without their numbers."""
+    if isinstance(error, OSError) and error.strerror:
+        files = [str(file) for file in (error.filename, error.filename2) if file is not None]
+        return f"{error.strerror}{': ' if files else ''}{' -> '.join(files)}."
+    text = str(error).strip()
+    return text if text.endswith((".", "!", "?")) or not text else f"{text}."
+
+
+def _is_about_memory(error: Exception) -> bool:
+    texts = ("can't allocate memory", "not enough memory", "out of memory", "is killed by signal: Killed")
+    is_known = isinstance(error, (MemoryError, torch.OutOfMemoryError))
+    return is_known or (isinstance(error, RuntimeError) and any(text in str(error) for text in texts))
+
+
+def _is_of_bertkd(error: Exception) -> bool:
+    """Whether an error was raised in this package, whose sentences say what to do, and not in a library."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return bool(frames) and Path(frames[-1].filename).is_relative_to(PACKAGE)
+
+
+def _write_log(error: Exception, name: str, argv: Sequence[str] | None) -> Path:
+    """Writes where an error happened, into the output folder where there is one; returns the path of the log."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    command = command_line(name.removeprefix("bertkd "), words)
+    text = f"{command}\n\n{''.join(traceback.format_exception(error))}"
+
+    folder = option_value(words, "output_dir")
+    for place in (*([folder] if folder else []), tempfile.gettempdir()):
+        path = Path(place).absolute() / LOG
+        # An output folder that is not there was never written to, and a log alone is no reason to make one.
+        if not path.parent.is_dir():
+            continue
+        try:
+            write_text(path, text)
+        except OSError:
+            continue
+        return path
+    print(text, file=sys.stderr)
+    return Path("above")

@@ -19,7 +19,7 @@ from typing import Any
 from bertkd import DistilBertKDConfig
 from bertkd.atomic import write_json, write_text
 from bertkd.cli import distilbert, dynabert, export, finetune, kd, resolve, search, tinybert
-from bertkd.cli.commands import CORPUS_DEFAULTS, TaskRun, quiet, run_or_resume
+from bertkd.cli.commands import CORPUS_DEFAULTS, TaskRun, check_outputs, quiet, run_or_resume
 from bertkd.cli.export import ExportOptions
 from bertkd.cli.options import CorpusOptions, RunOptions, TrainOptions
 from bertkd.cli.parser import Options, one_run, option_value, parse_runs
@@ -30,7 +30,7 @@ from bertkd.export import ENGINE_PACKAGES, quantization_schemes, require_engine
 from bertkd.methods import all_methods, method_named
 from bertkd.pipeline import load_language_model, load_model, resolve_model_name
 from bertkd.pipeline.compress import UNITS, Goal, Size, choose_size, depth_sizes, general_sizes, shape_sizes
-from bertkd.pipeline.experiment import check_writable, finished, output_folder, with_changes
+from bertkd.pipeline.experiment import finished, output_folder, with_changes
 from bertkd.records import ExportResult, ReportSet, RunResult, StageResult, environment, render_page
 
 DEFAULT_METHOD = "pkd-skip"
@@ -129,8 +129,6 @@ def compress(options: Run) -> dict[str, Any]:
             "DistilBERT learns from plain text before the task: name it with --corpus_files, and the model that "
             "teaches there, with a head for masked words, with --language_model."
         )
-    if not own.dry_run:
-        check_writable(folder)
 
     if method.student == "supernet":
         student, predicted = train_and_search(method, options, folder)
@@ -193,7 +191,7 @@ def write_report(folder: Path, teacher_name: str, student: Path, exported: Expor
 def sizes_of(method: Method, options: Run) -> list[Size]:
     """The students of a method that may be trained, the largest first."""
     own, models = options.own, options.models
-    teacher = load_model(resolve.required_teacher(models))
+    teacher = load_model(resolve.required_teacher(models), what="teacher")
 
     if method.student == "pretrained":
         language_model = load_language_model(resolve_model_name(own.language_model))
@@ -203,13 +201,13 @@ def sizes_of(method: Method, options: Run) -> list[Size]:
     if method.student == "shape":
         if models.model_name_or_path is not None:
             name = models.model_name_or_path
-            return [Size(name, lambda: load_model(name))]
+            return [Size(name, lambda: load_model(name, needs_head=False))]
         return shape_sizes(teacher, own.unit)
 
     # With a single layer, Patient-KD has no level to be patient with: it leaves the last one out.
     least = 2 if method.command == "patient-kd" else 1
     if models.model_name_or_path is not None:
-        teacher = load_model(models.model_name_or_path)
+        teacher = load_model(models.model_name_or_path, needs_head=False)
     return depth_sizes(teacher, least)
 
 
@@ -324,4 +322,6 @@ def deployed_options(options: Run, student: Path, folder: Path) -> Run:
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Compresses one teacher."""
     quiet()
-    return compress(parse(argv))
+    options = parse(argv)
+    check_outputs([options])
+    return compress(options)

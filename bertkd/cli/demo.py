@@ -12,6 +12,7 @@ from bertkd.cli.commands import quiet
 from bertkd.cli.parser import PlainParser, command_line
 from bertkd.cli.rules import POSITIVE
 from bertkd.pipeline.demo import run_demo
+from bertkd.pipeline.folders import check_output
 from bertkd.records import RunResult
 
 
@@ -23,4 +24,5 @@ def main(argv: Sequence[str] | None = None) -> list[RunResult]:
     options = parser.parse(argv)
 
     quiet()
+    check_output(options.output_dir, {})
     return run_demo(Path(options.output_dir), options.epochs, command_line("demo", argv))

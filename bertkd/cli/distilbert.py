@@ -10,13 +10,14 @@ does so with a fine-tuned teacher, which is the paper's second step.
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from transformers import AutoTokenizer, PreTrainedModel
+from transformers import PreTrainedModel
 
 from bertkd import DistilBertKDConfig, DistilBertKDTrainer
 from bertkd.cli import resolve
 from bertkd.cli.commands import CorpusRun, train_on_corpus
 from bertkd.cli.options import TrainOptions
 from bertkd.distilbert.method import METHODS
+from bertkd.models.loading import load_tokenizer
 from bertkd.pipeline import load_language_model, resolve_model_name, train_on_text
 from bertkd.pipeline.distilbert import PAPER_LAYERS, general_student, layers_of_student
 from bertkd.records import StageResult
@@ -56,7 +57,7 @@ def train(options: Run) -> StageResult | None:
 
     name = resolve_model_name(models.teacher_model_name_or_path)
     teacher = load_language_model(name)
-    tokenizer = AutoTokenizer.from_pretrained(models.tokenizer_name or name)
+    tokenizer = load_tokenizer(models.tokenizer_name or name)
     student = start_of_student(options, teacher)
 
     return train_on_text(

@@ -12,11 +12,12 @@ from dataclasses import dataclass, field, replace
 
 from bertkd import DistillationConfig
 from bertkd.cli import resolve
-from bertkd.cli.commands import TaskRun, quiet
+from bertkd.cli.commands import TaskRun, check_outputs, quiet
 from bertkd.cli.options import MeasuringOptions
 from bertkd.cli.parser import one_run, parse_runs
 from bertkd.cli.rules import COUNT, NOT_NEGATIVE
 from bertkd.cli.search import deployment_of
+from bertkd.efficiency import check_device
 from bertkd.pipeline.export import AccuracyCheck, export_for_task
 from bertkd.records import ExportResult
 
@@ -70,4 +71,7 @@ def main(argv: Sequence[str] | None = None) -> ExportResult:
     runs: list[TaskRun[ExportOptions, DistillationConfig]] = parse_runs(
         "export", str(__doc__), DistillationConfig, argv, DEFAULTS, ExportOptions
     )
-    return export(one_run(runs, "The seed of an export only draws the rows for the calibration."))
+    options = one_run(runs, "The seed of an export only draws the rows for the calibration.")
+    check_device(options.own.device)
+    check_outputs([options])
+    return export(options)

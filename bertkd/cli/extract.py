@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from transformers import AutoTokenizer, PreTrainedModel
+from transformers import PreTrainedModel
 
 from bertkd.cli.commands import quiet
 from bertkd.cli.parser import PlainParser, command_line
@@ -17,7 +17,9 @@ from bertkd.cli.rules import Range
 from bertkd.dynabert import make_adaptive, save_subnetwork
 from bertkd.dynabert.extraction import FORMATS
 from bertkd.efficiency import count_parameters, model_size_mb
+from bertkd.models.loading import load_tokenizer
 from bertkd.pipeline import load_model, resolve_model_name
+from bertkd.pipeline.folders import check_output
 from bertkd.pipeline.training import describe_subnetwork
 from bertkd.records import RunResult, SubnetworkResult
 
@@ -67,13 +69,15 @@ def main(argv: Sequence[str] | None = None) -> PreTrainedModel:
     options = parser().parse(argv)
     quiet()
     supernet, folder = options.model_name_or_path, Path(options.output_dir)
+    check_output(folder, {"--model_name_or_path": supernet})
     model = make_adaptive(load_model(supernet).eval())
-    tokenizer = AutoTokenizer.from_pretrained(resolve_model_name(supernet))
+    tokenizer = load_tokenizer(resolve_model_name(supernet))
 
+    # A record that is broken must not come to light after the model was written.
+    known = known_size(supernet, options.width, options.depth)
     size = {"width": options.width, "depth": options.depth, "format": options.format}
     subnetwork = save_subnetwork(model, folder, **size, tokenizer=tokenizer)
 
-    known = known_size(supernet, options.width, options.depth)
     value, metrics, speedup = math.nan, {}, None
     if known is not None:
         value, metrics = known.value, known.metrics
@@ -81,6 +85,11 @@ def main(argv: Sequence[str] | None = None) -> PreTrainedModel:
         speedup = None if options.format == "stock" else known.speedup
     describe_subnetwork(supernet, folder, subnetwork, command_line("extract", argv), value, metrics, speedup)
 
+    if known is None and (options.width, options.depth) != (1.0, 1.0):
+        print(
+            f"{supernet} was not trained at width {options.width:g} and depth {options.depth:g}, as far as its "
+            f"{RunResult.FILE} tells: measure the sub-network, or train a supernet (`bertkd dynabert`)."
+        )
     kept, whole = count_parameters(subnetwork).total, count_parameters(model).total
     name = type(subnetwork).__name__
     print(f"{name}, {kept:,} of {whole:,} parameters, {model_size_mb(folder):.1f} MB: {folder}")

@@ -9,14 +9,14 @@ one. With --freeze_encoder only the head learns.
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import torch
-from transformers import AutoModelForMaskedLM, AutoTokenizer, set_seed
+from transformers import set_seed
 
 from bertkd import DistilBertKDConfig, DistilBertKDTrainer
 from bertkd.cli import resolve
 from bertkd.cli.commands import CorpusRun, train_on_corpus
 from bertkd.cli.options import TrainOptions
-from bertkd.pipeline import resolve_model_name, train_on_text
+from bertkd.models.loading import load_tokenizer
+from bertkd.pipeline import load_language_model, resolve_model_name, train_on_text
 from bertkd.records import StageResult
 
 
@@ -37,12 +37,12 @@ def train(options: CorpusRun[MaskedLMOptions, DistilBertKDConfig]) -> StageResul
 
     name = resolve_model_name(options.models.model_name_or_path)
     set_seed(config.seed)  # the weights of a new head
-    model = AutoModelForMaskedLM.from_pretrained(name, dtype=torch.float32)
-    # An encoder without a head for masked words gets one without being changed itself.
+    # An encoder without a head for masked words gets one, which may learn alone.
+    model = load_language_model(name, needs_head=False)
     if options.own.freeze_encoder:
         model.base_model.requires_grad_(False)
 
-    tokenizer = AutoTokenizer.from_pretrained(name)
+    tokenizer = load_tokenizer(name)
     return train_on_text(
         options.experiment(),
         resolve.corpus_rows(options, tokenizer),

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from bertkd.atomic import write_text
 from bertkd.cli.parser import PlainParser
+from bertkd.pipeline.folders import check_output
 from bertkd.records import render_page
 from bertkd.records.pages import markdown_report
 from bertkd.records.papers import read_reference_points
@@ -37,6 +38,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
     """
     options = parser().parse(argv)
     folder, source = Path(options.output_dir), Path(options.results_dir)
+    check_output(folder, {})
     sets = [results for results in read_sets(source) if results.runs or results.exports]
     if not sets:
         raise ValueError(f"{source} has only runs of searches and ablations; a report needs main runs beside them.")

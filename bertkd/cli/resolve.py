@@ -4,7 +4,7 @@ import dataclasses
 from typing import Any
 
 from datasets import DatasetDict
-from transformers import AutoTokenizer, PreTrainedModel, set_seed
+from transformers import PreTrainedModel, set_seed
 
 from bertkd.cli.options import CorpusOptions, ModelOptions, ShapeOptions, TaskOptions
 from bertkd.cli.parser import Options
@@ -19,8 +19,16 @@ from bertkd.data import (
     tokenize_corpus,
 )
 from bertkd.distillation import DistillationConfig
+from bertkd.models.loading import load_config, load_tokenizer
 from bertkd.pipeline import TaskData, limit_rows, load_model, load_teacher, resolve_model_name
-from bertkd.pipeline.models import check_same_vocabulary, copy_for_task, random_student, shape_of, shortened
+from bertkd.pipeline.models import (
+    check_same_vocabulary,
+    copy_for_task,
+    is_released_tinybert,
+    random_student,
+    shape_of,
+    shortened,
+)
 from bertkd.students import LAYER_STRATEGIES, Shape
 
 __all__ = [
@@ -104,12 +112,35 @@ def tokenizer_for(models: ModelOptions) -> Any:
         ValueError: no model is named, or teacher and student were made for different tokenizers.
     """
     check_same_vocabulary(models.teacher_model_name_or_path, models.model_name_or_path)
+    check_same_vocabulary(
+        models.teacher_model_name_or_path or models.model_name_or_path, models.tokenizer_name, "--tokenizer_name"
+    )
     names = (models.tokenizer_name, models.teacher_model_name_or_path, models.model_name_or_path)
 
     for name in names:
         if name is not None:
-            return AutoTokenizer.from_pretrained(resolve_model_name(name))
+            tokenizer = load_tokenizer(resolve_model_name(name))
+            for model in names[1:]:
+                check_reads(model, tokenizer, name)
+            return tokenizer
     raise ValueError("Name the model with --model_name_or_path.")
+
+
+def check_reads(model: str | None, tokenizer: Any, tokenizer_name: str) -> None:
+    """Checks that a model has an embedding for every token of a tokenizer.
+
+    Raises:
+        ValueError: it has fewer, and the last tokens would end the training in an error of the index.
+    """
+    if model is None or is_released_tinybert(model):
+        return
+
+    known = load_config(resolve_model_name(model)).vocab_size
+    if len(tokenizer) > known:
+        raise ValueError(
+            f"The tokenizer of {tokenizer_name} has {len(tokenizer):,} tokens, and the model {model} knows "
+            f"{known:,}: take the tokenizer that the model was trained with."
+        )
 
 
 def corpus_rows(options: Options[CorpusOptions, Any, DistillationConfig], tokenizer: Any) -> tuple[Any, Any]:

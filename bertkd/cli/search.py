@@ -14,7 +14,7 @@ from typing import Any
 
 from bertkd import DistillationConfig
 from bertkd.cli import resolve
-from bertkd.cli.commands import TaskRun, quiet
+from bertkd.cli.commands import TaskRun, check_outputs, quiet
 from bertkd.cli.dynabert import importance_settings
 from bertkd.cli.options import ImportanceOptions, MeasuringOptions
 from bertkd.cli.parser import one_run, parse_runs
@@ -68,4 +68,6 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     runs: list[TaskRun[SearchOptions, DistillationConfig]] = parse_runs(
         "search", str(__doc__), DistillationConfig, argv, {"alpha": 0.0}, SearchOptions
     )
-    return search(one_run(runs, "The seed of a search only draws the rows for the importance."))
+    options = one_run(runs, "The seed of a search only draws the rows for the importance.")
+    check_outputs([options])
+    return search(options)

@@ -8,16 +8,15 @@ the model that loads from it is compared with the model before: metric on the va
 disk, FLOPs and latency, measured here. Every command trains such a folder on.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from bertkd import DistillationConfig
-from bertkd.atomic import write_json
+from bertkd.atomic import read_json, write_json
 from bertkd.cli import resolve
-from bertkd.cli.commands import TaskRun, quiet
+from bertkd.cli.commands import TaskRun, check_outputs, quiet
 from bertkd.cli.options import RunOptions
 from bertkd.cli.parser import one_run, parse_runs
 from bertkd.cli.rules import COUNT
@@ -88,6 +87,10 @@ def shrink(options: TaskRun[ShrinkOptions, DistillationConfig]) -> dict[str, Any
         own.ffn_rank,
         own.embedding_rank,
     )
+    # A file of figures that cannot be read must not come to light after the measurement.
+    if own.record is not None:
+        read_figures(Path(own.record))
+
     given = {**asdict(options.data), **asdict(own), "model_name_or_path": models.model_name_or_path}
     rows, task = resolve.task_rows(options.data)
 
@@ -123,9 +126,21 @@ def layer_groups(text: str) -> int | list[int]:
     return numbers[0] if len(numbers) == 1 else numbers
 
 
+def read_figures(path: Path) -> list[dict[str, Any]]:
+    """The figures in a JSON file that collects those of several runs; none where it is not there yet.
+
+    Raises:
+        ValueError: the file holds something else.
+    """
+    entries: Any = read_json(path) if path.is_file() else []
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) and "command" in entry for entry in entries):
+        raise ValueError(f"{path} holds something else than figures of `bertkd shrink`: give another --record.")
+    return list(entries)
+
+
 def add_to_record(path: Path, answer: dict[str, Any]) -> None:
     """Puts a run's figures into a JSON file, in the place of an earlier run of the same command."""
-    entries = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    entries = read_figures(path)
     others = [entry for entry in entries if entry["command"] != answer["command"]]
     write_json(path, [*others, answer])
 
@@ -136,4 +151,6 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     runs: list[TaskRun[ShrinkOptions, DistillationConfig]] = parse_runs(
         "shrink", str(__doc__), DistillationConfig, argv, {"alpha": 0.0}, ShrinkOptions
     )
-    return shrink(one_run(runs, "Nothing is drawn here."))
+    options = one_run(runs, "Nothing is drawn here.")
+    check_outputs([options])
+    return shrink(options)

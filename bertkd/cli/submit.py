@@ -15,6 +15,7 @@ from bertkd.cli.commands import quiet
 from bertkd.cli.parser import PlainParser
 from bertkd.cli.rules import COUNT
 from bertkd.data import GLUE_TASKS, write_submission
+from bertkd.pipeline.folders import check_output
 from bertkd.pipeline.submission import predict_test_sets
 
 
@@ -24,12 +25,14 @@ def models_by_task(pairs: Sequence[str]) -> dict[str, str]:
     Raises:
         ValueError: a pair of another form, or an unknown task.
     """
-    models = {}
+    models: dict[str, str] = {}
     for pair in pairs:
         task, equals, folder = pair.partition("=")
         if not equals or task not in GLUE_TASKS or task == "ax":
             known = ", ".join(name for name in GLUE_TASKS if name != "ax")
             raise ValueError(f"Cannot read --models {pair}: write TASK=FOLDER with a task among {known}.")
+        if task in models:
+            raise ValueError(f"--models names two models for {task}, {models[task]} and {folder}: give one.")
         models[task] = folder
     return models
 
@@ -52,9 +55,11 @@ def main(argv: Sequence[str] | None = None) -> Path:
     """Writes a submission; returns its file."""
     options = parser().parse(argv)
     quiet()
+    models = models_by_task(options.models)
+    check_output(options.output_dir, {})
 
     predictions: dict[str, np.ndarray] = {}
-    for task, folder in models_by_task(options.models).items():
+    for task, folder in models.items():
         predictions |= predict_test_sets(
             task, folder, options.glue_dir, options.output_dir, options.max_seq_length, options.batch_size
         )

@@ -8,14 +8,14 @@ The teacher is pretrained, not fine-tuned. `bertkd tinybert` starts from the fol
 
 from collections.abc import Sequence
 
-import torch
-from transformers import AutoModel, AutoTokenizer, PreTrainedModel
+from transformers import AutoModel, PreTrainedModel
 
 from bertkd import TinyBertKDConfig, TinyBertKDTrainer, drop_layers
 from bertkd.cli import resolve
 from bertkd.cli.commands import CorpusRun, train_on_corpus
 from bertkd.cli.options import ShapeOptions
 from bertkd.cli.tinybert import check_trainer_stage
+from bertkd.models.loading import load_checkpoint, load_tokenizer
 from bertkd.pipeline import resolve_model_name, train_on_text
 from bertkd.pipeline.experiment import with_changes
 from bertkd.pipeline.models import is_released_tinybert, projection_folder
@@ -33,8 +33,8 @@ def train(options: Run) -> StageResult | None:
         raise ValueError("Name the pretrained teacher with --teacher_model_name_or_path.")
 
     name = resolve_model_name(models.teacher_model_name_or_path)
-    teacher = AutoModel.from_pretrained(name, dtype=torch.float32)
-    tokenizer = AutoTokenizer.from_pretrained(models.tokenizer_name or name)
+    teacher = load_checkpoint(AutoModel, name, what="teacher")
+    tokenizer = load_tokenizer(models.tokenizer_name or name)
     student = start_of_student(options, teacher)
 
     # A projection that an earlier distillation has trained goes on.
@@ -66,7 +66,7 @@ def start_of_student(options: Run, teacher: PreTrainedModel) -> PreTrainedModel:
                 f"{models.model_name_or_path} is a checkpoint as TinyBERT's authors released it, which has been "
                 "through general distillation: `bertkd tinybert` starts from it."
             )
-        return AutoModel.from_pretrained(resolve_model_name(models.model_name_or_path), dtype=torch.float32)
+        return load_checkpoint(AutoModel, resolve_model_name(models.model_name_or_path))
 
     if models.init_from == "teacher":
         depth = teacher.config.num_hidden_layers

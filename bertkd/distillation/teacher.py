@@ -18,6 +18,7 @@ from bertkd.distillation.steps import forward_arguments, has_rows, inputs_of, ro
 from bertkd.distillation.teacher_cache import ROW_COLUMN, TeacherCache, fingerprint, method_sources, with_rows
 from bertkd.distillation.trainer_hooks import TrainerHooks
 from bertkd.models import label_names, label_permutation
+from bertkd.models.loading import load_checkpoint
 
 __all__ = ["TeacherMixin"]
 
@@ -63,12 +64,15 @@ class TeacherMixin(TrainerHooks):
 
     # ---- before the first step ----
 
-    def _load(self, model: PreTrainedModel | str | os.PathLike | Any) -> Any:
-        """The model itself, or the one of this name or path."""
+    def _load(self, model: PreTrainedModel | str | os.PathLike | Any, is_teacher: bool = False) -> Any:
+        """The model itself, or the one of this name or path; a teacher needs a trained head where it is compared."""
         if not isinstance(model, str | os.PathLike):
             return model
-        # A checkpoint's own dtype may be half: students and teachers start in float32.
-        return self.auto_model_class.from_pretrained(model, dtype=torch.float32)
+
+        is_classifier = self.auto_model_class is AutoModelForSequenceClassification
+        needs_head = is_teacher and (self.compares_predictions or not is_classifier)
+        what = "teacher" if is_teacher else "student"
+        return load_checkpoint(self.auto_model_class, model, needs_head=needs_head, what=what)
 
     def _set_up_teacher(self) -> None:
         """Check that the teacher fits the student, and freeze it."""

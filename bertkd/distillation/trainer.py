@@ -80,7 +80,7 @@ class DistillationTrainer(TeacherMixin, StepsMixin, ExtraModulesMixin):
             )
 
         super().__init__(model=self._load(model), args=args, **kwargs)
-        self.teacher_model = self._load(teacher_model)
+        self.teacher_model = self._load(teacher_model, is_teacher=True)
         self.student_forward_kwargs: dict[str, Any] = {}
         self.teacher_forward_kwargs = {}
         self._window = LossWindow()

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from bertkd.atomic import atomic_folder
 from bertkd.data.tokenizer_files import save_tokenizer
 from bertkd.dynabert.supernet import Subnetwork, current_subnetwork, require_supernet, set_subnetwork
+from bertkd.models.loading import load_checkpoint
 from bertkd.models.positions import max_tokens
 from bertkd.students import prune, zero_pad
 from bertkd.students.layers import copy_layers
@@ -86,7 +87,7 @@ def save_subnetwork(
 
     with atomic_folder(folder) as partial:
         extracted.save_pretrained(partial)
-        loaded = type(extracted).from_pretrained(partial, dtype=extracted.dtype)
+        loaded = load_checkpoint(type(extracted), partial, dtype=extracted.dtype)
         _verify(nn.Module.to(loaded, model.device), model, size, f"The model that was written for {folder}")
         if tokenizer is not None:
             save_tokenizer(tokenizer, partial, max_tokens(extracted.config))

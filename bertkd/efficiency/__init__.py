@@ -1,6 +1,6 @@
 """Measures what a model costs: parameters, floating-point operations, size on disk and latency."""
 
-from bertkd.efficiency.latency import Latency, measure_latency
+from bertkd.efficiency.latency import Latency, check_device, measure_latency
 from bertkd.efficiency.runners import Runner, TorchRunner
 from bertkd.efficiency.shapes import PRESETS, Preset
 from bertkd.efficiency.size import Parameters, count_flops, count_parameters, model_size_mb
@@ -12,6 +12,7 @@ __all__ = [
     "Preset",
     "Runner",
     "TorchRunner",
+    "check_device",
     "count_flops",
     "count_parameters",
     "measure_latency",

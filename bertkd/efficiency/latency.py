@@ -12,7 +12,24 @@ from torch import nn
 
 from bertkd.efficiency.runners import Runner, TorchRunner, eval_mode, random_inputs
 
-__all__ = ["Latency", "measure_latency"]
+__all__ = ["Latency", "check_device", "measure_latency"]
+
+
+def check_device(name: str) -> None:
+    """Checks that PyTorch can run on a device here.
+
+    Args:
+        name: such as "cpu", "cuda" or "cuda:1".
+
+    Raises:
+        ValueError: there is no such device.
+    """
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError):
+        gpus = torch.cuda.device_count()
+        here = ", ".join(["cpu", *(f"cuda:{index}" for index in range(gpus))])
+        raise ValueError(f"PyTorch cannot run on the device {name!r} here: give one of {here}.") from None
 
 
 @dataclass(frozen=True)

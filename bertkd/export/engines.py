@@ -1,7 +1,6 @@
 """Opens exported models in the engine that runs them, and reads what that engine really computes in."""
 
 import importlib.util
-import json
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,9 +10,11 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification
 
+from bertkd.atomic import read_json
 from bertkd.efficiency import Runner, TorchRunner
 from bertkd.efficiency.inputs import check_inputs
 from bertkd.export.onnx_graphs import products_by_precision, reads_ranges_at_run_time
+from bertkd.models.loading import load_checkpoint
 from bertkd.models.positions import max_tokens
 
 __all__ = [
@@ -108,7 +109,9 @@ def open_exported(folder: str | Path, threads: int | None = None, device: str = 
     folder = Path(folder)
     manifest: dict[str, Any] = {}
     if (folder / MANIFEST).is_file():
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        manifest = read_json(folder / MANIFEST)
+        if not isinstance(manifest, dict):
+            raise ValueError(f"{folder / MANIFEST} has to hold a JSON object, and is none: export the model again.")
     elif not (folder / "config.json").is_file():
         raise FileNotFoundError(f"{folder} holds no model: neither {MANIFEST} nor config.json is there.")
 
@@ -127,7 +130,8 @@ def open_exported(folder: str | Path, threads: int | None = None, device: str = 
 
 def _open_torch(folder: Path, precision: str, device: str, scheme: str | None) -> TorchRunner:
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
-    runner = TorchRunner(AutoModelForSequenceClassification.from_pretrained(folder, dtype=dtype).to(device).eval())
+    model = load_checkpoint(AutoModelForSequenceClassification, folder, dtype=dtype).eval()
+    runner = TorchRunner(torch.nn.Module.to(model, device=device))
 
     is_quantized = any(type(weight).__module__.startswith("torchao.") for weight in runner.model.parameters())
     # Where the weights alone are int8, the products are not.

@@ -9,8 +9,9 @@ from transformers import PretrainedConfig
 __all__ = ["label_names", "label_permutation", "unnamed"]
 
 _HOW_TO_GIVE_THE_MAPPING = (
-    "say what {given_by}'s logits mean, in their order, with `teacher_labels` (on the command line "
-    "--teacher_labels {labels})"
+    "say what {given_by}'s logits mean with `teacher_labels`: these names in the order of its logits, which whoever "
+    "trained it knows (on the command line --teacher_labels {labels} if the first logit is {first!r}, and in another "
+    "order if it is not)"
 )
 
 
@@ -62,9 +63,10 @@ def label_permutation(
 
     # A name that is missing has -1, and two names that are equal once normalized share a position.
     if sorted(order) != in_order:
+        how_to = _HOW_TO_GIVE_THE_MAPPING.format(given_by=given_by, labels=" ".join(wanted), first=wanted[0])
         raise ValueError(
             f"The labels of {given_by} ({', '.join(given)}) do not match those of {wanted_by} ({', '.join(wanted)}) "
-            f"by name; {advice or _HOW_TO_GIVE_THE_MAPPING.format(given_by=given_by, labels=' '.join(wanted))}."
+            f"by name; {advice or how_to}."
         )
     return None if order == in_order else order
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import torch
 from datasets import Dataset
 from torch import nn
-from transformers import AutoTokenizer
 
 from bertkd.data import Task
 from bertkd.distillation import DistillationConfig
+from bertkd.models.loading import load_tokenizer
 from bertkd.pipeline.models import load_language_model, resolve_model_name
 from bertkd.tinybert import NUM_COPIES, WordVectors, augment
 
@@ -73,7 +73,7 @@ def augmented(rows: Dataset, task: Task, augmentation: Augmentation, config: Dis
                 rows,
                 task.text_keys,
                 model,
-                AutoTokenizer.from_pretrained(name),
+                load_tokenizer(name),
                 vectors,
                 probability=augmentation.probability,
                 num_candidates=augmentation.candidates,

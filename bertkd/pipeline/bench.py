@@ -1,6 +1,5 @@
 """Measures models side by side, in every engine and precision that is there."""
 
-import json
 import os
 import tempfile
 from collections.abc import Sequence
@@ -9,11 +8,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoTokenizer, PreTrainedModel
+from transformers import PreTrainedModel
 
+from bertkd.atomic import read_json
 from bertkd.efficiency import PRESETS, count_flops, count_parameters, measure_latency
 from bertkd.export import exported_size_mb, quantization_schemes, random_batches, runs_in, write_export
 from bertkd.export.engines import MANIFEST
+from bertkd.models.loading import load_tokenizer
 from bertkd.pipeline.models import load_model
 from bertkd.pipeline.peak_memory import MeasuredModel
 from bertkd.records import markdown_table
@@ -143,7 +144,8 @@ def _load(name: str) -> tuple[PreTrainedModel, Any]:
         return PRESETS[name].make(), None
     if not (Path(name) / "config.json").is_file():
         raise ValueError(f"{name} is no model's folder, nor one of the shapes {', '.join(PRESETS)}.")
-    return load_model(name).eval(), AutoTokenizer.from_pretrained(name)
+    # What a model costs does not depend on whether its head is trained.
+    return load_model(name, needs_head=False).eval(), load_tokenizer(name)
 
 
 def read_benchmark(path: str) -> list[dict[str, Any]]:
@@ -152,15 +154,15 @@ def read_benchmark(path: str) -> list[dict[str, Any]]:
     Raises:
         ValueError: the file is none, or one of another schema.
     """
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-        rows: list[dict[str, Any]] = content["rows"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is no bench.json of this command: {error}") from None
+    content = read_json(path)
+    rows: Any = content.get("rows") if isinstance(content, dict) else None
+    needed = {"model", "way", "p50_ms", "speedup", "batch_size", "sequence_length", "threads", "precision"}
+    if not isinstance(rows, list) or not all(isinstance(row, dict) and needed <= row.keys() for row in rows):
+        raise ValueError(f"{path} is no bench.json of `bertkd bench`: it has no rows of measured models.")
 
     if content.get("schema") != SCHEMA:
         raise ValueError(f"{path} has schema {content.get('schema')}; this version reads {SCHEMA}.")
-    return rows
+    return list(rows)
 
 
 def shown_rows(rows: Sequence[dict[str, Any]]) -> list[dict[str, str]]:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
-from bertkd.atomic import write_json
+from bertkd.atomic import read_json, write_json
 from bertkd.distilbert import distilbert_layers, distilbert_student
 from bertkd.efficiency import count_parameters
 from bertkd.models import layer_sizes
@@ -158,7 +158,9 @@ def choose_size(
     by_name = {size.name: size for size in sizes}
 
     if path.is_file():
-        known = json.loads(path.read_text(encoding="utf-8"))
+        known = read_json(path)
+        if not isinstance(known, dict) or not {"asked", "size", "predicted"} <= known.keys():
+            raise ValueError(f"{path} does not hold the choice of a size: remove it, and the size is measured again.")
         # A folder may hold the choice for another teacher, which has other sizes.
         if known["asked"] == json.loads(json.dumps(asked)) and known["size"] in by_name:
             return by_name[known["size"]], float(known["predicted"])

@@ -4,13 +4,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoTokenizer, set_seed
+from transformers import set_seed
 
 from bertkd.atomic import write_json
 from bertkd.data import GLUE_TASKS, load_glue
 from bertkd.data.demo import make_demo_task
 from bertkd.distillation import DistillationConfig, DistillationTrainer
 from bertkd.efficiency import measure_latency
+from bertkd.models.loading import load_tokenizer
 from bertkd.patient_kd import PatientKDConfig, PatientKDTrainer
 from bertkd.pipeline.experiment import Experiment, finished
 from bertkd.pipeline.models import load_model, load_teacher, resolve_model_name, shortened
@@ -68,7 +69,7 @@ def run_demo(folder: Path, epochs: float, command: str) -> list[RunResult]:
     """
     glue_dir = make_demo_task(folder / "data")
     rows = load_glue(TASK.name, str(glue_dir), splits=["train", *TASK.validation_splits])
-    tokenizer = AutoTokenizer.from_pretrained(resolve_model_name(MODEL))
+    tokenizer = load_tokenizer(resolve_model_name(MODEL))
     data = TaskData.tokenized(rows, TASK, tokenizer, MAX_TOKENS)
 
     results = [_train(TEACHER, data, folder, command, {})]

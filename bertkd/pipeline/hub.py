@@ -9,7 +9,7 @@ from bertkd.distillation import DistillationConfig
 __all__ = ["upload"]
 
 # What belongs to this machine's training, and not to the model.
-LOCAL_FILES = ["checkpoint-*", "checkpoint-*/**", "settings.json", "augmented/**", ".*"]
+LOCAL_FILES = ["checkpoint-*", "checkpoint-*/**", "settings.json", "bertkd-error.log", "augmented/**", ".*"]
 
 
 def upload(folder: Path, config: DistillationConfig) -> str | None:

@@ -1,24 +1,16 @@
 """Loads the models of a training, and makes its student."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from transformers import (
-    AutoConfig,
-    AutoModelForMaskedLM,
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-    PreTrainedModel,
-    set_seed,
-)
+from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassification, PreTrainedModel, set_seed
 
+from bertkd.atomic import read_json
 from bertkd.data import Task
 from bertkd.distillation.trainer import EXTRA_FILE
 from bertkd.models import family_of, label_names, label_permutation, layer_sizes
-from bertkd.models.families import PRUNED_PREFIX
+from bertkd.models.loading import TOKENIZER_FILES, check_finite, load_checkpoint, load_config, load_tokenizer
 from bertkd.models.minilm import minilm_path
 from bertkd.models.mpnet import mpnet_path
 from bertkd.students import SHAPES, Shape, drop_layers, layers_to_keep, small_student
@@ -39,8 +31,6 @@ __all__ = [
     "shortened",
 ]
 
-TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json")
-
 
 # ---- names and folders ----
 
@@ -50,28 +40,24 @@ def resolve_model_name(name: str) -> str:
 
     Raises:
         OSError: there is no such folder, and the hub does not have the name or cannot be reached.
+        ValueError: its config.json is broken.
     """
     if name == "minilm":
         return str(minilm_path())
     if name == "mpnet-base":
         return str(mpnet_path())
 
-    try:
-        if Path(name).is_dir() and not (Path(name) / "config.json").is_file():
-            raise OSError  # what transformers says of such a folder is misleading
-        AutoConfig.from_pretrained(name)
-    except OSError:
-        raise OSError(
-            f"Cannot load the model {name!r}: it is no folder with a config.json, and the hub does not have it or "
-            "cannot be reached. Give a local folder, or 'minilm' for the model of the extra 'demo'."
-        ) from None
+    load_config(name)
     return name
 
 
 def is_released_tinybert(name: str) -> bool:
     """Whether a folder is a checkpoint in the form that TinyBERT's authors released, which names no model type."""
     path = Path(name) / "config.json"
-    return path.is_file() and "model_type" not in json.loads(path.read_text(encoding="utf-8"))
+    if not path.is_file():
+        return False
+    config = read_json(path)
+    return isinstance(config, dict) and "model_type" not in config and "hidden_size" in config
 
 
 def projection_folder(name: str | None) -> str | None:
@@ -79,8 +65,14 @@ def projection_folder(name: str | None) -> str | None:
     return name if name is not None and (Path(name) / EXTRA_FILE).is_file() else None
 
 
-def check_same_vocabulary(teacher_name: str | None, student_name: str | None) -> None:
+def check_same_vocabulary(
+    teacher_name: str | None, student_name: str | None, whose: str = "the student's checkpoint"
+) -> None:
     """Checks that two checkpoints, which are to read the same token ids, were made for the same tokenizer.
+
+    Args:
+        teacher_name, student_name: the two; None is passed over.
+        whose: how an error calls the second.
 
     Raises:
         ValueError: a token has a number in one, and another or none in the other.
@@ -92,7 +84,7 @@ def check_same_vocabulary(teacher_name: str | None, student_name: str | None) ->
     different = teacher.items() - student.items() or student.items() - teacher.items()
     token, number = min(different, key=lambda item: item[1])
     raise ValueError(
-        f"The teacher {teacher_name} and the student's checkpoint {student_name} have different vocabularies: one "
+        f"{teacher_name} and {whose} {student_name} have different vocabularies: one "
         f"knows {token!r} as the token {number}, the other does not. Both read the same token ids: take two that "
         "share a tokenizer."
     )
@@ -108,48 +100,42 @@ def _vocabulary(name: str | None) -> dict[str, int] | None:
     if folder.is_dir() and (is_released_tinybert(name) or not has_tokenizer):
         return None
 
-    vocabulary: dict[str, int] = AutoTokenizer.from_pretrained(resolve_model_name(name)).get_vocab()
+    vocabulary: dict[str, int] = load_tokenizer(resolve_model_name(name)).get_vocab()
     return vocabulary
 
 
 # ---- loading ----
 
 
-def load_model(name: str, task: Task | None = None) -> PreTrainedModel:
+def load_model(
+    name: str, task: Task | None = None, needs_head: bool | None = None, what: str = "model"
+) -> PreTrainedModel:
     """A classification model in float32.
 
     Args:
         name: a folder, a name of the hub, or "minilm".
         task: whose labels the head is to have. A head that has them in another order is put into the task's, one with
-            other labels is replaced by a new one.
+            another number of labels is replaced by a new one.
+        needs_head: whether a checkpoint without a trained head is refused; None for where no task is given, since
+            training a task gives a new head what it needs.
+        what: how an error calls the model, such as "teacher".
 
     Raises:
         OSError: there is no such model.
-        ValueError: weights other than the head's do not fit the checkpoint's own config.
+        ValueError: weights other than a new head's are not the checkpoint's, or are not finite.
     """
     labels = {} if task is None else label_settings(task)
+    needs_head = task is None if needs_head is None else needs_head
     if is_released_tinybert(name):
-        return load_released(name, **labels)[0]
+        model, _ = load_released(name, needs_head=needs_head, **labels)
+        check_finite(model, f"The {what} {name}")
+        return model
 
     path = resolve_model_name(name)
-    config = AutoConfig.from_pretrained(path)
-    given_labels = label_names(config)
-
-    # A pruned model refuses to ignore mismatched sizes, for which only another number of labels is a reason.
-    is_pruned = config.model_type.startswith(PRUNED_PREFIX)
-    keeps_head = task is None or (is_pruned and len(given_labels) == task.num_labels)
-    model, report = AutoModelForSequenceClassification.from_pretrained(
-        path,
-        dtype=torch.float32,
-        ignore_mismatched_sizes=not keeps_head,
-        output_loading_info=True,
-        **labels,
+    given_labels = label_names(load_config(path, what))
+    model = load_checkpoint(
+        AutoModelForSequenceClassification, path, needs_head=needs_head, what=what, called=name, **labels
     )
-
-    head = tuple(f"{part}." for part in family_of(model).head)
-    wrong = sorted(key for key, *_ in report["mismatched_keys"] if not key.startswith(head))
-    if wrong:
-        raise ValueError(f"The checkpoint {name} does not fit its own config: {', '.join(wrong)}.")
 
     if task is not None and sorted(given_labels) == sorted(task.labels):
         _reorder_head(model, given_labels, task)
@@ -166,36 +152,32 @@ def load_teacher(name: str, task: Task, labels: Sequence[str] | None = None) -> 
 
     Raises:
         OSError: there is no such model.
-        ValueError: it has another number of labels than the task.
+        ValueError: it has no trained head, or another number of labels than the task.
     """
-    config = AutoConfig.from_pretrained(resolve_model_name(name))
-    if config.num_labels != task.num_labels:
+    teacher = load_model(name, what="teacher")
+    if teacher.config.num_labels != task.num_labels:
         raise ValueError(
-            f"The teacher {name} has {config.num_labels} labels, but the task {task.name} has {task.num_labels}: give "
-            "a teacher that was fine-tuned on this task."
+            f"The teacher {name} has {teacher.config.num_labels} labels, but the task {task.name} has "
+            f"{task.num_labels}: give a teacher that was fine-tuned on this task."
         )
 
-    teacher = load_model(name)
     if labels is not None:
         teacher.config.id2label = dict(enumerate(labels))
         teacher.config.label2id = {label: i for i, label in enumerate(labels)}
     return teacher
 
 
-def load_language_model(name: str) -> PreTrainedModel:
+def load_language_model(name: str, needs_head: bool = True) -> PreTrainedModel:
     """A model that predicts masked words, in float32 and eval mode.
 
-    Raises:
-        ValueError: the checkpoint has no head for masked words.
-    """
-    model, report = AutoModelForMaskedLM.from_pretrained(name, dtype=torch.float32, output_loading_info=True)
+    Args:
+        name: a folder, or a name of the hub.
+        needs_head: whether a checkpoint without a head for masked words is refused; otherwise it gets a new one.
 
-    if report["missing_keys"]:
-        raise ValueError(
-            f"{name} has no head for masked words ({', '.join(sorted(report['missing_keys'])[:3])} are missing), and "
-            "an untrained one would give random words: train one with `bertkd mlm`."
-        )
-    return model.eval()
+    Raises:
+        ValueError: the checkpoint has no such head, or its weights are not those that the model needs.
+    """
+    return load_checkpoint(AutoModelForMaskedLM, name, needs_head=needs_head).eval()
 
 
 # ---- labels ----

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets import DatasetDict
-from transformers import AutoTokenizer, PreTrainedModel
+from transformers import PreTrainedModel
 
 from bertkd.atomic import atomic_folder, write_json
 from bertkd.data import Task
@@ -15,6 +15,7 @@ from bertkd.data.tokenizer_files import save_tokenizer
 from bertkd.distillation import DistillationConfig
 from bertkd.efficiency import count_flops, count_parameters, model_size_mb
 from bertkd.metrics import main_value
+from bertkd.models.loading import load_tokenizer
 from bertkd.models.positions import max_tokens
 from bertkd.pipeline.deployment import Timing
 from bertkd.pipeline.evaluation import evaluate
@@ -130,7 +131,7 @@ def shrink_model(
         raise ValueError(f"{name} must be a local folder, and another than --output_dir.")
 
     model = load_model(name).eval()
-    tokenizer = AutoTokenizer.from_pretrained(tokenizer_name or source)
+    tokenizer = load_tokenizer(tokenizer_name or source)
     small, small_tokenizer = shrinkage.apply(model, tokenizer, rows, task)
     with atomic_folder(folder) as partial:
         small.save_pretrained(partial)

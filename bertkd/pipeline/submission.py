@@ -4,13 +4,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import torch
 from datasets import Dataset, DatasetDict
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
+from transformers import PreTrainedModel
 
 from bertkd.data import GLUE_TASKS, Task, load_glue, tokenize
 from bertkd.distillation import DistillationConfig, DistillationTrainer
 from bertkd.models import label_names, label_permutation
+from bertkd.models.loading import load_tokenizer
+from bertkd.pipeline.models import load_model
 
 __all__ = ["predict_test_sets"]
 
@@ -36,8 +37,8 @@ def predict_test_sets(
     Raises:
         ValueError: the labels of model and task do not match.
     """
-    model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = load_model(folder)
+    tokenizer = load_tokenizer(folder)
     config = DistillationConfig(
         output_dir=output_dir, alpha=0.0, per_device_eval_batch_size=batch_size, report_to="none"
     )

@@ -61,6 +61,8 @@ class Budget:
     def __post_init__(self) -> None:
         if not self.amount > 0:
             raise ValueError(f"Give a positive --budget, in --unit {self.unit}.")
+        if self.candidates < 1:
+            raise ValueError(f"--candidates {self.candidates} leaves nothing to choose from: give 1 or more.")
 
 
 def find_subnetwork(

@@ -28,14 +28,26 @@ def read_reference_points(path: str | Path) -> list[dict[str, Any]]:
     """
     try:
         tables = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise OSError(f"Cannot read {path} ({error.strerror}): give a YAML file with tables of papers.") from None
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ValueError(f"{path} holds no tables of papers: {' '.join(str(error).split())}.") from error
+    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+        raise ValueError(f"{path} holds no tables of papers: a list of tables is expected.")
+
+    try:
         for table in tables:
             if different := TABLE_KEYS ^ {*table, "note"}:
                 raise ValueError(f"a table lacks, or should not have, {', '.join(sorted(different))}")
             # A table that cannot be shown is refused here, where its file is known.
             paper_rows(table)
-    except (AttributeError, KeyError, TypeError, ValueError, yaml.YAMLError) as error:
+    except KeyError as error:
+        raise ValueError(f"{path} holds no tables of papers: a model or its scores lack {error}.") from error
+    except (AttributeError, TypeError) as error:
+        raise ValueError(f"{path} holds no tables of papers: a value has the wrong type.") from error
+    except ValueError as error:
         raise ValueError(f"{path} holds no tables of papers: {error}.") from error
-    return list(tables)
+    return tables
 
 
 def paper_charts(tables: Sequence[Mapping[str, Any]], tasks: Iterable[str]) -> list[str]:

@@ -5,7 +5,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from bertkd.records.tables import machine_label, markdown_table, method_label, metric_label, task_label
+from bertkd.records.tables import machine_label, markdown_table, markdown_text, method_label, metric_label, task_label
 
 __all__ = ["render"]
 
@@ -26,5 +26,5 @@ def _environment() -> Environment:
         keep_trailing_newline=True,
     )
     environment.filters |= {"task": task_label, "method": method_label, "metric": metric_label}
-    environment.filters |= {"machine": machine_label, "table": markdown_table}
+    environment.filters |= {"machine": machine_label, "table": markdown_table, "plain": markdown_text}
     return environment

@@ -1,6 +1,5 @@
 """Results files: what a run, an early stage or an export leaves behind, one JSON file each."""
 
-import json
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -8,7 +7,7 @@ from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar, get_origin, get_type_hints
 
-from bertkd.atomic import plain_json, write_json
+from bertkd.atomic import plain_json, read_json, write_json
 from bertkd.methods import method_key
 
 __all__ = ["ExportResult", "Record", "RunResult", "StageResult", "SubnetworkResult", "TaskRecord"]
@@ -17,6 +16,10 @@ __all__ += ["read_result", "read_results", "result_files"]
 Parsed = TypeVar("Parsed")
 
 SCHEMA = 1
+# A task names files of a report, which must not leave its folder.
+TASK_NAME = re.compile(r"\w[\w .+=,()-]{0,99}")
+# Tokens of the hub, wherever they were typed.
+TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{8,}")
 # Ends of names, so that `tokenizer_name` and `max_tokens_per_batch` stay.
 SECRET_SETTING = re.compile(r"(^|_)(token|password|secret|api_key)$")
 SECRET_OPTION = re.compile(r"""(--\w*(?:token|password|secret|api_key)(?:=|\s+))("[^"]*"|'[^']*'|\S+)""")
@@ -52,7 +55,9 @@ class Record:
 
     def __post_init__(self) -> None:
         self.settings = _without_secrets(self.settings)
-        self.command = SECRET_OPTION.sub(r"\1***", self.command)
+        # A single line cannot end the block of code that a card or a report shows it in.
+        command = " ".join(self.command.splitlines())
+        self.command = TOKEN.sub("***", SECRET_OPTION.sub(r"\1***", command))
 
     def to_json(self) -> dict[str, Any]:
         """The fields as plain JSON values."""
@@ -68,7 +73,12 @@ class Record:
         """
         if cls is RunResult and isinstance(data, dict) and data.get("schema") != SCHEMA:
             raise ValueError(f"schema is {data.get('schema')!r}, this version of bertkd reads schema {SCHEMA}")
-        return _parse(cls, data)
+        record = _parse(cls, data)
+        if isinstance(record, TaskRecord) and not TASK_NAME.fullmatch(record.task):
+            raise ValueError(
+                f"task is {record.task!r}, but reports name files by it: it may have letters, digits, spaces, . - + ="
+            )
+        return record
 
     @classmethod
     def read(cls, path: str | Path) -> Self:
@@ -78,8 +88,8 @@ class Record:
             ValueError: the file holds no such record; the message names the file and what is wrong.
         """
         try:
-            return cls.from_json(json.loads(Path(path).read_text(encoding="utf-8")))
-        except ValueError as error:  # includes broken JSON and broken UTF-8
+            return cls.from_json(read_json(path))
+        except ValueError as error:
             raise ValueError(f"{path} is no {cls.KIND}: {error}") from error
 
     def write(self, folder: str | Path) -> Path:
@@ -221,8 +231,17 @@ def _without_secrets(settings: Mapping[str, Any]) -> dict[str, Any]:
     kept: dict[str, Any] = {}
     for key, value in settings.items():
         if not SECRET_SETTING.search(str(key)):
-            kept[key] = _without_secrets(value) if isinstance(value, Mapping) else value
+            kept[key] = _without_tokens(value)
     return kept
+
+
+def _without_tokens(value: Any) -> Any:
+    """A setting without the tokens of the hub that are part of it."""
+    if isinstance(value, Mapping):
+        return _without_secrets(value)
+    if isinstance(value, list | tuple):
+        return [_without_tokens(item) for item in value]
+    return TOKEN.sub("***", value) if isinstance(value, str) else value
 
 
 def _parse(parsed_class: type[Parsed], data: object) -> Parsed:

@@ -13,6 +13,7 @@ from bertkd.records.results import RunResult
 __all__ = [
     "machine_label",
     "markdown_table",
+    "markdown_text",
     "mean_and_std",
     "method_label",
     "metric_label",
@@ -109,9 +110,15 @@ def subnetwork_rows(result: RunResult) -> list[dict[str, str]]:
 
 def markdown_table(rows: Sequence[Mapping[str, str]]) -> str:
     """A Markdown table, aligned in its source too; numbers to the right. Missing cells are empty; no rows, no text."""
-    table = pd.DataFrame(rows).fillna("").map(lambda cell: cell.replace("|", "\\|").replace("\n", " "))
+    table = pd.DataFrame(rows).fillna("").map(markdown_text)
+    table.columns = table.columns.map(markdown_text)
     columns = _aligned(table, lambda width, right: "-" * (width - right) + ":" * right, minimum=3)
     return "".join(f"| {' | '.join(cells)} |\n" for cells in zip(*columns, strict=True))
+
+
+def markdown_text(text: object) -> str:
+    """A text from outside as it may stand in a line or a cell of Markdown: it ends no cell, and opens no HTML."""
+    return " ".join(str(text).splitlines()).replace("|", "\\|").replace("<", "&lt;")
 
 
 def terminal_table(rows: Sequence[Mapping[str, str]]) -> str:

@@ -1,21 +1,28 @@
 """Loads checkpoints as the authors of TinyBERT released them."""
 
-import json
+import struct
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers import BertConfig, BertForSequenceClassification, PretrainedConfig, PreTrainedModel
 
+from bertkd.atomic import read_json
 from bertkd.models import family_of
+from bertkd.models.unreadable import damage, reason
 
 __all__ = ["load_released"]
 
 
 def load_released(
-    folder: str | Path, model_class: type[PreTrainedModel] = BertForSequenceClassification, **settings: Any
+    folder: str | Path,
+    model_class: type[PreTrainedModel] = BertForSequenceClassification,
+    needs_head: bool = False,
+    **settings: Any,
 ) -> tuple[PreTrainedModel, dict[str, Tensor]]:
     """Load a checkpoint as TinyBERT's authors released it, from a local folder, and its projection.
 
@@ -25,6 +32,7 @@ def load_released(
     Args:
         folder: a folder with config.json and model.safetensors or pytorch_model.bin.
         model_class: a BERT class; its head is new where the checkpoint has none, or one of another shape.
+        needs_head: whether a checkpoint without such a head is refused.
         **settings: settings of the config, such as `num_labels=2`.
 
     Returns:
@@ -43,8 +51,12 @@ def load_released(
         raise ValueError(f"{path} is no TinyBERT checkpoint: it needs config.json and pytorch_model.bin.")
 
     is_safe = weights.suffix == ".safetensors"
-    state = load_file(weights) if is_safe else torch.load(weights, map_location="cpu", weights_only=True)
-    config = _config(json.loads((path / "config.json").read_text(encoding="utf-8")), settings)
+    try:
+        state = load_file(weights) if is_safe else torch.load(weights, map_location="cpu", weights_only=True)
+    except (SafetensorError, UnpicklingError, RuntimeError, EOFError, struct.error) as error:
+        raise ValueError(damage(weights) or f"{weights} cannot be read: {reason(error)}") from error
+
+    config = _config(read_json(path / "config.json"), settings)
     model = model_class(config)
     model_state = model.state_dict()
 
@@ -57,10 +69,19 @@ def load_released(
             fitting[name] = tensor
     report = model.load_state_dict(fitting, strict=False)
 
+    encoder = f"{model.base_model_prefix}.{family_of(config).layers}."
+    if unused := [name for name in state if name.startswith(encoder) and name not in model_state]:
+        raise ValueError(f"{weights} has {', '.join(unused[:3])}, for which its config.json has no layer.")
+
     # A head for another task is left out, and the model's stays new.
     head = tuple(f"{part}." for part in family_of(config).head)
     if missing := [name for name in report.missing_keys if not name.startswith(head)]:
         raise ValueError(f"{weights} lacks {', '.join(missing[:5])}: it is no BERT of the shape in its config.json.")
+    if needs_head and report.missing_keys:
+        raise ValueError(
+            f"{path} has no trained head for a task ({', '.join(report.missing_keys[:3])} missing), and an untrained "
+            "one would answer at random: fine-tune it on the task first, with `bertkd finetune`."
+        )
     return model.eval(), projection
 
 
