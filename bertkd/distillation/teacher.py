@@ -1,6 +1,7 @@
 """Loads and checks the teacher of a training, and gives its outputs for a batch, live or from a cache."""
 
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +14,8 @@ from tqdm.auto import tqdm
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 from transformers.utils import ModelOutput
 
-from bertkd.distillation.checks import check_vocabularies
+from bertkd.distillation.checks import check_not_shared, check_vocabularies
+from bertkd.distillation.finite import check_weights
 from bertkd.distillation.steps import forward_arguments, has_rows, inputs_of, row_lengths
 from bertkd.distillation.teacher_cache import ROW_COLUMN, TeacherCache, fingerprint, method_sources, with_rows
 from bertkd.distillation.trainer_hooks import TrainerHooks
@@ -79,9 +81,15 @@ class TeacherMixin(TrainerHooks):
                     f"(alpha={self.args.alpha}). For plain fine-tuning use DistillationTrainer with alpha=0."
                 )
             return
+        if not self.needs_teacher:
+            warnings.warn(
+                "The teacher is not used: the parts of the loss that come from it have no weight.", stacklevel=4
+            )
 
         student, teacher = self.model.config, self.teacher_model.config
         check_vocabularies(student, teacher)
+        check_not_shared(self.model, self.teacher_model)
+        check_weights(self.teacher_model, "teacher")
         if self.compares_predictions:
             names = self.args.teacher_labels or label_names(teacher)
             self._label_permutation = label_permutation(label_names(student), names)
@@ -92,8 +100,10 @@ class TeacherMixin(TrainerHooks):
 
     def _extra_columns(self) -> list[str]:
         # A DistilBERT student does not know the token types that its BERT teacher needs.
-        columns = sorted(forward_arguments(self.teacher_model)) if self.teacher_model is not None else []
-        return [*columns, ROW_COLUMN]
+        columns = forward_arguments(self.model)
+        if self.teacher_model is not None:
+            columns |= forward_arguments(self.teacher_model)
+        return [*sorted(columns), ROW_COLUMN]
 
     # ---- one batch ----
 
