@@ -47,10 +47,12 @@ _TYPES: dict[Any, tuple[str, Callable[[Any], bool]]] = {
     bool: ("True or False", lambda value: isinstance(value, bool)),
     str: ("a text", _is_text),
     list[float]: ("a list of numbers", _is_list_of(_is_number)),
+    float | None: ("a number or None", lambda value: value is None or _is_number(value)),
     int | None: ("a whole number or None", lambda value: value is None or _is_whole(value)),
     str | None: ("a text or None", lambda value: value is None or _is_text(value)),
     list[str] | None: ("a list of texts or None", lambda value: value is None or _is_list_of(_is_text)(value)),
 }
+_NUMBERS = (float, int, float | None, int | None)
 
 
 @dataclass
@@ -103,6 +105,8 @@ class DistillationConfig(TrainingArguments):
     )
 
     def __post_init__(self) -> None:
+        # Before transformers compares values with numbers.
+        self._check_types()
         super().__post_init__()
         self.check_settings()
 
@@ -154,15 +158,18 @@ class DistillationConfig(TrainingArguments):
             raise ValueError("max_tokens_per_batch uses every row: leave dataloader_drop_last off.")
 
     def _check_types(self) -> None:
-        """Refuse values of another type than their field, among the fields that bertkd adds."""
+        """Refuse values of another type than their field; of the shared fields, numbers alone are looked at."""
         shared = {member.name for member in fields(TrainingArguments)}
         for member in fields(self):
-            if member.name in shared or member.type not in _TYPES:
+            is_looked_at = member.name not in shared or member.type in _NUMBERS
+            if not is_looked_at or member.type not in _TYPES:
                 continue
 
             description, is_right = _TYPES[member.type]
             value = getattr(self, member.name)
-            if not is_right(value):
+            # Some of the shared fields say that they are numbers, and have None for a default.
+            is_default = value is None and member.default is None
+            if not (is_default or is_right(value)):
                 raise ValueError(f"{member.name} must be {description}, not {value!r}.")
 
     def _check_numbers(self) -> None:

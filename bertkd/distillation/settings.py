@@ -7,7 +7,7 @@ from typing import Any
 from bertkd.distillation.config import DistillationConfig, method_settings
 from bertkd.distillation.extra_modules import ExtraModulesMixin
 
-__all__ = ["SettingsMixin", "check_config_class"]
+__all__ = ["SettingsMixin"]
 
 # What `transformers.Trainer` reads when it is made, and never again.
 _READ_ONCE = (
@@ -25,6 +25,7 @@ _READ_ONCE = (
 class SettingsMixin(ExtraModulesMixin):
     """Sets the method up by its settings, again where they have changed when a training begins."""
 
+    config_class: type[DistillationConfig] = DistillationConfig
     # The settings that the method was set up by.
     _settings: dict[str, Any]
     _settings_read_once: dict[str, Any]
@@ -40,7 +41,17 @@ class SettingsMixin(ExtraModulesMixin):
         """Check that the teacher fits the student and the settings."""
 
     def _check_settings_have_effect(self) -> None:
-        """Warn of settings that were changed although they have no effect beside the others."""
+        """Refuse settings of another method; warn of those that have no effect beside the others."""
+        known = {field.name for field in fields(self.config_class)}
+        ignored = [field.name for field in fields(self.args) if field.name not in known]
+        # A user's trainer may read settings of a user's config.
+        if ignored and type(self).__module__.startswith("bertkd."):
+            raise ValueError(
+                f"{type(self).__name__} reads a {self.config_class.__name__}, and would ignore {', '.join(ignored)} "
+                f"of the {type(self.args).__name__}: take the trainer that belongs to it, or a "
+                f"{self.config_class.__name__}."
+            )
+
         defaults = {field.name: field.default for field in fields(self.args)}
         for name, reason in self.args.without_effect().items():
             value = getattr(self.args, name)
@@ -70,7 +81,6 @@ class SettingsMixin(ExtraModulesMixin):
         """Check the settings as they are now, and make what they decide."""
         self.args.check_settings()
         self._set_up_teacher()
-        self._check_settings_have_effect()
         self._set_up_method()
         self._remember_settings()
 
@@ -78,26 +88,3 @@ class SettingsMixin(ExtraModulesMixin):
         # A search has its own way of changing what is read once.
         self._set_up_anew()
         self._check_model_init()
-
-
-def check_config_class(config: Any, trainer_class: type, config_class: type[DistillationConfig]) -> None:
-    """Refuses settings of another method, which a trainer would not read.
-
-    Raises:
-        ValueError: the config is none of the trainer's, or has settings that one of bertkd's trainers ignores.
-    """
-    if not isinstance(config, config_class):
-        raise ValueError(
-            f"{trainer_class.__name__} needs args of type {config_class.__name__}, not {type(config).__name__}."
-        )
-
-    # A user's trainer may read settings of a user's config.
-    if not trainer_class.__module__.startswith("bertkd."):
-        return
-    known = {field.name for field in fields(config_class)}
-    ignored = [field.name for field in fields(config) if field.name not in known]
-    if ignored:
-        raise ValueError(
-            f"{trainer_class.__name__} reads a {config_class.__name__}, and would ignore {', '.join(ignored)} of the "
-            f"{type(config).__name__}: take the trainer that belongs to it, or a {config_class.__name__}."
-        )

@@ -1,7 +1,6 @@
 """Loads and checks the teacher of a training, and gives its outputs for a batch, live or from a cache."""
 
 import os
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -81,10 +80,6 @@ class TeacherMixin(TrainerHooks):
                     f"(alpha={self.args.alpha}). For plain fine-tuning use DistillationTrainer with alpha=0."
                 )
             return
-        if not self.needs_teacher:
-            warnings.warn(
-                "The teacher is not used: the parts of the loss that come from it have no weight.", stacklevel=4
-            )
 
         student, teacher = self.model.config, self.teacher_model.config
         check_vocabularies(student, teacher)

@@ -7,6 +7,7 @@ checkpoints in `resuming.py`, numbers that must be finite in `finite.py`, and ev
 """
 
 import os
+import warnings
 from typing import Any
 
 import torch
@@ -30,7 +31,7 @@ from bertkd.distillation.labels import (
     number_labels,
 )
 from bertkd.distillation.resuming import ResumingMixin
-from bertkd.distillation.settings import SettingsMixin, check_config_class
+from bertkd.distillation.settings import SettingsMixin
 from bertkd.distillation.steps import StepsMixin, has_rows, inputs_of, model_inside
 from bertkd.distillation.teacher import TeacherMixin
 from bertkd.models.adaptive import refuse_supernet
@@ -67,7 +68,6 @@ class DistillationTrainer(TeacherMixin, StepsMixin, SettingsMixin, ResumingMixin
             the number of labels differ; the data's labels stand in another order than the student's.
     """
 
-    config_class: type[DistillationConfig] = DistillationConfig
     # The share of labeled rows by which the loss of the current micro-batch divides; None outside a step.
     _labeled_share_in_use: Tensor | None = None
     # A function of student logits, teacher logits, temperature and reduction.
@@ -81,7 +81,10 @@ class DistillationTrainer(TeacherMixin, StepsMixin, SettingsMixin, ResumingMixin
         **kwargs: Any,
     ) -> None:
         args = args if args is not None else self.config_class(output_dir="trainer_output")
-        check_config_class(args, type(self), self.config_class)
+        if not isinstance(args, self.config_class):
+            raise ValueError(
+                f"{type(self).__name__} needs args of type {self.config_class.__name__}, not {type(args).__name__}."
+            )
         if kwargs.get("compute_loss_func") is not None:
             raise ValueError("compute_loss_func would not be called: override distillation_loss or task_loss instead.")
         if args.n_gpu > 1:
@@ -92,7 +95,13 @@ class DistillationTrainer(TeacherMixin, StepsMixin, SettingsMixin, ResumingMixin
 
         student = self._load(model)
         check_student(student)
-        super().__init__(model=student, args=args, **kwargs)
+        try:
+            super().__init__(model=student, args=args, **kwargs)
+        except RuntimeError as error:
+            # A tracker that is not installed.
+            if "requires" in str(error) and args.report_to:
+                raise ValueError(f"report_to={args.report_to} cannot be followed: {error}") from None
+            raise
         check_weights(self.model, "student")
         # What a compiled or otherwise wrapped teacher hides is read from the model inside.
         self.teacher_model = model_inside(self._load(teacher_model))
@@ -106,7 +115,6 @@ class DistillationTrainer(TeacherMixin, StepsMixin, SettingsMixin, ResumingMixin
         for dataset in (self.train_dataset, *evaluated):
             check_label_order(dataset, self.model.config)
         self._set_up_teacher()
-        self._check_settings_have_effect()
         self._set_up_method()
         self._remember_settings()
 
@@ -305,6 +313,11 @@ class DistillationTrainer(TeacherMixin, StepsMixin, SettingsMixin, ResumingMixin
 
     def _check_training(self) -> None:
         """Refuse rows, labels and settings with which a training could not begin, or would do nothing."""
+        self._check_settings_have_effect()
+        if self.teacher_model is not None and not self.needs_teacher:
+            warnings.warn(
+                "The teacher is not used: no part of the loss that comes from it has a weight.", stacklevel=3
+            )
         if self.args.num_train_epochs == 0 and self.args.max_steps < 1:
             raise ValueError("num_train_epochs is 0, so that nothing would be trained: give at least one epoch.")
         if hasattr(self.train_dataset, "__len__") and len(self.train_dataset) == 0:

@@ -31,8 +31,8 @@ def label_permutation(
 ) -> list[int] | None:
     """Finds the positions `p` with which `logits[:, p]` puts the logits of `given` in the order of `wanted`.
 
-    Names are compared without regard to case, spaces, "-" and "_", except for the sign of a number. Two lists of the same length without names of
-    their own (LABEL_0, LABEL_1, ...) are taken to agree.
+    Names are compared without regard to case, spaces, "-" and "_", except for the sign of a number. Two lists of the
+    same length without names of their own (LABEL_0, LABEL_1, ...) are taken to agree.
 
     Args:
         wanted: the labels in the order that is needed.

@@ -239,6 +239,7 @@ class TinyBertKDTrainer(DistillationTrainer):
         if args.attention_weight > 0:
             student_scores, teacher_scores = self._captured, teacher_outputs.captured
             assert student_scores is not None
+            _refuse_scores_without_gradient(student_scores, student_outputs)
             if args.mask_padding:
                 loss = losses.attention_factor_loss(student_scores.factors, teacher_scores.factors, **averaging)
             else:
@@ -275,6 +276,16 @@ class TinyBertKDTrainer(DistillationTrainer):
         if not self.args.compares_states:
             return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
         return self._evaluate_loss(model, self._on_device(inputs))
+
+
+def _refuse_scores_without_gradient(captured: CapturedScores, outputs: Any) -> None:
+    """Raise ValueError where the loss on attention scores would train nothing, although there are layers to train."""
+    is_trained = any(state is not None and state.requires_grad for state in outputs.hidden_states)
+    if is_trained and not any(query.requires_grad or key.requires_grad for query, key in captured.factors):
+        raise ValueError(
+            "The attention scores have no gradient: activation checkpointing with use_reentrant=True computes them "
+            'without one. Use activation_checkpointing_kwargs={"use_reentrant": False}, or attention_weight=0.'
+        )
 
 
 def _shapes(state: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
