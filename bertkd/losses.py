@@ -69,8 +69,8 @@ def _check_mask(mask: Tensor | None, shape: torch.Size, what: str) -> None:
     # Here, too, a broadcast would give a plausible number.
     if mask is not None and mask.shape != shape:
         raise ValueError(
-            f"{what}: attention_mask has shape {tuple(mask.shape)} and the tokens {tuple(shape)}; give 1 for each real "
-            "token and 0 for padding."
+            f"{what}: attention_mask has shape {tuple(mask.shape)} and the tokens {tuple(shape)}; give 1 for each "
+            "real token and 0 for padding."
         )
 
 

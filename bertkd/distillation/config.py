@@ -160,12 +160,18 @@ class DistillationConfig(TrainingArguments):
     def _check_types(self) -> None:
         """Refuse values of another type than their field; of the shared fields, numbers alone are looked at."""
         shared = {member.name for member in fields(TrainingArguments)}
+        # Not `member.type`, which HfArgumentParser changes.
+        types: dict[str, Any] = {}
+        for base in reversed(type(self).__mro__):
+            types.update(vars(base).get("__annotations__", {}))
+
         for member in fields(self):
-            is_looked_at = member.name not in shared or member.type in _NUMBERS
-            if not is_looked_at or member.type not in _TYPES:
+            kind = types[member.name]
+            is_looked_at = member.name not in shared or kind in _NUMBERS
+            if not is_looked_at or kind not in _TYPES:
                 continue
 
-            description, is_right = _TYPES[member.type]
+            description, is_right = _TYPES[kind]
             value = getattr(self, member.name)
             # Some of the shared fields say that they are numbers, and have None for a default.
             is_default = value is None and member.default is None

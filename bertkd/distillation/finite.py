@@ -96,7 +96,7 @@ class FiniteMixin(TrainerHooks):
         super()._before_saving()
 
     def _check_numbers(self) -> None:
-        """Raise ValueError where a loss or a gradient since the last log was not finite."""
+        """Raise ValueError where a loss or a gradient of the running training was not finite since the last log."""
         if not self.is_in_train:
             return
         self._refuse_parts(self._window.totals(), self._window.first_step)
@@ -128,7 +128,8 @@ class FiniteMixin(TrainerHooks):
                 "stream has no row, or a callback stopped it at once."
             )
 
-        self._check_numbers()
+        self._refuse_parts(self._window.totals(), self._window.first_step)
+        self._refuse_gradients()
         check_weights(self.model, "student")
 
         weights = _sums_of_bits(self.model)
@@ -202,5 +203,6 @@ def _check_predictions(output: EvalLoopOutput) -> None:
     for name, value in (output.metrics or {}).items():
         if name.endswith("_loss") and not math.isfinite(value):
             raise ValueError(
-                f"{name} is {value} although the logits are finite: look at the labels of the evaluation rows."
+                f"{name} is {value}: the student's logits overflow, or the labels of the evaluation rows are not "
+                "finite. Evaluate in float32, and look at both."
             )

@@ -21,6 +21,7 @@ __all__ = [
     "has_label",
     "is_regression",
     "label_column",
+    "logits_of",
     "number_labels",
 ]
 
@@ -271,6 +272,21 @@ def has_label(labels: Tensor) -> Tensor:
     if labels.dim() == 1 and not labels.is_floating_point():
         return labels != NO_LABEL
     return torch.ones(len(labels), dtype=torch.bool, device=labels.device)
+
+
+def logits_of(outputs: Any, whose: str) -> Tensor:
+    """Returns the logits among the outputs of a model.
+
+    Raises:
+        ValueError: the model has no head that gives any.
+    """
+    logits: Tensor | None = getattr(outputs, "logits", None)
+    if logits is None:
+        raise ValueError(
+            f"The {whose} gives no logits: it has no head. Load it with one, e.g. as "
+            "AutoModelForSequenceClassification."
+        )
+    return logits
 
 
 def check_logits(logits: Tensor, config: PretrainedConfig) -> None:

@@ -57,6 +57,11 @@ class StepsMixin(LabelsMixin):
             )
         return self._step_sampler
 
+    @property
+    def _rows_of_step(self) -> int:
+        """The rows of a whole optimizer step, over all micro-batches and processes."""
+        return self._micro_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+
     def _start_epoch(self, epoch: int) -> None:
         # The data loader does not pass the epoch on to a sampler that is wrapped twice (processes, and resumed).
         if self._step_sampler is not None:

@@ -28,6 +28,7 @@ from bertkd.distillation.labels import (
     check_logits,
     class_labels,
     has_label,
+    logits_of,
     number_labels,
 )
 from bertkd.distillation.resuming import ResumingMixin
@@ -148,7 +149,9 @@ class DistillationTrainer(TeacherMixin, StepsMixin, SettingsMixin, ResumingMixin
         if alpha < 1:
             parts["task_loss"] = (1 - alpha) * self.task_loss(student_outputs, inputs)
         if alpha > 0:
-            parts["kd_loss"] = alpha * self.kd_loss(student_outputs.logits, teacher_outputs.logits)
+            parts["kd_loss"] = alpha * self.kd_loss(
+                logits_of(student_outputs, "student"), logits_of(teacher_outputs, "teacher")
+            )
         return parts
 
     def task_loss(self, student_outputs: Any, inputs: dict[str, Tensor]) -> Tensor:
@@ -167,8 +170,8 @@ class DistillationTrainer(TeacherMixin, StepsMixin, SettingsMixin, ResumingMixin
                 "the teacher alone."
             )
 
-        check_logits(student_outputs.logits, self.model.config)
-        logits = student_outputs.logits.float()
+        logits = logits_of(student_outputs, "student").float()
+        check_logits(logits, self.model.config)
         if self._is_regression:
             predictions = logits.squeeze(-1)
             return F.mse_loss(predictions, number_labels(labels.float(), predictions))
@@ -322,6 +325,12 @@ class DistillationTrainer(TeacherMixin, StepsMixin, SettingsMixin, ResumingMixin
             raise ValueError("num_train_epochs is 0, so that nothing would be trained: give at least one epoch.")
         if hasattr(self.train_dataset, "__len__") and len(self.train_dataset) == 0:
             raise ValueError("The training set has no rows: give it at least one.")
+        step_size = self._rows_of_step
+        if self.args.dataloader_drop_last and has_rows(self.train_dataset) and len(self.train_dataset) < step_size:
+            raise ValueError(
+                f"The training set has {len(self.train_dataset)} rows, fewer than the {step_size} of one step, which "
+                "dataloader_drop_last would leave out: leave it off, or take smaller batches."
+            )
         if self.model_init is None and not any(parameter.requires_grad for parameter in self.model.parameters()):
             raise ValueError(
                 "All weights of the student are frozen (requires_grad is False), so that nothing would be trained: "

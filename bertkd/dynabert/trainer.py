@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 from transformers.trainer_utils import EvalLoopOutput
 
 from bertkd import losses
+from bertkd.distillation.labels import logits_of
 from bertkd.distillation.trainer import DistillationTrainer
 from bertkd.dynabert.config import DynaBertKDConfig
 from bertkd.dynabert.supernet import Subnetwork, make_adaptive, set_subnetwork
@@ -113,7 +114,7 @@ class DynaBertKDTrainer(DistillationTrainer):
         if alpha < 1:
             parts["task_loss"] = (1 - alpha) * self.task_loss(student_outputs, inputs)
         if alpha > 0 and self.args.lambda1 > 0:
-            kd_loss = self.kd_loss(student_outputs.logits, teacher_outputs.logits)
+            kd_loss = self.kd_loss(logits_of(student_outputs, "student"), logits_of(teacher_outputs, "teacher"))
             parts["kd_loss"] = alpha * self.args.lambda1 * kd_loss
         if alpha > 0 and self.args.lambda2 > 0:
             hidden_loss = self.hidden_loss(student_outputs.hidden_states, teacher_outputs.hidden_states, inputs)

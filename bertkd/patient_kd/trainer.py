@@ -9,7 +9,7 @@ from transformers.utils import ModelOutput
 
 from bertkd import losses
 from bertkd.distillation.extra_modules import linear_projection
-from bertkd.distillation.labels import check_logits
+from bertkd.distillation.labels import check_logits, logits_of
 from bertkd.distillation.trainer import DistillationTrainer
 from bertkd.layer_map import LayerMap
 from bertkd.models import family_of
@@ -88,7 +88,7 @@ class PatientKDTrainer(DistillationTrainer):
         """The teacher's logits (B, C) and, unless beta is 0, the [CLS] states (B, L, H) of the map's layers."""
         outputs = super().teacher_forward(inputs)
         states = _cls_states(outputs, self.layer_map.teacher_layers) if self.args.beta > 0 else None
-        return PatientTeacherOutput(logits=outputs.logits, cls_states=states)
+        return PatientTeacherOutput(logits=logits_of(outputs, "teacher"), cls_states=states)
 
     def distillation_loss(
         self, student_outputs: Any, teacher_outputs: Any, inputs: dict[str, Tensor]
