@@ -24,6 +24,9 @@ class LayerMap:
     def __post_init__(self) -> None:
         if not self.pairs:
             raise ValueError("A layer map needs at least one pair student:teacher, e.g. 1:2,2:4.")
+        for pair in self.pairs:
+            if len(pair) != 2 or not all(isinstance(p, int) and not isinstance(p, bool) for p in pair):
+                raise ValueError(f"The pairs of a layer map are two whole numbers (student, teacher), not {pair!r}.")
         if any(p < 0 for pair in self.pairs for p in pair):
             raise ValueError(f"A layer map cannot hold negative layers: {self.spec}.")
         for side, layers in (("student", self.student_layers), ("teacher", self.teacher_layers)):
@@ -96,6 +99,8 @@ class LayerMap:
         Raises:
             ValueError: `text` has another form, or its layers do not increase.
         """
+        if not isinstance(text, str):
+            raise ValueError(f"A layer map is read from a text such as 1:2,2:4, not from {text!r}.")
         items = [item.strip() for item in text.split(",")]
         if all(re.fullmatch(r"\d+:\d+", item) for item in items):
             return cls(tuple((int(s), int(t)) for s, t in (item.split(":") for item in items)))

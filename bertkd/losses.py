@@ -36,8 +36,10 @@ def _in_float32(loss: Callable[P, Tensor]) -> Callable[P, Tensor]:
 
     @wraps(loss)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> Tensor:
-        device = next(v.device.type for v in (*args, *kwargs.values()) if isinstance(v, Tensor))
-        with torch.autocast(device, enabled=False):
+        tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
+        if not tensors:
+            raise ValueError(f"{loss.__name__.strip('_')} compares tensors, and was given none: use torch.tensor.")
+        with torch.autocast(tensors[0].device.type, enabled=False):
             converted = {name: as_float32(value) for name, value in kwargs.items()}
             return loss(*map(as_float32, args), **converted)  # type: ignore[arg-type]
 
@@ -45,17 +47,36 @@ def _in_float32(loss: Callable[P, Tensor]) -> Callable[P, Tensor]:
 
 
 def _check_same_shape(student: Tensor, teacher: Tensor, what: str) -> None:
+    for side, tensor in (("student", student), ("teacher", teacher)):
+        if not isinstance(tensor, Tensor):
+            raise ValueError(f"{what}: the {side}'s side is no tensor but a {type(tensor).__name__}.")
+        if not tensor.is_floating_point():
+            raise ValueError(
+                f"{what}: the {side}'s tensor is of type {tensor.dtype}; logits and states are floating-point numbers."
+            )
+
     # A broadcast would silently give a plausible number.
     if student.shape != teacher.shape:
         raise ValueError(
             f"{what}: the student's tensor has shape {tuple(student.shape)} and the teacher's "
             f"{tuple(teacher.shape)}; they must be equal."
         )
+    if student.dim() == 0 or student.numel() == 0:
+        raise ValueError(f"{what}: tensors of shape {tuple(student.shape)} have no rows, over which there is no mean.")
+
+
+def _check_mask(mask: Tensor | None, shape: torch.Size, what: str) -> None:
+    # Here, too, a broadcast would give a plausible number.
+    if mask is not None and mask.shape != shape:
+        raise ValueError(
+            f"{what}: attention_mask has shape {tuple(mask.shape)} and the tokens {tuple(shape)}; give 1 for each "
+            "real token and 0 for padding."
+        )
 
 
 def _check_temperature(temperature: float) -> None:
-    if not temperature > 0:
-        raise ValueError(f"temperature must be greater than 0, not {temperature}.")
+    if not 0 < temperature < float("inf"):
+        raise ValueError(f"temperature must be a finite number greater than 0, not {temperature}.")
 
 
 def _reduce_classes(elements: Tensor, reduction: str) -> Tensor:
@@ -88,7 +109,7 @@ def soft_cross_entropy(
         A scalar.
 
     Raises:
-        ValueError: shapes differ, `temperature` is not positive, or `reduction` is unknown.
+        ValueError: shapes differ, there are no rows, `temperature` is not positive, or `reduction` is unknown.
     """
     _check_same_shape(student_logits, teacher_logits, "soft_cross_entropy")
     _check_temperature(temperature)
@@ -116,7 +137,7 @@ def kd_kl(
         A scalar.
 
     Raises:
-        ValueError: shapes differ, `temperature` is not positive, or `reduction` is unknown.
+        ValueError: shapes differ, there are no rows, `temperature` is not positive, or `reduction` is unknown.
     """
     _check_same_shape(student_logits, teacher_logits, "kd_kl")
     _check_temperature(temperature)
@@ -195,6 +216,7 @@ def cosine_loss(student_hidden: Tensor, teacher_hidden: Tensor, attention_mask: 
         ValueError: shapes differ.
     """
     _check_same_shape(student_hidden, teacher_hidden, "cosine_loss")
+    _check_mask(attention_mask, student_hidden.shape[:-1], "cosine_loss")
     distance = 1 - F.cosine_similarity(student_hidden, teacher_hidden, dim=-1)
     weights = torch.ones_like(distance) if attention_mask is None else attention_mask.to(distance.dtype)
     return (distance * weights).sum() / weights.sum()
@@ -222,7 +244,7 @@ def hidden_state_loss(
         A scalar.
 
     Raises:
-        ValueError: no level, different numbers of levels or shapes, or an unknown reduction.
+        ValueError: no level, different numbers of levels or shapes, a mask of another shape, or an unknown reduction.
     """
     _check_levels(student_hidden, teacher_hidden, reduction, "hidden_state_loss")
     levels = zip(student_hidden, teacher_hidden, strict=True)
@@ -294,6 +316,10 @@ def attention_factor_loss(
 
 
 def _check_levels(student: Sequence[object], teacher: Sequence[object], reduction: str, what: str) -> None:
+    for side, levels in (("student", student), ("teacher", teacher)):
+        if isinstance(levels, Tensor):
+            # Its rows would pass for levels.
+            raise ValueError(f"{what}: give the {side}'s levels as a list of tensors, not as one tensor.")
     if len(student) != len(teacher) or not student:
         raise ValueError(
             f"{what}: the student has {len(student)} levels and the teacher {len(teacher)}; give as many of both, at "
@@ -306,6 +332,7 @@ def _check_levels(student: Sequence[object], teacher: Sequence[object], reductio
 @_in_float32
 def _hidden_level(student: Tensor, teacher: Tensor, mask: Tensor | None, reduction: str) -> Tensor:
     _check_same_shape(student, teacher, "hidden_state_loss")
+    _check_mask(mask, student.shape[:-1], "hidden_state_loss")
     per_token = F.mse_loss(student, teacher, reduction="none").mean(dim=-1)
     return _masked_mean(per_token, mask, reduction)
 
@@ -313,6 +340,7 @@ def _hidden_level(student: Tensor, teacher: Tensor, mask: Tensor | None, reducti
 @_in_float32
 def _attention_level(student: Tensor, teacher: Tensor, mask: Tensor | None, reduction: str) -> Tensor:
     _check_same_shape(student, teacher, "attention_score_loss")
+    _check_mask(mask, student.shape[:1] + student.shape[-1:], "attention_score_loss")
     student, teacher = (scores.masked_fill(scores <= -100, 0.0) for scores in (student, teacher))
     per_pair = (student - teacher).square().mean(dim=1).flatten(1)
     pairs = None if mask is None else (mask[:, :, None] * mask[:, None, :]).flatten(1)
@@ -330,6 +358,7 @@ def _factor_level(
                 "must be equal."
             )
     _check_same_shape(query[..., 0], teacher_query[..., 0], "attention_factor_loss, without the heads' size")
+    _check_mask(mask, query.shape[:1] + query.shape[2:3], "attention_factor_loss")
     heads, tokens = query.shape[1:3]
     real = query.new_ones(query.shape[0], tokens) if mask is None else mask.to(query.dtype)
     # The cheaper one: of T² d multiplications and (T, T), or 2 T d² and (d, d).

@@ -18,12 +18,15 @@ class DistilBertKDConfig(DistillationConfig):
     mean over its tokens of the whole optimizer step, however that is split. A part with weight 0 is not computed. The
     default weights are those of the released models; the paper names none.
 
-    `alpha`, the weight of the base class, is not used.
+    `alpha`, `kd_reduction` and `teacher_labels` of the base class are not used.
 
     Raises:
         ValueError: a value is out of its range, or a choice is unknown.
     """
 
+    alpha: float = field(
+        default=1.0, metadata={"help": "Not used: the weights are alpha_ce, alpha_mlm, alpha_cos and alpha_mse."}
+    )
     temperature: float = field(default=2.0, metadata={"help": "The temperature of both softmaxes in the soft term."})
     alpha_ce: float = field(default=5.0, metadata={"help": "The weight of the soft targets."})
     alpha_mlm: float = field(default=2.0, metadata={"help": "The weight of masked language modeling."})
@@ -52,11 +55,14 @@ class DistilBertKDConfig(DistillationConfig):
         default=1024, metadata={"help": "Tokens whose predictions are in memory at the same time."}
     )
 
-    def __post_init__(self) -> None:
-        # There are no labels of a task.
-        self.alpha = 1.0
-        super().__post_init__()
+    def check_settings(self) -> None:
+        super().check_settings()
 
+        if self.alpha != 1:
+            raise ValueError(
+                f"alpha={self.alpha} has no effect: there are no labels of a task, and the parts of DistilBERT's loss "
+                "are weighted by alpha_ce, alpha_mlm, alpha_cos and alpha_mse. Leave alpha out."
+            )
         weights = (self.alpha_ce, self.alpha_mlm, self.alpha_cos, self.alpha_mse)
         if min(weights) < 0 or max(weights) == 0:
             raise ValueError(
@@ -76,6 +82,16 @@ class DistilBertKDConfig(DistillationConfig):
                 "teacher_cache_dir cannot be used here: new tokens are masked in each epoch, and the teacher reads "
                 "what is masked."
             )
+
+    def without_effect(self) -> dict[str, str]:
+        settings = super().without_effect()
+        settings["kd_reduction"] = "the soft targets are summed over the vocabulary"
+        settings["teacher_labels"] = "predictions of words are compared, not of a task's labels"
+        if self.alpha_ce == 0:
+            settings["temperature"] = "alpha_ce is 0, so that there are no soft targets"
+        if not self.compares_logits:
+            settings["restrict_ce_to_mask"] = "alpha_ce and alpha_mse are 0, so that no predictions are compared"
+        return settings
 
     @property
     def compares_logits(self) -> bool:

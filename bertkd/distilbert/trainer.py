@@ -18,7 +18,7 @@ from bertkd.distilbert.head import head_left_out, head_parameters
 from bertkd.distilbert.masking import IGNORED, Masking, count_tokens, masking_weights
 from bertkd.distillation.checks import check_tokenizer
 from bertkd.distillation.extra_modules import linear_projection
-from bertkd.distillation.steps import inputs_of
+from bertkd.distillation.steps import inputs_of, model_inside
 from bertkd.distillation.trainer import DistillationTrainer
 from bertkd.models.language_head import language_head
 
@@ -66,14 +66,18 @@ class DistilBertKDTrainer(DistillationTrainer):
         token_counts: Tensor | None = None,
         **kwargs: Any,
     ) -> None:
+        self._token_counts = token_counts
         super().__init__(model=model, teacher_model=teacher_model, args=args, **kwargs)
+
+    def _set_up_method(self) -> None:
+        super()._set_up_method()
         # Raises for a model that has no head for masked words.
-        language_head(self.model)
+        language_head(model_inside(self.model))
         if self.args.compares_logits and self.teacher_model is not None:
             language_head(self.teacher_model)
 
         self._masking = Masking(
-            self._masking_weights(token_counts),
+            self._masking_weights(self._token_counts),
             self._tokenizer.mask_token_id,
             self.args.mlm_probability,
             self.args.mlm_unit,
@@ -83,6 +87,8 @@ class DistilBertKDTrainer(DistillationTrainer):
         self._masked_share: Tensor | float = self.args.mlm_probability
         if self.args.alpha_cos > 0:
             self._add_projection()
+        else:
+            self._remove_extra_module("projection")
 
     @property
     def _tokenizer(self) -> Any:
@@ -117,9 +123,10 @@ class DistilBertKDTrainer(DistillationTrainer):
                 "their states one to one. Set project_hidden=True to learn a linear map between them, or leave the "
                 "cosine out with alpha_cos=0."
             )
-        self.extra_modules["projection"] = linear_projection(
-            student_size, teacher_size, self.model.config.initializer_range
-        )
+        if "projection" not in self.extra_modules:
+            self.extra_modules["projection"] = linear_projection(
+                student_size, teacher_size, self.model.config.initializer_range
+            )
 
     @property
     def needs_teacher(self) -> bool:
@@ -177,8 +184,7 @@ class DistilBertKDTrainer(DistillationTrainer):
 
         `distillation_loss` runs the head on the states that it gets as `student_outputs.hidden_states[-1]`.
         """
-        student = self.accelerator.unwrap_model(model, keep_torch_compile=False)
-        with head_left_out(student):
+        with head_left_out(model_inside(model)):
             return super().compute_loss(model, inputs, *args, **kwargs)
 
     def distillation_loss(
@@ -226,7 +232,7 @@ class DistilBertKDTrainer(DistillationTrainer):
         used = active if args.compares_logits and not args.restrict_ce_to_mask else labels != IGNORED
         used_labels = labels[used]
         used_teacher_states = teacher_states[used] if teacher_states is not None and args.compares_logits else None
-        student = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+        student = model_inside(self.model)
         student_head = language_head(student)
 
         def parts_of(states: Tensor, rows: slice) -> Tensor:

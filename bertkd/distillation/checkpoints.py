@@ -1,19 +1,30 @@
 """Finds the checkpoint that an interrupted run goes on from."""
 
 import json
-from contextlib import suppress
+import warnings
+import zipfile
 from pathlib import Path
 
+from safetensors import SafetensorError, safe_open
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-__all__ = ["last_checkpoint"]
+__all__ = ["damage_of", "last_checkpoint"]
+
+# The states of optimizer and schedule, in the files of a training that is not sharded.
+STATE_FILES = ("optimizer.pt", "scheduler.pt")
 
 
-def last_checkpoint(output_dir: str | Path) -> str | None:
-    """The newest whole checkpoint in a folder, or None.
+def last_checkpoint(output_dir: str | Path, with_optimizer: bool = False) -> str | None:
+    """Finds the newest whole checkpoint in a folder; a warning names newer ones that are passed over.
 
-    The Trainer writes `trainer_state.json` last; a folder without a readable one was torn by a kill.
+    Args:
+        output_dir: the folder of the training.
+        with_optimizer: whether a checkpoint without the optimizer's state is passed over, too: a training that went
+            on from it would not be the one that was interrupted.
+
+    Returns:
+        Its path, or None where there is none.
     """
     prefix = f"{PREFIX_CHECKPOINT_DIR}-"
     by_step: dict[int, Path] = {}
@@ -23,8 +34,41 @@ def last_checkpoint(output_dir: str | Path) -> str | None:
             by_step[int(number)] = folder
 
     for step in sorted(by_step, reverse=True):
-        with suppress(OSError, ValueError):
-            json.loads((by_step[step] / TRAINER_STATE_NAME).read_text())
+        damage = damage_of(by_step[step], with_optimizer)
+        if not damage:
             return str(by_step[step])
-
+        warnings.warn(f"The checkpoint {by_step[step]} {damage}: it is passed over.", stacklevel=2)
     return None
+
+
+def damage_of(folder: Path, with_optimizer: bool) -> str:
+    """Says what is wrong with a checkpoint; empty for a whole one.
+
+    Args:
+        folder: the checkpoint.
+        with_optimizer: whether it has to hold the optimizer's state.
+    """
+    try:
+        # The Trainer writes it last: a folder without a readable one was torn by a kill.
+        json.loads((folder / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return f"has no readable {TRAINER_STATE_NAME}"
+
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(path, "pt"):
+                pass
+        except (OSError, SafetensorError):
+            return f"has a damaged {path.name}"
+
+    # A sharded training has a folder, or a file for each process.
+    is_sharded = any(folder.glob("global_step*")) or any(folder.glob("*optimizer_*"))
+    if not with_optimizer or is_sharded:
+        return ""
+    for name in STATE_FILES:
+        path = folder / name
+        if not path.is_file():
+            return f"has no {name}"
+        if not zipfile.is_zipfile(path):
+            return f"has a damaged {name}"
+    return ""

@@ -3,15 +3,19 @@
 from typing import Any
 
 import datasets
+from torch import nn
 from transformers import PretrainedConfig
 
+from bertkd.distillation.labels import label_column
 from bertkd.models import label_names, label_permutation
 from bertkd.models.labels import unnamed
 
 __all__ = [
     "check_label_order",
     "check_labels_present",
+    "check_not_shared",
     "check_single_label",
+    "check_student",
     "check_tokenizer",
     "check_vocabularies",
 ]
@@ -21,6 +25,26 @@ def check_single_label(student: PretrainedConfig) -> None:
     """Raise ValueError for a multi-label model."""
     if student.problem_type == "multi_label_classification":
         raise ValueError("bertkd distills single-label classification and regression, not multi-label models.")
+
+
+def check_student(model: Any) -> None:
+    """Raise ValueError for a student that is wrapped in a way in which it cannot be trained and saved."""
+    if model is None:
+        return
+    if isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):
+        raise ValueError(
+            f"The student is wrapped in {type(model).__name__}: give the model itself, which the trainer wraps."
+        )
+    if "_orig_mod" in getattr(model, "_modules", {}):
+        raise ValueError(
+            "The student is a compiled model, whose checkpoints would not open: give the model itself, and "
+            "torch_compile=True to compile it for the training."
+        )
+    if getattr(model, "config", None) is None:
+        raise ValueError(
+            f"The student is a {type(model).__name__} without a config: give a model of transformers, whose config "
+            "says what its labels and layers are."
+        )
 
 
 def check_label_order(dataset: Any, student: PretrainedConfig) -> None:
@@ -52,6 +76,23 @@ def check_labels_present(dataset: Any, alpha: float) -> None:
         )
 
 
+def check_not_shared(student: nn.Module, teacher: nn.Module) -> None:
+    """Raise ValueError when two models share weights: freezing the teacher would freeze them in the student, too."""
+    addresses = {parameter.untyped_storage().data_ptr() for parameter in teacher.parameters()} - {0}
+    shared = []
+    for name, parameter in student.named_parameters():
+        if parameter.untyped_storage().data_ptr() in addresses:
+            shared.append(name)
+
+    if shared:
+        more = f" and {len(shared) - 3} more" if len(shared) > 3 else ""
+        raise ValueError(
+            f"The student shares weights with the teacher ({', '.join(shared[:3])}{more}), which is frozen, so that "
+            "the student would not learn them: give it a copy (copy.deepcopy). To keep some of its weights as they "
+            "are, set requires_grad to False for the copy's."
+        )
+
+
 def check_vocabularies(student: PretrainedConfig, teacher: PretrainedConfig) -> None:
     """Raise ValueError when two models cannot read the same token ids."""
     if student.vocab_size != teacher.vocab_size:
@@ -75,9 +116,5 @@ def _label_feature(dataset: Any) -> Any:
     """The feature of a `datasets` label column; None when there is none."""
     if not isinstance(dataset, datasets.Dataset):
         return None
-
-    # The names that the data collators of transformers know.
-    for name in ("labels", "label", "label_ids"):
-        if name in dataset.features:
-            return dataset.features[name]
-    return None
+    name = label_column(dataset)
+    return None if name is None else dataset.features[name]

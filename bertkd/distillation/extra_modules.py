@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
@@ -33,22 +34,66 @@ class ExtraModulesMixin(TrainerHooks):
     @contextmanager
     def _extra_modules_attached(self) -> Iterator[None]:
         """While training, the extra modules are part of the student: optimizer, DDP and checkpoints see them."""
-        if not len(self.extra_modules):
+        is_attached = hasattr(self.accelerator.unwrap_model(self.model, keep_torch_compile=False), _ATTRIBUTE)
+        if not len(self.extra_modules) or is_attached:
             yield
             return
 
-        if self.model_init is not None:
-            raise ValueError(
-                f"model_init makes a new student in train(), to which {', '.join(self.extra_modules)} could not be "
-                "attached: give the student as model."
-            )
-
+        self._check_model_init()
         self.extra_modules.to(self.args.device)
         self.model.add_module(_ATTRIBUTE, self.extra_modules)
         try:
             yield
         finally:
             delattr(self.accelerator.unwrap_model(self.model, keep_torch_compile=False), _ATTRIBUTE)
+
+    def _remove_extra_module(self, name: str) -> None:
+        """Leave a module out, where the settings have changed so that nothing uses it."""
+        if name in self.extra_modules:
+            del self.extra_modules[name]
+
+    def _check_model_init(self) -> None:
+        """Raise ValueError where a student that is made anew would lack the extra modules."""
+        if self.model_init is not None and len(self.extra_modules):
+            raise ValueError(
+                f"model_init makes a new student in train(), to which {', '.join(self.extra_modules)} could not be "
+                "attached: give the student as model."
+            )
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """Make the optimizer as `transformers.Trainer`, the extra modules included; one that was given stays.
+
+        Raises:
+            ValueError: the optimizer that was given does not train the extra modules, or none of the student's
+                weights.
+        """
+        with self._extra_modules_attached():
+            optimizer = super().create_optimizer(model)
+            self._check_optimizer(optimizer)
+        return optimizer
+
+    def _check_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            # These put other tensors in the place of the parameters.
+            return
+
+        trained: set[int] = set()
+        for group in optimizer.param_groups:
+            trained.update(map(id, group["params"]))
+
+        left_out = [name for name, module in self.extra_modules.items() if not _has_all(trained, module)]
+        if left_out:
+            raise ValueError(
+                f"The optimizer that was given does not train {', '.join(left_out)}: before train(), call "
+                "trainer.optimizer.add_param_group({'params': list(trainer.extra_modules.parameters())}), or let the "
+                "trainer make the optimizer."
+            )
+        parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        if parameters and not any(id(parameter) in trained for parameter in parameters):
+            raise ValueError(
+                "The optimizer that was given trains none of the student's weights: make it with the parameters of "
+                "trainer.model."
+            )
 
     def _save_student(self, folder: Path, weights: dict[str, Tensor] | None) -> None:
         """Write the student alone; a checkpoint also gets the extra modules, in a file of their own."""
@@ -88,6 +133,10 @@ class ExtraModulesMixin(TrainerHooks):
 
     def _is_stored_apart(self, name: str) -> bool:
         return name.startswith(_ATTRIBUTE)
+
+
+def _has_all(trained: set[int], module: nn.Module) -> bool:
+    return all(id(parameter) in trained for parameter in module.parameters())
 
 
 def linear_projection(student_size: int, teacher_size: int, std: float) -> nn.Linear:

@@ -1,11 +1,29 @@
-"""Averages the parts of the loss for the logs."""
+"""Averages the parts of the loss for the logs, and remembers where one was not finite."""
 
 from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["LossWindow"]
+__all__ = ["FirstStep", "LossWindow"]
+
+
+class FirstStep:
+    """Remembers, on the device, the first step in which a value was NaN or infinite."""
+
+    def __init__(self) -> None:
+        self._step: Tensor | None = None
+
+    def watch(self, value: Tensor, step: int) -> None:
+        """Look at the scalar of a step; nothing waits for it."""
+        if self._step is None or self._step.device != value.device:
+            self._step = torch.zeros((), dtype=torch.int64, device=value.device)
+        is_new = (self._step == 0) & ~value.detach().isfinite()
+        self._step = torch.where(is_new, step, self._step)
+
+    def read(self) -> int | None:
+        """The step, counted from 1; None where all values were finite. This waits for the device."""
+        return None if self._step is None else int(self._step) or None
 
 
 class LossWindow:
@@ -14,12 +32,20 @@ class LossWindow:
     def __init__(self) -> None:
         self.sums: dict[str, Tensor] = {}
         self.weights: dict[str, Tensor | float] = {}
+        self.first_step = FirstStep()
 
-    def add(self, parts: dict[str, Tensor], share: Tensor | float) -> None:
+    def add(self, parts: dict[str, Tensor], share: Tensor | float, step: int = 0) -> None:
         """Count parts that were computed on a `share` of an optimizer step's rows."""
         for name, part in parts.items():
             self.sums[name] = self.sums.get(name, 0.0) + part.detach().float() * share
             self.weights[name] = self.weights.get(name, 0.0) + share
+        self.first_step.watch(torch.stack(list(parts.values())).sum(), step)
+
+    def totals(self) -> dict[str, float]:
+        """The sums so far, in this process; the window goes on."""
+        if not self.sums:
+            return {}
+        return dict(zip(self.sums, torch.stack(list(self.sums.values())).tolist(), strict=True))
 
     def averages(self, accelerator: Any) -> dict[str, float]:
         """Averages over the steps of the window that had the part, and all processes; starts a new window."""
@@ -35,5 +61,5 @@ class LossWindow:
 
         totals = torch.stack([torch.stack(sums), torch.stack(weights)])
         sum_of_all, weight_of_all = accelerator.reduce(totals, reduction="sum")
-        self.sums, self.weights = {}, {}
+        self.sums, self.weights, self.first_step = {}, {}, FirstStep()
         return dict(zip(names, (sum_of_all / weight_of_all).tolist(), strict=True))

@@ -1,29 +1,34 @@
-"""Decides which rows an optimizer step sees, how they are weighed, and where an interrupted run resumes."""
+"""Decides which rows an optimizer step sees, and how they are weighed."""
 
 import inspect
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import datasets
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Sampler, SequentialSampler
-from transformers import TrainerState
-from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_pt_utils import find_batch_size
-from transformers.trainer_utils import TrainOutput
 
+from bertkd.distillation.labels import LabelsMixin, has_label
 from bertkd.distillation.sampler import StepSampler, TokenStepSampler
-from bertkd.distillation.trainer_hooks import TrainerHooks
 
-__all__ = ["StepsMixin", "forward_arguments", "has_rows", "inputs_of", "row_lengths"]
+__all__ = [
+    "StepsMixin",
+    "forward_arguments",
+    "has_rows",
+    "inputs_of",
+    "model_inside",
+    "row_lengths",
+]
 
 
-class StepsMixin(TrainerHooks):
+class StepsMixin(LabelsMixin):
     """Makes a step the same however its rows are spread over micro-batches, processes and interruptions."""
 
     _step_sampler: StepSampler | None = None
+    # The share of the optimizer step's rows that have a label, over all micro-batches and processes.
+    _labeled_share: Tensor | None = None
 
     # ---- the rows of a step ----
 
@@ -52,10 +57,16 @@ class StepsMixin(TrainerHooks):
             )
         return self._step_sampler
 
+    @property
+    def _rows_of_step(self) -> int:
+        """The rows of a whole optimizer step, over all micro-batches and processes."""
+        return self._micro_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+
     def _start_epoch(self, epoch: int) -> None:
         # The data loader does not pass the epoch on to a sampler that is wrapped twice (processes, and resumed).
         if self._step_sampler is not None:
             self._step_sampler.set_epoch(epoch)
+        super()._start_epoch(epoch)
 
     def _evaluation_sampler(self, dataset: Any) -> Sampler | None:
         """Always the data set's own order: the stock sampler lets `group_by_length` reorder predictions."""
@@ -66,36 +77,28 @@ class StepsMixin(TrainerHooks):
     # ---- the parts of a step ----
 
     def _size_of_step(self, micro_batches: list[Any], device: torch.device) -> Tensor | None:
-        """The rows of one optimizer step, over all its micro-batches and processes."""
-        count = sum(find_batch_size(batch) for batch in micro_batches)
-        rows = torch.tensor(float(count), device=device)
-        return self.accelerator.reduce(rows, reduction="sum") if self.args.world_size > 1 else rows
+        """The rows of one optimizer step, over all its micro-batches and processes.
+
+        Those that have a label are counted too: only here, where all micro-batches of the step are at hand, is it
+        known by how many the mean of the loss on labels is to divide.
+        """
+        rows = torch.tensor(float(sum(find_batch_size(batch) for batch in micro_batches)), device=device)
+        labeled = rows
+        if self.needs_labels and not self._is_regression:
+            counts = [has_label(batch["labels"]).sum() for batch in micro_batches if "labels" in batch]
+            labeled = torch.stack(counts).sum().to(rows) if counts else rows
+
+        totals = torch.stack([rows, labeled])
+        if self.args.world_size > 1:
+            totals = self.accelerator.reduce(totals, reduction="sum")
+        self._labeled_share = totals[1] / totals[0]
+        return totals[0]
 
     def _share_of_step(self, inputs: dict[str, Tensor], size_of_step: Tensor | int | None) -> Tensor | float:
         """The share of the optimizer step that a micro-batch is, times the processes, over which DDP averages."""
         if size_of_step is None:
             return 1.0
         return find_batch_size(inputs) * self.args.world_size / size_of_step
-
-    # ---- resuming ----
-
-    def _has_finished(self, checkpoint: str) -> bool:
-        """Whether a checkpoint is the last of its run: resuming from it would take one more optimizer step."""
-        state = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
-        return state.global_step >= self._number_of_steps()
-
-    def _load_finished(self, checkpoint: str) -> TrainOutput:
-        """Load the last checkpoint of a finished run, with the state and the result that its training ended with."""
-        self._load_weights(checkpoint)
-        self.state = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
-
-        if self.args.load_best_model_at_end and self.state.best_model_checkpoint is not None:
-            # The folder may have been moved since the state was written.
-            best = Path(checkpoint).parent / Path(self.state.best_model_checkpoint).name
-            self.state.best_model_checkpoint = str(best)
-            self._load_best_weights()
-
-        return TrainOutput(self.state.global_step, 0.0, {})
 
 
 def has_rows(dataset: Any) -> bool:
@@ -123,9 +126,37 @@ def row_lengths(dataset: Any, length_column: str) -> list[int] | None:
     return [len(dataset[row]["input_ids"]) for row in range(len(dataset))]
 
 
+def model_inside(model: Any) -> Any:
+    """Takes a model out of its wrappers: PEFT, `torch.compile`, DistributedDataParallel and DataParallel."""
+    while True:
+        if isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):
+            model = model.module
+        elif "_orig_mod" in getattr(model, "_modules", {}):
+            model = model._orig_mod
+        elif callable(getattr(model, "get_base_model", None)):
+            model = model.get_base_model()
+        else:
+            return model
+
+
 def forward_arguments(model: nn.Module) -> set[str]:
-    """Names of the inputs that a model's forward pass accepts."""
-    return set(inspect.signature(model.forward).parameters) - {"kwargs"}
+    """Names of the inputs that a model's forward pass accepts; of a wrapper, those of the model inside.
+
+    Raises:
+        ValueError: the forward pass takes whatever it is given, so that it does not say what it needs.
+    """
+    inside = model_inside(model)
+    names = set()
+    for name, parameter in inspect.signature(inside.forward).parameters.items():
+        if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            names.add(name)
+
+    if not names:
+        raise ValueError(
+            f"The forward pass of {type(inside).__name__} is declared as (*args, **kwargs) and names no input, so "
+            "that columns such as token_type_ids would be dropped: name the inputs in it, or give the model inside."
+        )
+    return names
 
 
 def inputs_of(model: nn.Module, inputs: Mapping[str, Any]) -> dict[str, Any]:

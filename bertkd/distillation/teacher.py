@@ -13,7 +13,8 @@ from tqdm.auto import tqdm
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 from transformers.utils import ModelOutput
 
-from bertkd.distillation.checks import check_vocabularies
+from bertkd.distillation.checks import check_not_shared, check_vocabularies
+from bertkd.distillation.finite import check_weights
 from bertkd.distillation.steps import forward_arguments, has_rows, inputs_of, row_lengths
 from bertkd.distillation.teacher_cache import ROW_COLUMN, TeacherCache, fingerprint, method_sources, with_rows
 from bertkd.distillation.trainer_hooks import TrainerHooks
@@ -86,6 +87,8 @@ class TeacherMixin(TrainerHooks):
 
         student, teacher = self.model.config, self.teacher_model.config
         check_vocabularies(student, teacher)
+        check_not_shared(self.model, self.teacher_model)
+        check_weights(self.teacher_model, "teacher")
         if self.compares_predictions:
             names = self.args.teacher_labels or label_names(teacher)
             self._label_permutation = label_permutation(label_names(student), names)
@@ -96,8 +99,10 @@ class TeacherMixin(TrainerHooks):
 
     def _extra_columns(self) -> list[str]:
         # A DistilBERT student does not know the token types that its BERT teacher needs.
-        columns = sorted(forward_arguments(self.teacher_model)) if self.teacher_model is not None else []
-        return [*columns, ROW_COLUMN]
+        columns = forward_arguments(self.model)
+        if self.teacher_model is not None:
+            columns |= forward_arguments(self.teacher_model)
+        return [*sorted(columns), ROW_COLUMN]
 
     # ---- one batch ----
 

@@ -1,32 +1,46 @@
 """Vanilla knowledge distillation as a `transformers.Trainer`, and the base of every trainer in bertkd.
 
-This file has the loss. The teacher is in `teacher.py`, the steps and their samplers in `steps.py`, modules that are
-trained with the student in `extra_modules.py`, and everything private of `transformers.Trainer` in `trainer_hooks.py`.
+This file has the loss. The teacher is in `teacher.py`, the steps and their samplers in `steps.py`, what labels may be
+in `labels.py`, modules that are trained with the student in `extra_modules.py`, settings that change in `settings.py`,
+checkpoints in `resuming.py`, numbers that must be finite in `finite.py`, and everything private of
+`transformers.Trainer` in `trainer_hooks.py`.
 """
 
 import os
+import warnings
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
-from transformers.trainer_utils import TrainOutput
+from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 
 from bertkd import losses
-from bertkd.distillation.checkpoints import last_checkpoint
-from bertkd.distillation.checks import check_label_order, check_labels_present, check_single_label
+from bertkd.distillation.checks import check_label_order, check_labels_present, check_single_label, check_student
 from bertkd.distillation.config import DistillationConfig
-from bertkd.distillation.extra_modules import EXTRA_FILE, ExtraModulesMixin
-from bertkd.distillation.loss_window import LossWindow
-from bertkd.distillation.steps import StepsMixin, has_rows, inputs_of
+from bertkd.distillation.extra_modules import EXTRA_FILE
+from bertkd.distillation.finite import FiniteMixin, check_weights
+from bertkd.distillation.labels import (
+    NO_LABEL,
+    EvaluatedLabels,
+    check_logits,
+    class_labels,
+    has_label,
+    logits_of,
+    number_labels,
+)
+from bertkd.distillation.resuming import ResumingMixin
+from bertkd.distillation.settings import SettingsMixin
+from bertkd.distillation.steps import StepsMixin, has_rows, inputs_of, model_inside
 from bertkd.distillation.teacher import TeacherMixin
 from bertkd.models.adaptive import refuse_supernet
 
 __all__ = ["EXTRA_FILE", "DistillationTrainer"]
 
 
-class DistillationTrainer(TeacherMixin, StepsMixin, ExtraModulesMixin):
+class DistillationTrainer(TeacherMixin, StepsMixin, SettingsMixin, ResumingMixin, FiniteMixin):
     """Trains a student on labels and on a teacher's softened predictions.
 
     `L = (1 - alpha) · CE + alpha · T² · KL(teacher || student)`; see `DistillationConfig` for the settings and
@@ -55,7 +69,8 @@ class DistillationTrainer(TeacherMixin, StepsMixin, ExtraModulesMixin):
             the number of labels differ; the data's labels stand in another order than the student's.
     """
 
-    config_class: type[DistillationConfig] = DistillationConfig
+    # The share of labeled rows by which the loss of the current micro-batch divides; None outside a step.
+    _labeled_share_in_use: Tensor | None = None
     # A function of student logits, teacher logits, temperature and reduction.
     soft_loss = staticmethod(losses.kd_kl)
 
@@ -79,11 +94,21 @@ class DistillationTrainer(TeacherMixin, StepsMixin, ExtraModulesMixin):
                 "or `torchrun --nproc_per_node`, or choose one with CUDA_VISIBLE_DEVICES."
             )
 
-        super().__init__(model=self._load(model), args=args, **kwargs)
-        self.teacher_model = self._load(teacher_model, is_teacher=True)
+        student = self._load(model)
+        check_student(student)
+        try:
+            super().__init__(model=student, args=args, **kwargs)
+        except RuntimeError as error:
+            # A tracker that is not installed.
+            if "requires" in str(error) and args.report_to:
+                raise ValueError(f"report_to={args.report_to} cannot be followed: {error}") from None
+            raise
+        check_weights(self.model, "student")
+        # What a compiled or otherwise wrapped teacher hides is read from the model inside.
+        self.teacher_model = model_inside(self._load(teacher_model, is_teacher=True))
         self.student_forward_kwargs: dict[str, Any] = {}
         self.teacher_forward_kwargs = {}
-        self._window = LossWindow()
+        self._evaluated_labels = EvaluatedLabels()
 
         self._check_kind_of_models()
         check_single_label(self.model.config)
@@ -91,6 +116,8 @@ class DistillationTrainer(TeacherMixin, StepsMixin, ExtraModulesMixin):
         for dataset in (self.train_dataset, *evaluated):
             check_label_order(dataset, self.model.config)
         self._set_up_teacher()
+        self._set_up_method()
+        self._remember_settings()
 
     def _check_kind_of_models(self) -> None:
         """Refuse models that this trainer cannot train or learn from."""
@@ -122,14 +149,19 @@ class DistillationTrainer(TeacherMixin, StepsMixin, ExtraModulesMixin):
         if alpha < 1:
             parts["task_loss"] = (1 - alpha) * self.task_loss(student_outputs, inputs)
         if alpha > 0:
-            parts["kd_loss"] = alpha * self.kd_loss(student_outputs.logits, teacher_outputs.logits)
+            parts["kd_loss"] = alpha * self.kd_loss(
+                logits_of(student_outputs, "student"), logits_of(teacher_outputs, "teacher")
+            )
         return parts
 
     def task_loss(self, student_outputs: Any, inputs: dict[str, Tensor]) -> Tensor:
-        """Mean over rows of the cross entropy with the labels (regression: the squared error), in float32.
+        """Mean over labeled rows of the cross entropy with the labels (regression: the squared error), in float32.
+
+        A row whose class is -100 has no label. Instead of a class, (B,), labels may give the probability of each
+        class, (B, C).
 
         Raises:
-            ValueError: the batch has no labels.
+            ValueError: the batch has no labels or labels of a wrong shape, or the logits are not (B, C).
         """
         labels = inputs.get("labels")
         if labels is None:
@@ -138,26 +170,35 @@ class DistillationTrainer(TeacherMixin, StepsMixin, ExtraModulesMixin):
                 "the teacher alone."
             )
 
-        logits = student_outputs.logits.float()
+        logits = logits_of(student_outputs, "student").float()
+        check_logits(logits, self.model.config)
         if self._is_regression:
-            return F.mse_loss(logits.squeeze(-1), labels.float())
-        return F.cross_entropy(logits, labels)
+            predictions = logits.squeeze(-1)
+            return F.mse_loss(predictions, number_labels(labels.float(), predictions))
+
+        labels = class_labels(labels, logits)
+        if labels.is_floating_point():
+            return F.cross_entropy(logits, labels)
+
+        # Rows without a label are in neither the sum nor the count. A micro-batch is weighed by all its rows: divided
+        # by the share of labeled rows of the whole step, the micro-batches add up to the mean over the labeled ones.
+        total = F.cross_entropy(logits, labels, ignore_index=NO_LABEL, reduction="sum")
+        share = self._labeled_share_in_use
+        count = has_label(labels).sum() if share is None else len(labels) * share
+        return total / count.clamp(min=1e-9)
 
     def kd_loss(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
-        """The soft term, not yet weighted: `soft_loss`, or `losses.logits_mse` for a regression task."""
+        """The soft term, not yet weighted: `soft_loss`, or `losses.logits_mse` for a regression task.
+
+        It counts all rows, those without a label as well.
+
+        Raises:
+            ValueError: the logits are not (B, C).
+        """
+        check_logits(student_logits, self.model.config)
         if self._is_regression:
             return losses.logits_mse(student_logits, teacher_logits)
         return self.soft_loss(student_logits, teacher_logits, self.args.temperature, self.args.kd_reduction)
-
-    @property
-    def needs_labels(self) -> bool:
-        """Whether the training rows must have labels; override it where the collator makes them."""
-        return self.args.alpha < 1
-
-    @property
-    def _is_regression(self) -> bool:
-        config = self.model.config
-        return bool(config.num_labels == 1 or config.problem_type == "regression")
 
     # ---- one step ----
 
@@ -182,15 +223,17 @@ class DistillationTrainer(TeacherMixin, StepsMixin, ExtraModulesMixin):
         # The loss is computed inside the wrapped model's forward: there DDP sees every module that takes part and
         # every output that gets a gradient, whichever parts of the student a loss uses.
         hook = student.register_forward_hook(add_loss)
+        self._labeled_share_in_use = None if num_items_in_batch is None else self._labeled_share
         try:
             outputs = model(**inputs_of(student, inputs), **self.student_forward_kwargs)
         finally:
             hook.remove()
+            self._labeled_share_in_use = None
 
         share = self._share_of_step(inputs, num_items_in_batch)
         if student.training:
             # An evaluation by this loss is not part of the training's log.
-            self._window.add(outputs["parts"], share)
+            self._window.add(outputs["parts"], share, self._current_step)
 
         loss = outputs["loss"] * share
         return (loss, {"loss": loss, "logits": outputs["logits"]}) if return_outputs else loss
@@ -210,7 +253,27 @@ class DistillationTrainer(TeacherMixin, StepsMixin, ExtraModulesMixin):
             outputs = model(**inputs_of(self.model, inputs))
             loss = None if labels is None else self.task_loss(outputs, inputs)
 
+        if loss is not None and labels is not None:
+            self._evaluated_labels.add(loss, labels)
+            if labels.dim() == 2 and labels.shape[1] == 1:
+                # Metrics would compare each row with all others.
+                labels = labels[:, 0]
         return (loss, None, None) if prediction_loss_only else (loss, outputs.logits.detach(), labels)
+
+    def evaluation_loop(self, dataloader: DataLoader, *args: Any, **kwargs: Any) -> EvalLoopOutput:
+        """Evaluate as `transformers.Trainer`; `eval_loss` is a mean over the rows that have a label.
+
+        Raises:
+            ValueError: a label is bad, a prediction is not finite, or no row has a label.
+        """
+        self._check_labels_of(dataloader.dataset, "the evaluation set", is_used=self.compares_predictions)
+        self._evaluated_labels = EvaluatedLabels()
+        output = super().evaluation_loop(dataloader, *args, **kwargs)
+
+        mean = self._evaluated_labels.mean_if_some_are_missing(self.accelerator)
+        if mean is not None and output.metrics is not None:
+            output.metrics[f"{kwargs.get('metric_key_prefix', 'eval')}_loss"] = mean
+        return output
 
     def _evaluate_loss(self, model: nn.Module, inputs: dict[str, Any]) -> tuple[Tensor, None, None]:
         """The result of `prediction_step` where the method's own loss is all that there is to evaluate."""
@@ -231,25 +294,53 @@ class DistillationTrainer(TeacherMixin, StepsMixin, ExtraModulesMixin):
         `resume_from_checkpoint=True` goes on from the newest whole checkpoint (a killed run may leave a torn one),
         or from the start when there is none. A run that had finished is loaded and not trained further.
         """
-        if self.needs_labels:
-            check_labels_present(self.train_dataset, self.args.alpha)
+        self._follow_settings()
+        self._check_training()
         if self.args.max_tokens_per_batch is not None and not has_rows(self.train_dataset):
             raise ValueError("max_tokens_per_batch cannot cut a stream into batches: set per_device_train_batch_size.")
 
-        self._window = LossWindow()
-        if resume_from_checkpoint is True:
-            resume_from_checkpoint = last_checkpoint(str(self.args.output_dir))
+        self._start_watching()
+        try:
+            with self._teacher_cached(), self._extra_modules_attached(), self._labels_checked():
+                checkpoint = self._checkpoint_to_resume(resume_from_checkpoint)
+                if checkpoint is not None and self._has_finished(checkpoint):
+                    return self._load_finished(checkpoint)
 
-        with self._teacher_cached(), self._extra_modules_attached():
-            if isinstance(resume_from_checkpoint, str) and self._has_finished(resume_from_checkpoint):
-                return self._load_finished(resume_from_checkpoint)
-            return super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
+                steps_before = 0 if checkpoint is None else self._steps_of(checkpoint)
+                output = super().train(checkpoint, trial, ignore_keys_for_eval)
+                self._check_finished(output, steps_before)
+                return output
+        finally:
+            # What was seen belongs to this training.
+            self._start_watching()
 
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the parts of the loss, averaged over the logging window and over processes, and log as the Trainer."""
-        if "loss" in logs:
-            parts = self._window.averages(self.accelerator)
-            if taken := sorted(parts.keys() & logs.keys()):
-                raise ValueError(f"distillation_loss names a part {', '.join(taken)}, which the log has: rename it.")
-            logs.update(parts)
-        super().log(logs, start_time)
+    def _check_training(self) -> None:
+        """Refuse rows, labels and settings with which a training could not begin, or would do nothing."""
+        self._check_settings_have_effect()
+        if self.teacher_model is not None and not self.needs_teacher:
+            warnings.warn(
+                "The teacher is not used: no part of the loss that comes from it has a weight.", stacklevel=3
+            )
+        if self.args.num_train_epochs == 0 and self.args.max_steps < 1:
+            raise ValueError("num_train_epochs is 0, so that nothing would be trained: give at least one epoch.")
+        if hasattr(self.train_dataset, "__len__") and len(self.train_dataset) == 0:
+            raise ValueError("The training set has no rows: give it at least one.")
+        step_size = self._rows_of_step
+        if self.args.dataloader_drop_last and has_rows(self.train_dataset) and len(self.train_dataset) < step_size:
+            raise ValueError(
+                f"The training set has {len(self.train_dataset)} rows, fewer than the {step_size} of one step, which "
+                "dataloader_drop_last would leave out: leave it off, or take smaller batches."
+            )
+        if self.model_init is None and not any(parameter.requires_grad for parameter in self.model.parameters()):
+            raise ValueError(
+                "All weights of the student are frozen (requires_grad is False), so that nothing would be trained: "
+                "call model.requires_grad_(True), or do so for the layers to train."
+            )
+
+        if self.needs_labels:
+            check_labels_present(self.train_dataset, self.args.alpha)
+        self._check_labels_of(self.train_dataset, "the training set", is_used=self.needs_labels, needs_one=True)
+        if self.args.eval_strategy != "no":
+            sets = self.eval_dataset if isinstance(self.eval_dataset, dict) else {"": self.eval_dataset}
+            for name, dataset in sets.items():
+                self._check_labels_of(dataset, f"the evaluation set {name}".rstrip(), self.compares_predictions)

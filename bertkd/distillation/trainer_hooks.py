@@ -74,6 +74,14 @@ class TrainerHooks(Trainer):
     def _get_eval_sampler(self, eval_dataset: Any) -> Sampler | None:
         return self._evaluation_sampler(eval_dataset)
 
+    def _after_trial_settings(self) -> None:
+        """Called when a hyper-parameter search has put the values of a trial into the settings."""
+
+    def _hp_search_setup(self, trial: Any) -> None:
+        super()._hp_search_setup(trial)
+        if self.hp_search_backend is not None and trial is not None:
+            self._after_trial_settings()
+
     def _start_epoch(self, epoch: int) -> None:
         """Called before the first batch of an epoch is drawn."""
 
@@ -91,6 +99,17 @@ class TrainerHooks(Trainer):
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Tensor | int | None:
         return self._size_of_step(batch_samples, device) if batch_samples else None
 
+    def _after_gradients(self, norm: Any) -> None:
+        """Called with the norm of a step's gradients, before they are clipped and used."""
+
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+        norm = super()._get_grad_norm(model, grad_norm)
+        self._after_gradients(norm)
+        return norm
+
+    def _before_saving(self) -> None:
+        """Called before a checkpoint or a model is written; an exception leaves no file behind."""
+
     def _save_student(self, folder: Path, weights: dict[str, Tensor] | None) -> None:
         """Write config, weights and tokenizer to a folder; without `weights`, those of the model."""
         with ready_to_save(self.processing_class, max_tokens(getattr(self.model, "config", None))):
@@ -98,6 +117,7 @@ class TrainerHooks(Trainer):
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
         folder = output_dir if output_dir is not None else self.args.output_dir
+        self._before_saving()
         self._save_student(Path(str(folder)), state_dict)
 
     def _after_loading(self, checkpoint: str) -> None:

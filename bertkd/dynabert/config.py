@@ -79,12 +79,20 @@ class DynaBertKDConfig(DistillationConfig):
     )
 
     def __post_init__(self) -> None:
-        self._check_choice("stage", STAGES)
-        if self.stage == "finetune":
-            # There is no teacher.
+        if self.stage == "finetune" and self.alpha == 1:
+            # There is no teacher, and nobody asked for another weight than the default.
             self.alpha = 0.0
         super().__post_init__()
 
+    def check_settings(self) -> None:
+        super().check_settings()
+
+        self._check_choice("stage", STAGES)
+        if self.stage == "finetune" and self.alpha != 0:
+            raise ValueError(
+                f"alpha={self.alpha} has no effect in stage finetune, which has no teacher: leave it out, or give it "
+                "to the stages width and depth."
+            )
         self._check_choice("teacher_width", ("same", "full"))
         for name, values in (("width_mult_list", self.width_mult_list), ("depth_mult_list", self.depth_mult_list)):
             if not values:

@@ -1,6 +1,5 @@
 """Trains DynaBERT, one of its three stages at a time."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -12,6 +11,7 @@ from transformers import PreTrainedModel
 from transformers.trainer_utils import EvalLoopOutput
 
 from bertkd import losses
+from bertkd.distillation.labels import logits_of
 from bertkd.distillation.trainer import DistillationTrainer
 from bertkd.dynabert.config import DynaBertKDConfig
 from bertkd.dynabert.supernet import Subnetwork, make_adaptive, set_subnetwork
@@ -52,14 +52,12 @@ class DynaBertKDTrainer(DistillationTrainer):
     config_class = DynaBertKDConfig
     soft_loss = staticmethod(losses.soft_cross_entropy)
 
-    def __init__(
-        self,
-        model: PreTrainedModel | nn.Module | str | os.PathLike | None = None,
-        teacher_model: PreTrainedModel | str | os.PathLike | None = None,
-        args: DynaBertKDConfig | None = None,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(model=model, teacher_model=teacher_model, args=args, **kwargs)
+    def _set_up_method(self) -> None:
+        super()._set_up_method()
+        # Again, for a stage that was changed: the teacher may have to be as narrow as a sub-network.
+        self._check_kind_of_models()
+        if self.teacher_model is not None:
+            self.teacher_model.to(self.args.device).eval().requires_grad_(False)
 
         # The widest and deepest one comes last: its backward pass reaches every parameter, and is the one that
         # several processes synchronize. Widths change slowest, so that the teacher runs once for each.
@@ -78,6 +76,7 @@ class DynaBertKDTrainer(DistillationTrainer):
         # Whether an evaluation is one of all sub-networks, and not of the size that is set.
         self._evaluates_all = False
 
+        self.student_forward_kwargs, self.teacher_forward_kwargs = {}, {}
         if self.needs_teacher and self.args.lambda2 > 0:
             self.student_forward_kwargs = {"output_hidden_states": True}
             self.teacher_forward_kwargs = {"output_hidden_states": True}
@@ -115,7 +114,7 @@ class DynaBertKDTrainer(DistillationTrainer):
         if alpha < 1:
             parts["task_loss"] = (1 - alpha) * self.task_loss(student_outputs, inputs)
         if alpha > 0 and self.args.lambda1 > 0:
-            kd_loss = self.kd_loss(student_outputs.logits, teacher_outputs.logits)
+            kd_loss = self.kd_loss(logits_of(student_outputs, "student"), logits_of(teacher_outputs, "teacher"))
             parts["kd_loss"] = alpha * self.args.lambda1 * kd_loss
         if alpha > 0 and self.args.lambda2 > 0:
             hidden_loss = self.hidden_loss(student_outputs.hidden_states, teacher_outputs.hidden_states, inputs)

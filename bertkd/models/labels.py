@@ -32,8 +32,8 @@ def label_permutation(
 ) -> list[int] | None:
     """Finds the positions `p` with which `logits[:, p]` puts the logits of `given` in the order of `wanted`.
 
-    Names are compared without regard to case, spaces, "-" and "_". Two lists of the same length without names of
-    their own (LABEL_0, LABEL_1, ...) are taken to agree.
+    Names are compared without regard to case, spaces, "-" and "_", except for the sign of a number. Two lists of the
+    same length without names of their own (LABEL_0, LABEL_1, ...) are taken to agree.
 
     Args:
         wanted: the labels in the order that is needed.
@@ -72,7 +72,9 @@ def label_permutation(
 
 
 def _normalize(name: str) -> str:
-    return re.sub(r"[\s_-]+", "", name).lower()
+    # The sign of a number is no hyphen: "-1" is not "1".
+    sign = "-" if re.match(r"\s*-\s*\d", name) else ""
+    return sign + re.sub(r"[\s_-]+", "", name).lower()
 
 
 def unnamed(names: Sequence[str]) -> bool:

@@ -55,11 +55,20 @@ class PatientKDConfig(DistillationConfig):
         metadata={"help": "Learn a linear map from the student's to the teacher's hidden size if they differ."},
     )
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def check_settings(self) -> None:
+        super().check_settings()
 
         if self.beta < 0:
             raise ValueError(f"beta weights the patient loss and must not be negative, not {self.beta}.")
         self._check_choice("reductions", ("code", "paper"))
         if self.strategy not in ("skip", "last"):
             LayerMap.parse(self.strategy)
+
+    def without_effect(self) -> dict[str, str]:
+        settings = super().without_effect()
+        if self.beta == 0:
+            reason = "beta is 0, so that there is no patient loss"
+            settings |= {"strategy": reason, "normalize_patience": reason, "project_hidden": reason}
+        if self.reductions == "paper":
+            settings["kd_reduction"] = 'reductions="paper" sums over the classes'
+        return settings

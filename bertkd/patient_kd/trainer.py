@@ -1,16 +1,15 @@
 """Patient-KD as a trainer."""
 
-import os
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from transformers import PreTrainedModel
+from torch import Tensor
 from transformers.utils import ModelOutput
 
 from bertkd import losses
 from bertkd.distillation.extra_modules import linear_projection
+from bertkd.distillation.labels import check_logits, logits_of
 from bertkd.distillation.trainer import DistillationTrainer
 from bertkd.layer_map import LayerMap
 from bertkd.models import family_of
@@ -49,16 +48,12 @@ class PatientKDTrainer(DistillationTrainer):
     args: PatientKDConfig
     config_class = PatientKDConfig
 
-    def __init__(
-        self,
-        model: PreTrainedModel | nn.Module | str | os.PathLike | None = None,
-        teacher_model: PreTrainedModel | str | os.PathLike | None = None,
-        args: PatientKDConfig | None = None,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(model=model, teacher_model=teacher_model, args=args, **kwargs)
+    def _set_up_method(self) -> None:
+        super()._set_up_method()
         if self.args.beta == 0:
             # Without the patient loss it is vanilla KD, for models of any family.
+            self.student_forward_kwargs, self.teacher_forward_kwargs = {}, {}
+            self._remove_extra_module("projection")
             return
 
         assert self.teacher_model is not None, "the base class has checked that there is a teacher"
@@ -80,9 +75,10 @@ class PatientKDTrainer(DistillationTrainer):
                 "Patient-KD compares their states one to one. Set project_hidden=True to learn a linear map between "
                 "them, or use a student of the teacher's hidden size."
             )
-        self.extra_modules["projection"] = linear_projection(
-            student.hidden_size, teacher.hidden_size, student.initializer_range
-        )
+        if "projection" not in self.extra_modules:
+            self.extra_modules["projection"] = linear_projection(
+                student.hidden_size, teacher.hidden_size, student.initializer_range
+            )
 
     @property
     def needs_teacher(self) -> bool:
@@ -92,7 +88,7 @@ class PatientKDTrainer(DistillationTrainer):
         """The teacher's logits (B, C) and, unless beta is 0, the [CLS] states (B, L, H) of the map's layers."""
         outputs = super().teacher_forward(inputs)
         states = _cls_states(outputs, self.layer_map.teacher_layers) if self.args.beta > 0 else None
-        return PatientTeacherOutput(logits=outputs.logits, cls_states=states)
+        return PatientTeacherOutput(logits=logits_of(outputs, "teacher"), cls_states=states)
 
     def distillation_loss(
         self, student_outputs: Any, teacher_outputs: Any, inputs: dict[str, Tensor]
@@ -118,6 +114,7 @@ class PatientKDTrainer(DistillationTrainer):
     def kd_loss(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
         """The soft term: the paper's cross entropy under `reductions="paper"`, otherwise that of the base class."""
         if self.args.reductions == "paper" and not self._is_regression:
+            check_logits(student_logits, self.model.config)
             return losses.soft_cross_entropy(student_logits, teacher_logits, self.args.temperature)
         return super().kd_loss(student_logits, teacher_logits)
 

@@ -74,14 +74,22 @@ class TinyBertKDConfig(DistillationConfig):
         default=1.0, metadata={"help": "In stage prediction, the temperature of both softmaxes."}
     )
 
-    def __post_init__(self) -> None:
+    def check_settings(self) -> None:
+        super().check_settings()
+
         self._check_choice("stage", STAGES)
-        if self.compares_states:
-            # Labels do not enter the loss, and need not be there.
-            self.alpha = 1.0
-        super().__post_init__()
+        if self.compares_states and self.alpha != 1:
+            raise ValueError(
+                f"alpha={self.alpha} has no effect in stage {self.stage}, whose loss has neither labels nor "
+                "predictions: leave it out, or give it to stage prediction."
+            )
 
         self._check_choice("projection", ("shared", "per_level", "none"))
+        if self.projection == "none" and self.projection_from is not None:
+            raise ValueError(
+                'projection_from has no effect with projection="none": leave it out, or choose shared or per_level.'
+            )
+
         weights = (self.attention_weight, self.hidden_weight, self.embedding_weight)
         if min(weights) < 0 or max(weights) == 0:
             raise ValueError(

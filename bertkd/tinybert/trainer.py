@@ -13,6 +13,7 @@ from transformers.utils import ModelOutput
 from bertkd import losses
 from bertkd.atomic import atomic_path
 from bertkd.distillation.extra_modules import linear_projection
+from bertkd.distillation.steps import model_inside
 from bertkd.distillation.trainer import EXTRA_FILE, DistillationTrainer
 from bertkd.layer_map import LayerMap
 from bertkd.models import CapturedScores, attention_scores, layer_sizes
@@ -54,6 +55,8 @@ class TinyBertKDTrainer(DistillationTrainer):
     args: TinyBertKDConfig
     config_class = TinyBertKDConfig
     soft_loss = staticmethod(losses.soft_cross_entropy)
+    # "shared", or the levels that have a projection each; None without one.
+    _projection_form: str | list[int] | None = None
 
     def __init__(
         self,
@@ -66,7 +69,15 @@ class TinyBertKDTrainer(DistillationTrainer):
             # Before any task there is no head.
             self.auto_model_class = AutoModel
         super().__init__(model=model, teacher_model=teacher_model, args=args, **kwargs)
+
+    def _set_up_method(self) -> None:
+        super()._set_up_method()
+        # The student's scores, from the forward pass of one batch to the loss on it.
+        self._captured: CapturedScores | None = None
         if not self.args.compares_states:
+            self.student_forward_kwargs, self.teacher_forward_kwargs = {}, {}
+            self._projection_form = None
+            self._remove_extra_module("projection")
             return
 
         assert self.teacher_model is not None, "the base class has checked that there is a teacher"
@@ -78,8 +89,6 @@ class TinyBertKDTrainer(DistillationTrainer):
 
         self.student_forward_kwargs = {"output_hidden_states": self.layer_map.student_layers}
         self.teacher_forward_kwargs = {"output_hidden_states": self.layer_map.teacher_layers}
-        # The student's scores, from the forward pass of one batch to the loss on it.
-        self._captured: CapturedScores | None = None
         if self.args.attention_weight > 0:
             self._check_heads()
         self._add_projection(student.hidden_size, teacher.hidden_size)
@@ -106,7 +115,10 @@ class TinyBertKDTrainer(DistillationTrainer):
     def _check_heads(self) -> None:
         """Refuse matched layers whose attention scores cannot be compared head by head."""
         assert self.teacher_model is not None
-        student_heads, teacher_heads = layer_sizes(self.model).heads, layer_sizes(self.teacher_model).heads
+        student_heads, teacher_heads = (
+            layer_sizes(model_inside(self.model)).heads,
+            layer_sizes(self.teacher_model).heads,
+        )
         for student, teacher in self._layer_pairs:
             count, teacher_count = student_heads[student - 1], teacher_heads[teacher - 1]
             if count != teacher_count:
@@ -120,11 +132,18 @@ class TinyBertKDTrainer(DistillationTrainer):
 
     def _add_projection(self, student_size: int, teacher_size: int) -> None:
         if self.args.projection == "none":
+            self._projection_form = None
+            self._remove_extra_module("projection")
             if student_size != teacher_size:
                 raise ValueError(
                     f"The student's hidden size is {student_size} and the teacher's {teacher_size}: their states need "
                     "a projection, shared or per_level."
                 )
+            return
+
+        needed = "shared" if self.args.projection == "shared" else self.layer_map.student_layers
+        if needed == self._projection_form:
+            # The settings have changed, but not what a trained projection depends on.
             return
 
         std = self.model.config.initializer_range
@@ -135,6 +154,7 @@ class TinyBertKDTrainer(DistillationTrainer):
             for level in self.layer_map.student_layers:
                 levels[str(level)] = linear_projection(student_size, teacher_size, std)
             self.extra_modules["projection"] = levels
+        self._projection_form = needed
 
         if self.args.projection_from is not None:
             self._load_projection(Path(self.args.projection_from))
@@ -195,8 +215,7 @@ class TinyBertKDTrainer(DistillationTrainer):
         if not self.args.compares_states or self.args.attention_weight == 0:
             return super().compute_loss(model, inputs, *args, **kwargs)
 
-        student = self.accelerator.unwrap_model(model, keep_torch_compile=False)
-        with attention_scores(student, [layer - 1 for layer, _ in self._layer_pairs]) as self._captured:
+        with attention_scores(model_inside(model), [layer - 1 for layer, _ in self._layer_pairs]) as self._captured:
             try:
                 return super().compute_loss(model, inputs, *args, **kwargs)
             finally:
@@ -220,6 +239,7 @@ class TinyBertKDTrainer(DistillationTrainer):
         if args.attention_weight > 0:
             student_scores, teacher_scores = self._captured, teacher_outputs.captured
             assert student_scores is not None
+            _refuse_scores_without_gradient(student_scores, student_outputs)
             has_factors = not (student_scores.have_position_biases or teacher_scores.have_position_biases)
             if args.mask_padding and has_factors:
                 loss = losses.attention_factor_loss(student_scores.factors, teacher_scores.factors, **averaging)
@@ -257,6 +277,16 @@ class TinyBertKDTrainer(DistillationTrainer):
         if not self.args.compares_states:
             return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
         return self._evaluate_loss(model, self._on_device(inputs))
+
+
+def _refuse_scores_without_gradient(captured: CapturedScores, outputs: Any) -> None:
+    """Raise ValueError where the loss on attention scores would train nothing, although there are layers to train."""
+    is_trained = any(state is not None and state.requires_grad for state in outputs.hidden_states)
+    if is_trained and not any(query.requires_grad or key.requires_grad for query, key in captured.factors):
+        raise ValueError(
+            "The attention scores have no gradient: activation checkpointing with use_reentrant=True computes them "
+            'without one. Use activation_checkpointing_kwargs={"use_reentrant": False}, or attention_weight=0.'
+        )
 
 
 def _shapes(state: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:

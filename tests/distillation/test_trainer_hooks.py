@@ -23,8 +23,10 @@ TRAINERS = (DistillationTrainer, PatientKDTrainer, DistilBertKDTrainer, TinyBert
 RELIED_ON: dict[str, tuple[str, ...]] = {
     "_get_collator_with_removed_columns": ("data_collator", "description"),
     "_get_eval_sampler": ("eval_dataset",),
+    "_get_grad_norm": ("model", "grad_norm"),
     "_get_num_items_in_batch": ("batch_samples", "device"),
     "_get_train_sampler": ("train_dataset",),
+    "_hp_search_setup": ("trial",),
     "_issue_warnings_after_load": ("load_result",),
     "_load_best_model": (),
     "_load_from_checkpoint": ("resume_from_checkpoint", "model"),
