@@ -10,10 +10,12 @@ import math
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
+
+from bertkd.folder_lock import LOCK_FILE
 
 __all__ = [
     "atomic_folder",
@@ -37,16 +39,18 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
+        _to_disk(temporary)
         os.replace(temporary, path)
     finally:
-        temporary.unlink(missing_ok=True)
+        _remove_quietly(temporary)
 
 
 @contextmanager
 def atomic_folder(folder: str | Path) -> Iterator[Path]:
     """A temporary folder to write a model's files to; they move into `folder`, each whole, when the block ends.
 
-    `config.json` moves last, so that a folder that has one has the weights too. Nothing moves when the block fails.
+    `config.json` goes first and comes last, so that a folder that has one has the weights that belong to it. Nothing
+    moves when the block fails.
     """
     folder = Path(folder)
     partial = folder / ".partial"
@@ -56,26 +60,50 @@ def atomic_folder(folder: str | Path) -> Iterator[Path]:
 
     try:
         yield partial
-        for file in sorted(partial.iterdir(), key=lambda file: file.name == "config.json"):
+        files = sorted(partial.iterdir(), key=lambda file: file.name == "config.json")
+        for file in files:
+            _to_disk(file)
+        # An earlier model's config would open the new weights, or the new one the earlier weights.
+        if files and files[-1].name == "config.json":
+            (folder / "config.json").unlink(missing_ok=True)
+        for file in files:
             os.replace(file, folder / file.name)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
 @contextmanager
-def atomic_replacement(folder: str | Path) -> Iterator[Path]:
+def atomic_replacement(folder: str | Path, mark: str) -> Iterator[Path]:
     """A path beside `folder` for a new folder, which replaces `folder` and all it holds when the block ends.
 
     The path does not exist yet: the block makes the folder. When the block fails, what it wrote is removed, and
     `folder` stays as it was.
+
+    Args:
+        folder: the folder to replace.
+        mark: the name of a file that every folder written in this way has. One that has files but not this one is
+            somebody else's, and is not removed.
+
+    Raises:
+        ValueError: the folder is somebody else's.
     """
     folder = Path(folder)
     partial, old = folder.with_name(f".{folder.name}.partial"), folder.with_name(f".{folder.name}.old")
-    # A run that was killed may have left one.
+    # A run that was killed may have left one, or have ended between the two renames below.
     shutil.rmtree(partial, ignore_errors=True)
+    if old.exists() and not folder.exists():
+        old.rename(folder)
+    _check_replaceable(folder, mark)
 
     try:
         yield partial
+        for file in partial.rglob("*"):
+            if file.is_file():
+                _to_disk(file)
+
+        # Whoever holds the folder goes on to hold it.
+        if (folder / LOCK_FILE).exists():
+            os.replace(folder / LOCK_FILE, partial / LOCK_FILE)
         shutil.rmtree(old, ignore_errors=True)
         # A folder cannot be renamed to one that has files, so the old one steps aside first.
         if folder.exists():
@@ -86,13 +114,37 @@ def atomic_replacement(folder: str | Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
+def _check_replaceable(folder: Path, mark: str) -> None:
+    if not folder.is_dir() or (folder / mark).is_file():
+        return
+
+    others = sorted(file.name for file in folder.iterdir() if file.name != LOCK_FILE)
+    if others:
+        raise ValueError(
+            f"{folder} holds {', '.join(others[:3])} and no {mark}: all of it would be replaced. Choose another folder, "
+            "or remove it first."
+        )
+
+
+def _to_disk(path: Path) -> None:
+    """Waits until a file's bytes are on the disk: a power cut must not leave an empty file under the final name."""
+    file = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+def _remove_quietly(path: Path) -> None:
+    # The reason why it could not be written is what the user has to read, and not why it could not be removed.
+    with suppress(OSError):
+        path.unlink(missing_ok=True)
+
+
 def write_bytes(path: str | Path, content: bytes) -> None:
     """Writes `content`, whole or not at all."""
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
-        file.write(content)
-        # A power cut must not leave an empty file under the final name.
-        file.flush()
-        os.fsync(file.fileno())
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -18,6 +18,7 @@ from bertkd.cli.commands import TaskRun, quiet
 from bertkd.cli.options import AugmentationOptions, RunOptions
 from bertkd.cli.parser import one_run, parse_runs
 from bertkd.cli.tinybert import augmentation_from
+from bertkd.folder_lock import folder_in_use
 from bertkd.pipeline.augmentation import augmented
 from bertkd.pipeline.experiment import output_folder
 
@@ -35,10 +36,21 @@ def main(argv: Sequence[str] | None = None) -> Path:
     )
     options = one_run(runs, "An augmented set has a seed of its own, --augment_seed.")
 
+    path = output_folder(options.config) / "train.parquet"
+    if options.data.train_file is not None and path.resolve() == Path(options.data.train_file).resolve():
+        raise ValueError(f"{path} is also --train_file, which would be overwritten: choose another --output_dir.")
+
+    if options.config.process_index != 0:
+        return augment(options, path)
+    with folder_in_use(output_folder(options.config), options.command):
+        return augment(options, path)
+
+
+def augment(options: TaskRun[AugmentOptions, DistillationConfig], path: Path) -> Path:
+    """Writes the augmented rows to a file, and returns it."""
     rows, task = resolve.task_rows(options.data)
     more = augmented(rows["train"], task, augmentation_from(options.own, options.config), options.config)
 
-    path = output_folder(options.config) / "train.parquet"
     if options.config.process_index == 0:
         with atomic_path(path) as partial:
             more.to_parquet(str(partial))

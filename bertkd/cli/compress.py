@@ -27,10 +27,12 @@ from bertkd.cli.search import SearchOptions, deployment_of
 from bertkd.distillation.checks import check_vocabularies
 from bertkd.distillation.method import Method
 from bertkd.export import ENGINE_PACKAGES, quantization_schemes, require_engine
+from bertkd.folder_lock import folder_in_use
 from bertkd.methods import all_methods, method_named
 from bertkd.pipeline import load_language_model, load_model, resolve_model_name
 from bertkd.pipeline.compress import UNITS, Goal, Size, choose_size, depth_sizes, general_sizes, shape_sizes
-from bertkd.pipeline.experiment import check_writable, finished, output_folder, with_changes
+from bertkd.pipeline.contents import content_digests
+from bertkd.pipeline.experiment import finished, output_folder, with_changes
 from bertkd.records import ExportResult, ReportSet, RunResult, StageResult, environment, render_page
 
 DEFAULT_METHOD = "pkd-skip"
@@ -125,9 +127,6 @@ def compress(options: Run) -> dict[str, Any]:
             "DistilBERT learns from plain text before the task: name it with --corpus_files, and the model that "
             "teaches there, with a head for masked words, with --language_model."
         )
-    if not own.dry_run:
-        check_writable(folder)
-
     if method.student == "supernet":
         student, predicted = train_and_search(method, options, folder)
     else:
@@ -171,7 +170,8 @@ def asked(options: Run) -> dict[str, Any]:
     """Everything that the choice of a size depends on."""
     names = {member.name for member in fields(CompressOptions)} - {member.name for member in fields(TrainOptions)}
     values = {name: getattr(options.own, name) for name in sorted(names)}
-    return {**values, "teacher_model_name_or_path": options.models.teacher_model_name_or_path}
+    teacher = {"teacher_model_name_or_path": options.models.teacher_model_name_or_path}
+    return {**values, **teacher, "contents": content_digests({**asdict(options.models), **values})}
 
 
 def write_report(folder: Path, teacher_name: str, student: Path, exported: ExportResult) -> Path:
@@ -320,4 +320,8 @@ def deployed_options(options: Run, student: Path, folder: Path) -> Run:
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Compresses one teacher."""
     quiet()
-    return compress(parse(argv))
+    options = parse(argv)
+    if options.own.dry_run:
+        return compress(options)
+    with folder_in_use(output_folder(options.config), options.command):
+        return compress(options)

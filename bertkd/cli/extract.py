@@ -5,6 +5,7 @@
 The folder's logits are compared with the network's before it is kept.
 """
 
+import argparse
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +17,9 @@ from bertkd.cli.parser import PlainParser, command_line
 from bertkd.dynabert import make_adaptive, save_subnetwork
 from bertkd.dynabert.extraction import FORMATS
 from bertkd.efficiency import count_parameters, model_size_mb
+from bertkd.folder_lock import folder_in_use
 from bertkd.pipeline import load_model, resolve_model_name
+from bertkd.pipeline.experiment import check_not_input
 from bertkd.pipeline.training import describe_subnetwork
 from bertkd.records import RunResult, SubnetworkResult
 
@@ -53,7 +56,14 @@ def main(argv: Sequence[str] | None = None) -> PreTrainedModel:
     """Extracts one sub-network."""
     options = parser().parse(argv)
     quiet()
-    supernet, folder = options.model_name_or_path, Path(options.output_dir)
+    supernet, folder, command = options.model_name_or_path, Path(options.output_dir), command_line("extract", argv)
+    check_not_input(folder, {"model_name_or_path": supernet})
+    with folder_in_use(folder, command):
+        return extract(options, supernet, folder, command)
+
+
+def extract(options: argparse.Namespace, supernet: str, folder: Path, command: str) -> PreTrainedModel:
+    """Writes the folder of one sub-network."""
     model = make_adaptive(load_model(supernet).eval())
     tokenizer = AutoTokenizer.from_pretrained(resolve_model_name(supernet))
 
@@ -66,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> PreTrainedModel:
         value, metrics = known.value, known.metrics
         # The zeros of a padded model take time too.
         speedup = None if options.format == "stock" else known.speedup
-    describe_subnetwork(supernet, folder, subnetwork, command_line("extract", argv), value, metrics, speedup)
+    describe_subnetwork(supernet, folder, subnetwork, command, value, metrics, speedup)
 
     kept, whole = count_parameters(subnetwork).total, count_parameters(model).total
     name = type(subnetwork).__name__

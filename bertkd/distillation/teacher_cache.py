@@ -110,7 +110,7 @@ class TeacherCache:
             ValueError: `forward` returns something that does not have one entry of fixed shape per row.
         """
         arrays: dict[str, np.ndarray] = {}
-        with atomic_replacement(folder) as partial:
+        with atomic_replacement(folder, _META) as partial:
             partial.mkdir(parents=True)
             for rows, inputs in batches:
                 for name, tensor in forward(inputs).items():

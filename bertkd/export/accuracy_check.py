@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from bertkd.atomic import atomic_replacement
 from bertkd.efficiency import Runner, TorchRunner
 from bertkd.efficiency.runners import eval_mode
-from bertkd.export.engines import open_exported
+from bertkd.export.engines import MANIFEST, open_exported
 from bertkd.export.exporting import Batches, check_calibration, quantization_schemes, random_batches, write_export
 
 __all__ = [
@@ -130,7 +130,7 @@ def export_model(
 
     compared = [*random_batches(model, COMPARED_SHAPES), *(calibration or [])]
     attempts: list[Attempt] = []
-    with atomic_replacement(folder) as partial:
+    with atomic_replacement(folder, MANIFEST) as partial:
         for scheme in schemes:
             shutil.rmtree(partial, ignore_errors=True)
             write_export(model, partial, engine, scheme, tokenizer, calibration)

@@ -159,6 +159,8 @@ def choose_size(
 
     if path.is_file():
         known = json.loads(path.read_text(encoding="utf-8"))
+        # Earlier versions did not note what the teacher holds.
+        known["asked"].setdefault("contents", asked.get("contents"))
         # A folder may hold the choice for another teacher, which has other sizes.
         if known["asked"] == json.loads(json.dumps(asked)) and known["size"] in by_name:
             return by_name[known["size"]], float(known["predicted"])

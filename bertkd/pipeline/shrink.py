@@ -16,7 +16,7 @@ from bertkd.efficiency import count_flops, count_parameters, model_size_mb
 from bertkd.metrics import main_value
 from bertkd.pipeline.deployment import Timing
 from bertkd.pipeline.evaluation import evaluate
-from bertkd.pipeline.experiment import Experiment, output_folder
+from bertkd.pipeline.experiment import Experiment, output_folder, writes_output_folder
 from bertkd.pipeline.hub import upload
 from bertkd.pipeline.models import load_model, resolve_model_name
 from bertkd.pipeline.task_data import TaskData
@@ -89,6 +89,7 @@ class Shrinkage:
         return model, tokenizer
 
 
+@writes_output_folder
 def shrink_model(
     experiment: Experiment,
     name: str,
