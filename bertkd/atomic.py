@@ -121,8 +121,8 @@ def _check_replaceable(folder: Path, mark: str) -> None:
     others = sorted(file.name for file in folder.iterdir() if file.name != LOCK_FILE)
     if others:
         raise ValueError(
-            f"{folder} holds {', '.join(others[:3])} and no {mark}: all of it would be replaced. Choose another folder, "
-            "or remove it first."
+            f"{folder} holds {', '.join(others[:3])} and no {mark}: all of it would be replaced. Choose another "
+            "folder, or remove it first."
         )
 
 

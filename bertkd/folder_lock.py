@@ -70,8 +70,12 @@ def folder_in_use(folder: str | Path, command: str = "") -> Iterator[None]:
                 folder.rmdir()
 
 
-def check_writable(folder: Path) -> None:
+def check_writable(folder: Path, option: str = "--output_dir") -> None:
     """Makes a folder where it is not there, and checks that files can be written to it.
+
+    Args:
+        folder: the folder.
+        option: what names it, for the message.
 
     Raises:
         OSError: they cannot; the message names the folder and the reason.
@@ -86,7 +90,7 @@ def check_writable(folder: Path) -> None:
     except OSError as error:
         with suppress(OSError):
             probe.unlink(missing_ok=True)
-        raise OSError(f"Cannot write to {folder} ({error.strerror}): choose another --output_dir.") from None
+        raise OSError(f"Cannot write to {folder} ({error.strerror}): choose another {option}.") from None
 
 
 def _lock(folder: Path) -> int | None:

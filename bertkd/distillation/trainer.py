@@ -5,13 +5,14 @@ trained with the student in `extra_modules.py`, and everything private of `trans
 """
 
 import os
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
-from transformers.trainer_utils import TrainOutput
+from transformers.trainer_utils import SaveStrategy, TrainOutput
 
 from bertkd import losses
 from bertkd.distillation.checkpoints import last_checkpoint
@@ -21,6 +22,7 @@ from bertkd.distillation.extra_modules import EXTRA_FILE, ExtraModulesMixin
 from bertkd.distillation.loss_window import LossWindow
 from bertkd.distillation.steps import StepsMixin, has_rows, inputs_of
 from bertkd.distillation.teacher import TeacherMixin
+from bertkd.folder_lock import folder_in_use
 from bertkd.models.adaptive import refuse_supernet
 
 __all__ = ["EXTRA_FILE", "DistillationTrainer"]
@@ -238,12 +240,17 @@ class DistillationTrainer(TeacherMixin, StepsMixin, ExtraModulesMixin):
 
         self._window = LossWindow()
         if resume_from_checkpoint is True:
-            resume_from_checkpoint = last_checkpoint(str(self.args.output_dir))
+            resume_from_checkpoint = last_checkpoint(str(self.args.output_dir), tells=True)
 
-        with self._teacher_cached(), self._extra_modules_attached():
+        with self._folder_of_checkpoints(), self._teacher_cached(), self._extra_modules_attached():
             if isinstance(resume_from_checkpoint, str) and self._has_finished(resume_from_checkpoint):
                 return self._load_finished(resume_from_checkpoint)
             return super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
+
+    def _folder_of_checkpoints(self) -> AbstractContextManager[None]:
+        """Keeps other processes out of the output folder while checkpoints are written to it."""
+        writes = self.args.process_index == 0 and self.args.save_strategy != SaveStrategy.NO
+        return folder_in_use(str(self.args.output_dir)) if writes else nullcontext()
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the parts of the loss, averaged over the logging window and over processes, and log as the Trainer."""
