@@ -5,10 +5,15 @@ It is on the ground floor because the lowest rooms write files too: caches, subm
 
 from __future__ import annotations
 
+import errno
+import glob
 import json
 import math
 import os
+import re
 import shutil
+import socket
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, is_dataclass
@@ -22,10 +27,20 @@ __all__ = [
     "atomic_path",
     "atomic_replacement",
     "plain_json",
+    "storage_problem",
     "write_bytes",
     "write_json",
     "write_text",
 ]
+
+# Says that the disk, and not the program, is the reason: no space, a quota, read-only, broken, gone.
+_OF_THE_DISK = {
+    getattr(errno, name)
+    for name in ("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EIO", "ENODEV", "ENXIO", "ESTALE")
+    if hasattr(errno, name)
+}
+# Process numbers are those of one machine, and a folder may be shared by several.
+_HOST = f"{zlib.crc32(socket.gethostname().encode()):08x}"
 
 
 @contextmanager
@@ -36,7 +51,8 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    _remove_of_dead(path)
+    temporary = path.with_name(f".{path.name}.{_HOST}-{os.getpid()}.tmp")
     try:
         yield temporary
         _to_disk(temporary)
@@ -126,11 +142,28 @@ def _check_replaceable(folder: Path, mark: str) -> None:
         )
 
 
+def _remove_of_dead(path: Path) -> None:
+    """Removes temporary files for `path` of processes of this machine that were killed."""
+    for file in path.parent.glob(f".{glob.escape(path.name)}.{_HOST}-*.tmp"):
+        process = file.name.removesuffix(".tmp").rpartition("-")[2]
+        try:
+            os.kill(int(process), 0)
+        except ProcessLookupError:
+            _remove_quietly(file)
+        except (OSError, ValueError):
+            # It is another user's, and alive.
+            continue
+
+
 def _to_disk(path: Path) -> None:
     """Waits until a file's bytes are on the disk: a power cut must not leave an empty file under the final name."""
     file = os.open(path, os.O_RDONLY)
     try:
         os.fsync(file)
+    except OSError as error:
+        # Some file systems cannot tell, and no file was lost.
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
     finally:
         os.close(file)
 
@@ -183,3 +216,35 @@ def plain_json(value: Any) -> Any:
     if hasattr(value, "tolist"):
         return plain_json(value.tolist())
     return str(value)
+
+
+def storage_problem(error: BaseException) -> str | None:
+    """Describes an error of the disk in one sentence; None for an error of another kind.
+
+    Libraries that write files in another language than Python raise errors of their own, and some wrap them.
+    """
+    seen: BaseException | None = error
+    while seen is not None:
+        number: int | None = seen.errno if isinstance(seen, OSError) else None
+        place = getattr(seen, "filename", None)
+        # Rust, in safetensors and tokenizers.
+        if match := re.search(r"\(os error (\d+)\)", str(seen)):
+            number = int(match.group(1))
+
+        if "PytorchStreamWriter" in str(seen):
+            return _storage_sentence("a checkpoint", "its disk is full, read-only or gone")
+        if number is not None and number in _OF_THE_DISK:
+            return _storage_sentence(str(place or "a file"), os.strerror(number))
+        if number == errno.ENOENT:
+            return f"{place or 'A file or folder'} is not there: it was removed or renamed, or its name is mistyped."
+        if number is not None and place is not None:
+            return f"{place}: {os.strerror(number)}."
+        seen = seen.__cause__ or seen.__context__
+    return None
+
+
+def _storage_sentence(what: str, reason: str) -> str:
+    return (
+        f"Cannot write {what} ({reason}). Make room, or see to the disk, and start the same command again: it goes on "
+        "from what was written before, which is whole."
+    )

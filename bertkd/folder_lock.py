@@ -10,6 +10,7 @@ import errno
 import json
 import os
 import socket
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -20,7 +21,7 @@ try:
 except ImportError:  # Windows has other locks, and goes without.
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["LOCK_FILE", "check_writable", "folder_in_use"]
+__all__ = ["LOCK_FILE", "check_writable", "folder_in_use", "has_dead_holder"]
 
 LOCK_FILE = ".in_use"
 # How the operating system says that another process holds a lock.
@@ -80,17 +81,32 @@ def check_writable(folder: Path, option: str = "--output_dir") -> None:
     Raises:
         OSError: they cannot; the message names the folder and the reason.
     """
-    probe = folder / f".writable.{os.getpid()}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with probe.open("wb") as file:
+        with tempfile.TemporaryFile(dir=folder) as file:
             # A full disk may still take a name, and then no byte.
             file.write(b"x")
-        probe.unlink()
+            file.flush()
     except OSError as error:
-        with suppress(OSError):
-            probe.unlink(missing_ok=True)
         raise OSError(f"Cannot write to {folder} ({error.strerror}): choose another {option}.") from None
+
+
+def has_dead_holder(folder: Path) -> bool:
+    """Whether the last process that took a folder was killed before it gave it back."""
+    if fcntl is None or _held.get(folder.resolve()) == os.getpid():
+        return False
+
+    try:
+        file = os.open(folder / LOCK_FILE, os.O_RDWR)
+    except OSError:
+        return False
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(file)
 
 
 def _lock(folder: Path) -> int | None:

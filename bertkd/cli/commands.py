@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from transformers.utils import logging
 
+from bertkd.atomic import storage_problem
 from bertkd.cli.options import CorpusOptions, TaskOptions, TrainOptions
 from bertkd.cli.parser import Config, Options, Own, parse_runs
 from bertkd.metrics import main_value
@@ -133,10 +134,12 @@ def run_safely(main: Callable[[], Any], name: str) -> None:
     """Runs a command: a user's mistake is one sentence, and a group of processes ends cleanly."""
     try:
         main()
-    except (ValueError, OSError, ImportError) as error:
-        if os.environ.get("BERTKD_TRACEBACK"):
+    except Exception as error:
+        problem = storage_problem(error)
+        is_sentence = isinstance(error, (ValueError, OSError, ImportError))
+        if os.environ.get("BERTKD_TRACEBACK") or not (problem or is_sentence):
             raise
-        sys.exit(f"{name}: {error}\n(BERTKD_TRACEBACK=1 shows where)")
+        sys.exit(f"{name}: {problem or error}\n(BERTKD_TRACEBACK=1 shows where)")
 
     if torch.distributed.is_initialized():
         # The teardown of gloo on a CPU often aborts a process after everything succeeded.

@@ -16,8 +16,9 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from bertkd.atomic import write_json
 from bertkd.distillation import DistillationConfig
 from bertkd.distillation.checkpoints import last_checkpoint
-from bertkd.folder_lock import check_writable, folder_in_use
+from bertkd.folder_lock import check_writable, folder_in_use, has_dead_holder
 from bertkd.pipeline.contents import PATH_OPTIONS, content_digests, paths_of
+from bertkd.pipeline.hub import upload
 from bertkd.records import RunResult, StageResult
 
 __all__ = [
@@ -199,9 +200,11 @@ def start_in_folder(experiment: Experiment, config: DistillationConfig) -> None:
     contents = content_digests(experiment.inputs(config))
     has_work = last_checkpoint(folder) is not None or any((folder / name).is_file() for name in RECORDS)
 
-    # Checkpoints without settings were written by something that is not ours.
+    # Checkpoints without settings were written by something that is not ours, or the file was removed.
     if has_work and not (folder / SETTINGS).is_file():
-        raise ValueError(f"{folder} holds checkpoints of something else: choose another --output_dir.")
+        raise ValueError(
+            f"{folder} holds a training, but no {SETTINGS} that says which one: choose another --output_dir."
+        )
     if has_work:
         _check_same_training(folder, settings, contents, is_main=config.process_index == 0)
 
@@ -268,6 +271,12 @@ def finished(record_class: type[Finished], experiment: Experiment, config: Disti
         return None
 
     start_in_folder(experiment, config)
+    folder = output_folder(config)
+    if config.process_index == 0 and not experiment.is_dry_run and has_dead_holder(folder):
+        # It was killed after it had written its record, and before it was through.
+        with folder_in_use(folder, experiment.command):
+            remove_checkpoints(experiment, folder)
+            upload(folder, config)
     return record_class.read(path)
 
 

@@ -1,8 +1,8 @@
 """Stops a process, or lets its disk fail, at one chosen place among all that it writes.
 
 `install` patches what writes in this process: `open` and its files, the functions of `os`, and the writers of
-safetensors, PyTorch and tokenizers, which are not Python. Each file that is opened for writing, write, rename, removal,
-new folder and fsync is a boundary. Boundaries are numbered from 0 in the order in which they are reached.
+safetensors, PyTorch and tokenizers, which are not Python. Each file that is opened for writing, write, rename,
+removal, new folder and fsync is a boundary. Boundaries are numbered from 0 in the order in which they are reached.
 """
 
 import builtins
@@ -32,6 +32,9 @@ FAULTS: dict[str, int] = {
     "read-only": errno.EROFS,
     "vanished": errno.ENOENT,
 }
+
+# The operations that need room.
+WRITES = ("write", "tensors", "torch.save", "tokenizer", "fsync", "allocate")
 
 
 class Boundaries:
@@ -99,8 +102,8 @@ class Boundaries:
             raise SafetensorError(f"Error while serializing: I/O error: {reason} (os error {number})")
         if what == "torch.save":
             raise RuntimeError(
-                "[enforce fail at inline_container.cc:706] . PytorchStreamWriter failed writing file data/0: file write "
-                "failed"
+                "[enforce fail at inline_container.cc:706] . PytorchStreamWriter failed writing file data/0: file "
+                "write failed"
             )
         if what == "tokenizer":
             raise Exception(f"{reason} (os error {number})")

@@ -86,7 +86,7 @@ SCENARIOS = {
         counts="cache",
     ),
     "augmentation": Scenario(
-        f"augment {TASK} --augment_model {{made}}/mlm --augment_copies 2 --augment_candidates 2 --output_dir {{dir}}/out",
+        f"augment {TASK} --augment_model {{made}}/mlm --augment_copies 2 --output_dir {{dir}}/out",
         augmented_rows,
     ),
     "export": Scenario(
@@ -121,6 +121,7 @@ def prepare(folder: Path) -> None:
         model_class(model_config).save_pretrained(folder / name)
         BertTokenizer(str(folder / "vocab.txt")).save_pretrained(folder / name)
 
-    line = f"dynabert --teacher_model_name_or_path {folder}/teacher --ignore_weak_teacher --stages width {TASK} --max_steps 1"
+    teacher = f"--teacher_model_name_or_path {folder}/teacher --ignore_weak_teacher"
+    line = f"dynabert {teacher} --stages width {TASK} --max_steps 1"
     main([*line.format(made=folder).split(), "--output_dir", str(folder / "trained")])
     shutil.copytree(folder / "trained" / "width", folder / "supernet")
