@@ -5,15 +5,22 @@ It is on the ground floor because the lowest rooms write files too: caches, subm
 
 from __future__ import annotations
 
+import errno
+import glob
 import json
 import math
 import os
+import re
 import shutil
+import socket
+import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
+
+from bertkd.folder_lock import LOCK_FILE
 
 __all__ = [
     "LFS_POINTER",
@@ -22,10 +29,20 @@ __all__ = [
     "atomic_replacement",
     "plain_json",
     "read_json",
+    "storage_problem",
     "write_bytes",
     "write_json",
     "write_text",
 ]
+
+# Says that the disk, and not the program, is the reason: no space, a quota, read-only, broken, gone.
+_OF_THE_DISK = {
+    getattr(errno, name)
+    for name in ("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EIO", "ENODEV", "ENXIO", "ESTALE")
+    if hasattr(errno, name)
+}
+# Process numbers are those of one machine, and a folder may be shared by several.
+_HOST = f"{zlib.crc32(socket.gethostname().encode()):08x}"
 
 
 # What Git leaves in the place of a large file that was not fetched.
@@ -40,19 +57,22 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    _remove_of_dead(path)
+    temporary = path.with_name(f".{path.name}.{_HOST}-{os.getpid()}.tmp")
     try:
         yield temporary
+        _to_disk(temporary)
         os.replace(temporary, path)
     finally:
-        temporary.unlink(missing_ok=True)
+        _remove_quietly(temporary)
 
 
 @contextmanager
 def atomic_folder(folder: str | Path) -> Iterator[Path]:
     """A temporary folder to write a model's files to; they move into `folder`, each whole, when the block ends.
 
-    `config.json` moves last, so that a folder that has one has the weights too. Nothing moves when the block fails.
+    `config.json` goes first and comes last, so that a folder that has one has the weights that belong to it. Nothing
+    moves when the block fails.
     """
     folder = Path(folder)
     partial = folder / ".partial"
@@ -62,26 +82,50 @@ def atomic_folder(folder: str | Path) -> Iterator[Path]:
 
     try:
         yield partial
-        for file in sorted(partial.iterdir(), key=lambda file: file.name == "config.json"):
+        files = sorted(partial.iterdir(), key=lambda file: file.name == "config.json")
+        for file in files:
+            _to_disk(file)
+        # An earlier model's config would open the new weights, or the new one the earlier weights.
+        if files and files[-1].name == "config.json":
+            (folder / "config.json").unlink(missing_ok=True)
+        for file in files:
             os.replace(file, folder / file.name)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
 @contextmanager
-def atomic_replacement(folder: str | Path) -> Iterator[Path]:
+def atomic_replacement(folder: str | Path, mark: str) -> Iterator[Path]:
     """A path beside `folder` for a new folder, which replaces `folder` and all it holds when the block ends.
 
     The path does not exist yet: the block makes the folder. When the block fails, what it wrote is removed, and
     `folder` stays as it was.
+
+    Args:
+        folder: the folder to replace.
+        mark: the name of a file that every folder written in this way has. One that has files but not this one is
+            somebody else's, and is not removed.
+
+    Raises:
+        ValueError: the folder is somebody else's.
     """
     folder = Path(folder)
     partial, old = folder.with_name(f".{folder.name}.partial"), folder.with_name(f".{folder.name}.old")
-    # A run that was killed may have left one.
+    # A run that was killed may have left one, or have ended between the two renames below.
     shutil.rmtree(partial, ignore_errors=True)
+    if old.exists() and not folder.exists():
+        old.rename(folder)
+    _check_replaceable(folder, mark)
 
     try:
         yield partial
+        for file in partial.rglob("*"):
+            if file.is_file():
+                _to_disk(file)
+
+        # Whoever holds the folder goes on to hold it.
+        if (folder / LOCK_FILE).exists():
+            os.replace(folder / LOCK_FILE, partial / LOCK_FILE)
         shutil.rmtree(old, ignore_errors=True)
         # A folder cannot be renamed to one that has files, so the old one steps aside first.
         if folder.exists():
@@ -92,13 +136,54 @@ def atomic_replacement(folder: str | Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
+def _check_replaceable(folder: Path, mark: str) -> None:
+    if not folder.is_dir() or (folder / mark).is_file():
+        return
+
+    others = sorted(file.name for file in folder.iterdir() if file.name != LOCK_FILE)
+    if others:
+        raise ValueError(
+            f"{folder} holds {', '.join(others[:3])} and no {mark}: all of it would be replaced. Choose another "
+            "folder, or remove it first."
+        )
+
+
+def _remove_of_dead(path: Path) -> None:
+    """Removes temporary files for `path` of processes of this machine that were killed."""
+    for file in path.parent.glob(f".{glob.escape(path.name)}.{_HOST}-*.tmp"):
+        process = file.name.removesuffix(".tmp").rpartition("-")[2]
+        try:
+            os.kill(int(process), 0)
+        except ProcessLookupError:
+            _remove_quietly(file)
+        except (OSError, ValueError):
+            # It is another user's, and alive.
+            continue
+
+
+def _to_disk(path: Path) -> None:
+    """Waits until a file's bytes are on the disk: a power cut must not leave an empty file under the final name."""
+    file = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    except OSError as error:
+        # Some file systems cannot tell, and no file was lost.
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(file)
+
+
+def _remove_quietly(path: Path) -> None:
+    # The reason why it could not be written is what the user has to read, and not why it could not be removed.
+    with suppress(OSError):
+        path.unlink(missing_ok=True)
+
+
 def write_bytes(path: str | Path, content: bytes) -> None:
     """Writes `content`, whole or not at all."""
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
-        file.write(content)
-        # A power cut must not leave an empty file under the final name.
-        file.flush()
-        os.fsync(file.fileno())
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -161,3 +246,35 @@ def read_json(path: str | Path) -> Any:
         raise ValueError(f"{path} is broken JSON at line {error.lineno}, column {error.colno}: {error.msg}.") from None
     except (UnicodeDecodeError, RecursionError):
         raise ValueError(f"{path} is no JSON file in UTF-8.") from None
+
+
+def storage_problem(error: BaseException) -> str | None:
+    """Describes an error of the disk in one sentence; None for an error of another kind.
+
+    Libraries that write files in another language than Python raise errors of their own, and some wrap them.
+    """
+    seen: BaseException | None = error
+    while seen is not None:
+        number: int | None = seen.errno if isinstance(seen, OSError) else None
+        place = getattr(seen, "filename", None)
+        # Rust, in safetensors and tokenizers.
+        if match := re.search(r"\(os error (\d+)\)", str(seen)):
+            number = int(match.group(1))
+
+        if "PytorchStreamWriter" in str(seen):
+            return _storage_sentence("a checkpoint", "its disk is full, read-only or gone")
+        if number is not None and number in _OF_THE_DISK:
+            return _storage_sentence(str(place or "a file"), os.strerror(number))
+        if number == errno.ENOENT:
+            return f"{place or 'A file or folder'} is not there: it was removed or renamed, or its name is mistyped."
+        if number is not None and place is not None:
+            return f"{place}: {os.strerror(number)}."
+        seen = seen.__cause__ or seen.__context__
+    return None
+
+
+def _storage_sentence(what: str, reason: str) -> str:
+    return (
+        f"Cannot write {what} ({reason}). Make room, or see to the disk, and start the same command again: it goes on "
+        "from what was written before, which is whole."
+    )

@@ -18,6 +18,7 @@ from bertkd.cli.commands import TaskRun, check_outputs, quiet
 from bertkd.cli.options import AugmentationOptions, RunOptions
 from bertkd.cli.parser import one_run, parse_runs
 from bertkd.cli.tinybert import augmentation_from
+from bertkd.folder_lock import folder_in_use
 from bertkd.pipeline.augmentation import augmented
 from bertkd.pipeline.experiment import output_folder
 from bertkd.pipeline.folders import check_separate
@@ -40,6 +41,14 @@ def main(argv: Sequence[str] | None = None) -> Path:
     path = output_folder(options.config) / "train.parquet"
     check_separate(path, {"--train_file": options.data.train_file, "--validation_file": options.data.validation_file})
 
+    if options.config.process_index != 0:
+        return augment(options, path)
+    with folder_in_use(output_folder(options.config), options.command):
+        return augment(options, path)
+
+
+def augment(options: TaskRun[AugmentOptions, DistillationConfig], path: Path) -> Path:
+    """Writes the augmented rows to a file, and returns it."""
     rows, task = resolve.task_rows(options.data)
     more = augmented(rows["train"], task, augmentation_from(options.own, options.config), options.config)
 

@@ -14,7 +14,7 @@ import torch
 from transformers.utils import logging
 
 import bertkd
-from bertkd.atomic import write_text
+from bertkd.atomic import storage_problem, write_text
 from bertkd.cli.options import CorpusOptions, TaskOptions, TrainOptions
 from bertkd.cli.parser import Config, Options, Own, command_line, option_value, parse_runs
 from bertkd.metrics import main_value
@@ -198,6 +198,12 @@ def run_safely(main: Callable[[], Any], name: str, argv: Sequence[str] | None = 
 def sentence_of(error: Exception, name: str, argv: Sequence[str] | None) -> str:
     """What a user is told of an error; what nobody foresaw is also written to a log, which the sentence names."""
     message = _message(error)
+    has_own_sentence = isinstance(error, (ValueError, OSError, ImportError)) and _is_of_bertkd(error)
+    if not has_own_sentence or getattr(error, "errno", None) is not None:
+        problem = storage_problem(error)
+        if problem is not None:
+            return f"{problem}\n(BERTKD_TRACEBACK=1 shows where)"
+
     if _is_about_memory(error):
         where = "the GPU" if isinstance(error, torch.OutOfMemoryError) else "this machine"
         message = (
@@ -205,10 +211,9 @@ def sentence_of(error: Exception, name: str, argv: Sequence[str] | None) -> str:
             "--gradient_accumulation_steps, a smaller --per_device_eval_batch_size or a shorter --max_seq_length. "
             f"{GOES_ON}"
         )
-    elif isinstance(error, (ValueError, OSError, ImportError)):
-        if _is_of_bertkd(error):
-            return f"{message}\n(BERTKD_TRACEBACK=1 shows where)"
-    else:
+    elif has_own_sentence:
+        return f"{message}\n(BERTKD_TRACEBACK=1 shows where)"
+    elif not isinstance(error, (ValueError, OSError, ImportError)):
         message = (
             f"an error stopped it that bertkd did not foresee, which is a fault of bertkd: {type(error).__name__}: "
             f"{message} Please report it with the log."

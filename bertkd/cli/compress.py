@@ -27,9 +27,11 @@ from bertkd.cli.search import SearchOptions, deployment_of
 from bertkd.distillation.checks import check_vocabularies
 from bertkd.distillation.method import Method
 from bertkd.export import ENGINE_PACKAGES, quantization_schemes, require_engine
+from bertkd.folder_lock import folder_in_use
 from bertkd.methods import all_methods, method_named
 from bertkd.pipeline import load_language_model, load_model, resolve_model_name
 from bertkd.pipeline.compress import UNITS, Goal, Size, choose_size, depth_sizes, general_sizes, shape_sizes
+from bertkd.pipeline.contents import content_digests
 from bertkd.pipeline.experiment import finished, output_folder, with_changes
 from bertkd.records import ExportResult, ReportSet, RunResult, StageResult, environment, render_page
 
@@ -173,7 +175,8 @@ def asked(options: Run) -> dict[str, Any]:
     """Everything that the choice of a size depends on."""
     names = {member.name for member in fields(CompressOptions)} - {member.name for member in fields(TrainOptions)}
     values = {name: getattr(options.own, name) for name in sorted(names)}
-    return {**values, "teacher_model_name_or_path": options.models.teacher_model_name_or_path}
+    teacher = {"teacher_model_name_or_path": options.models.teacher_model_name_or_path}
+    return {**values, **teacher, "contents": content_digests({**asdict(options.models), **values})}
 
 
 def write_report(folder: Path, teacher_name: str, student: Path, exported: ExportResult) -> Path:
@@ -324,4 +327,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     quiet()
     options = parse(argv)
     check_outputs([options])
-    return compress(options)
+    if options.own.dry_run:
+        return compress(options)
+    with folder_in_use(output_folder(options.config), options.command):
+        return compress(options)

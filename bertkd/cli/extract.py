@@ -5,6 +5,7 @@
 The folder's logits are compared with the network's before it is kept.
 """
 
+import argparse
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from bertkd.cli.rules import Range
 from bertkd.dynabert import make_adaptive, save_subnetwork
 from bertkd.dynabert.extraction import FORMATS
 from bertkd.efficiency import count_parameters, model_size_mb
+from bertkd.folder_lock import folder_in_use
 from bertkd.models.loading import load_tokenizer
 from bertkd.pipeline import load_model, resolve_model_name
 from bertkd.pipeline.folders import check_output
@@ -68,8 +70,14 @@ def main(argv: Sequence[str] | None = None) -> PreTrainedModel:
     """Extracts one sub-network."""
     options = parser().parse(argv)
     quiet()
-    supernet, folder = options.model_name_or_path, Path(options.output_dir)
+    supernet, folder, command = options.model_name_or_path, Path(options.output_dir), command_line("extract", argv)
     check_output(folder, {"--model_name_or_path": supernet})
+    with folder_in_use(folder, command):
+        return extract(options, supernet, folder, command)
+
+
+def extract(options: argparse.Namespace, supernet: str, folder: Path, command: str) -> PreTrainedModel:
+    """Writes the folder of one sub-network."""
     model = make_adaptive(load_model(supernet).eval())
     tokenizer = load_tokenizer(resolve_model_name(supernet))
 
@@ -83,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> PreTrainedModel:
         value, metrics = known.value, known.metrics
         # The zeros of a padded model take time too.
         speedup = None if options.format == "stock" else known.speedup
-    describe_subnetwork(supernet, folder, subnetwork, command_line("extract", argv), value, metrics, speedup)
+    describe_subnetwork(supernet, folder, subnetwork, command, value, metrics, speedup)
 
     if known is None and (options.width, options.depth) != (1.0, 1.0):
         print(

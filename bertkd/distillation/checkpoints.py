@@ -15,13 +15,14 @@ __all__ = ["damage_of", "last_checkpoint"]
 STATE_FILES = ("optimizer.pt", "scheduler.pt")
 
 
-def last_checkpoint(output_dir: str | Path, with_optimizer: bool = False) -> str | None:
-    """Finds the newest whole checkpoint in a folder; a warning names newer ones that are passed over.
+def last_checkpoint(output_dir: str | Path, with_optimizer: bool = False, tells: bool = False) -> str | None:
+    """Finds the newest whole checkpoint in a folder.
 
     Args:
         output_dir: the folder of the training.
         with_optimizer: whether a checkpoint without the optimizer's state is passed over, too: a training that went
             on from it would not be the one that was interrupted.
+        tells: whether warnings name newer ones that are passed over.
 
     Returns:
         Its path, or None where there is none.
@@ -37,7 +38,8 @@ def last_checkpoint(output_dir: str | Path, with_optimizer: bool = False) -> str
         damage = damage_of(by_step[step], with_optimizer)
         if not damage:
             return str(by_step[step])
-        warnings.warn(f"The checkpoint {by_step[step]} {damage}: it is passed over.", stacklevel=2)
+        if tells:
+            warnings.warn(f"The checkpoint {by_step[step]} {damage}: it is passed over.", stacklevel=2)
     return None
 
 
@@ -61,14 +63,21 @@ def damage_of(folder: Path, with_optimizer: bool) -> str:
         except (OSError, SafetensorError):
             return f"has a damaged {path.name}"
 
+    # PyTorch's files are archives, with a checksum for each tensor.
+    for path in sorted([*folder.glob("*.pt"), *folder.glob("*.pth")]):
+        try:
+            with zipfile.ZipFile(path) as archive:
+                is_whole = archive.testzip() is None
+        except (OSError, zipfile.BadZipFile):
+            is_whole = False
+        if not is_whole:
+            return f"has a damaged {path.name}"
+
     # A sharded training has a folder, or a file for each process.
     is_sharded = any(folder.glob("global_step*")) or any(folder.glob("*optimizer_*"))
     if not with_optimizer or is_sharded:
         return ""
     for name in STATE_FILES:
-        path = folder / name
-        if not path.is_file():
+        if not (folder / name).is_file():
             return f"has no {name}"
-        if not zipfile.is_zipfile(path):
-            return f"has a damaged {name}"
     return ""

@@ -42,10 +42,10 @@ class ResumingMixin(TrainerHooks):
 
         needs_optimizer = not self.args.save_only_model
         if resume is True:
-            checkpoint = last_checkpoint(str(self.args.output_dir))
+            checkpoint = last_checkpoint(str(self.args.output_dir), tells=True)
             # A run that had finished is only loaded.
             if checkpoint is not None and not self._has_finished(checkpoint):
-                checkpoint = last_checkpoint(str(self.args.output_dir), needs_optimizer)
+                checkpoint = last_checkpoint(str(self.args.output_dir), needs_optimizer, tells=True)
             if checkpoint is None:
                 return None
         else:

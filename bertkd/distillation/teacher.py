@@ -1,7 +1,8 @@
 """Loads and checks the teacher of a training, and gives its outputs for a batch, live or from a cache."""
 
+import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,17 +12,35 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
+from transformers.trainer_pt_utils import find_batch_size
 from transformers.utils import ModelOutput
 
 from bertkd.distillation.checks import check_not_shared, check_vocabularies
 from bertkd.distillation.finite import check_weights
 from bertkd.distillation.steps import forward_arguments, has_rows, inputs_of, row_lengths
-from bertkd.distillation.teacher_cache import ROW_COLUMN, TeacherCache, fingerprint, method_sources, with_rows
+from bertkd.distillation.teacher_cache import (
+    ROW_COLUMN,
+    TeacherCache,
+    batch_digest,
+    check_numbers,
+    check_one_per_row,
+    fingerprint,
+    largest_difference,
+    method_sources,
+    with_rows,
+)
 from bertkd.distillation.trainer_hooks import TrainerHooks
 from bertkd.models import label_names, label_permutation
 from bertkd.models.loading import load_checkpoint
 
 __all__ = ["TeacherMixin"]
+
+logger = logging.getLogger(__name__)
+
+# Rows by which a cache is compared with the live teacher before it is used.
+PROBED_ROWS = 32
+
+Collating = Callable[[Sequence[int]], Any]
 
 
 class TeacherMixin(TrainerHooks):
@@ -33,6 +52,7 @@ class TeacherMixin(TrainerHooks):
     teacher_forward_kwargs: dict[str, Any]
     _label_permutation: list[int] | None = None
     _teacher_cache: TeacherCache | None = None
+    _compares_next_batch = False
 
     # ---- what users override ----
 
@@ -114,8 +134,15 @@ class TeacherMixin(TrainerHooks):
                     f"The data collator dropped the column {ROW_COLUMN}, which joins the teacher cache to the rows; "
                     "let it through, or leave teacher_cache_dir out."
                 )
-            return ModelOutput(self._teacher_cache[inputs[ROW_COLUMN]])
+            cached = self._teacher_cache[inputs[ROW_COLUMN]]
+            if self._compares_next_batch:
+                self._compares_next_batch = False
+                self._check_cached(cached, self._live_outputs(inputs))
+            return ModelOutput(cached)
+        return self._live_outputs(inputs)
 
+    def _live_outputs(self, inputs: dict[str, Tensor]) -> Any:
+        """The result of `teacher_forward` for a batch."""
         # Not `inference_mode`, whose tensors cannot take part in the student's backward pass. The Trainer's autocast
         # lives in the student's forward, so the teacher needs its own.
         with torch.no_grad(), self.accelerator.autocast():
@@ -141,9 +168,26 @@ class TeacherMixin(TrainerHooks):
         finally:
             self._teacher_cache, self.train_dataset = None, dataset
 
+    def _start_epoch(self, epoch: int) -> None:
+        # What changes from epoch to epoch, in the collator or in `teacher_forward`, is noticed at its first batch.
+        self._compares_next_batch = self._teacher_cache is not None
+        super()._start_epoch(epoch)
+
     def _open_teacher_cache(self, parent: Path) -> TeacherCache:
-        """The cache that fits teacher and rows; the main process makes it where there is none."""
+        """The cache that fits teacher and rows; the first process that finds none makes it, and the others wait.
+
+        They wait for a lock and not for each other: a build may take longer than processes wait for one another
+        (`ddp_timeout`), and on machines that share no folder each makes its own.
+
+        Raises:
+            ValueError: the teacher's outputs cannot be cached.
+        """
         assert self.teacher_model is not None
+        collated = self._collating()
+        probe = self._probe()
+        live = self._checked_outputs(probe, collated)
+
+        columns = sorted(forward_arguments(self.teacher_model) - {"labels"})
         settings = {
             "trainer": f"{type(self).__module__}.{type(self).__qualname__}",
             "code": method_sources(type(self), "teacher_forward"),
@@ -151,29 +195,113 @@ class TeacherMixin(TrainerHooks):
             "labels": self._label_permutation,
             "precision": str(self.accelerator.mixed_precision),
             "dtype": self.args.teacher_cache_dtype,
+            # What a collator makes of the rows.
+            "probe": batch_digest(collated(probe), columns),
         }
-        columns = sorted(forward_arguments(self.teacher_model) - {"labels"})
         folder = parent / fingerprint(self.teacher_model, self.train_dataset, columns, settings)
-        rows = len(self.train_dataset)
 
-        with self.args.main_process_first(local=False, desc="teacher cache"):
-            cache = TeacherCache.open(folder, rows)
+        # No lock is taken for a cache that is there: it may lie where nothing can be written.
+        cache = self._fitting_cache(folder, probe, live)
+        if cache is not None:
+            return cache
+        with TeacherCache.lock(folder):
+            # Another process may have made it while this one waited for the lock.
+            cache = self._fitting_cache(folder, probe, live)
             if cache is not None:
-                # No lock is taken for it: it may lie where nothing can be written.
                 return cache
+            rows, dtype = len(self.train_dataset), self.args.teacher_cache_dtype
+            return TeacherCache.build(folder, rows, self._teacher_batches(), self._cacheable_outputs, dtype)
 
-            with TeacherCache.lock(folder):
-                # Another run may have made it while this one waited for the lock.
-                cache = TeacherCache.open(folder, rows)
-                if cache is not None:
-                    return cache
-                return TeacherCache.build(
-                    folder, rows, self._teacher_batches(), self._cacheable_outputs, self.args.teacher_cache_dtype
-                )
+    def _fitting_cache(self, folder: Path, probe: Sequence[int], live: dict[str, Tensor]) -> TeacherCache | None:
+        """The cache in a folder, if it gives what the live teacher says of some rows.
+
+        A function that `teacher_forward` calls may have been edited, which no fingerprint tells.
+        """
+        cache = TeacherCache.open(folder, len(self.train_dataset))
+        if cache is None:
+            return None
+
+        name, difference = largest_difference(cache[torch.tensor(probe)], live)
+        if difference > self._cache_tolerance:
+            logger.warning(
+                "The teacher cache %s does not hold what the teacher says now (%s differs): it is computed anew.",
+                folder,
+                name,
+            )
+            return None
+        return cache
+
+    def _probe(self) -> list[int]:
+        """Numbers of a few rows that stand for all: the shortest, the longest, and some between."""
+        rows = self._rows_by_length()
+        if len(rows) <= PROBED_ROWS:
+            return rows
+        step = (len(rows) - 1) / (PROBED_ROWS - 1)
+        return [rows[round(number * step)] for number in range(PROBED_ROWS)]
+
+    def _checked_outputs(self, probe: Sequence[int], collated: Collating) -> dict[str, Tensor]:
+        """The teacher's outputs for some rows, which must not depend on when and in whose company they are asked for.
+
+        Raises:
+            ValueError: they do, or are not one per row.
+        """
+        together = self._outputs_for(probe, collated)
+        apart: dict[str, Tensor] = {name: torch.empty_like(tensor) for name, tensor in together.items()}
+
+        for start in (0, 1):
+            part = list(range(start, len(probe), 2))
+            if not part:
+                continue
+            for name, tensor in self._outputs_for([probe[number] for number in part], collated).items():
+                if name in apart:
+                    check_one_per_row(name, tuple(tensor.shape), (len(part), *apart[name].shape[1:]))
+                    apart[name][part] = tensor
+
+        self._check_cached(apart, together)
+        return together
+
+    def _outputs_for(self, rows: Sequence[int], collated: Collating) -> dict[str, Tensor]:
+        """The teacher's outputs for rows with these numbers.
+
+        Raises:
+            ValueError: they cannot be cached.
+        """
+        batch = collated(rows)
+        size = find_batch_size(batch)
+        if size is not None and size != len(rows):
+            raise ValueError(
+                f"The data collator makes {size} rows of {len(rows)}: what it makes has no number by which a cache "
+                "could join it to the teacher's outputs. Leave teacher_cache_dir out."
+            )
+
+        outputs = self._cacheable_outputs(batch)
+        for name, tensor in outputs.items():
+            check_one_per_row(name, tuple(tensor.shape), (len(rows), *tensor.shape[1:]))
+            check_numbers(name, tensor.float().cpu().numpy(), rows, self.args.teacher_cache_dtype)
+        return outputs
+
+    def _check_cached(self, cached: dict[str, Tensor], live: Any) -> None:
+        """Compares what is, or would be, cached with what the teacher says of the same rows now.
+
+        Raises:
+            ValueError: they differ by more than the precision explains.
+        """
+        name, difference = largest_difference(dict(cached), dict(live))
+        if difference > self._cache_tolerance:
+            raise ValueError(
+                f"The teacher's output {name!r} for the same rows changes from call to call or with the other rows of "
+                "a batch, and cannot be cached: the data collator, the data set or teacher_forward draws at random, "
+                "counts its calls, or mixes rows. Leave teacher_cache_dir out."
+            )
+
+    @property
+    def _cache_tolerance(self) -> float:
+        """How far cached outputs may be from live ones, as a share of the largest; padding and rounding move them."""
+        return 0.05 if self.accelerator.mixed_precision in ("bf16", "fp16") else 0.005
 
     def _cacheable_outputs(self, inputs: dict[str, Any]) -> dict[str, Tensor]:
         """The teacher's outputs for one batch, which a cache can hold if they are tensors."""
-        outputs = dict(self._teacher_outputs(self._on_device(inputs)))
+        outputs = dict(self._live_outputs(self._on_device(inputs)))
         others = [name for name, value in outputs.items() if not isinstance(value, Tensor)]
         if others:
             raise ValueError(
@@ -184,16 +312,22 @@ class TeacherMixin(TrainerHooks):
 
     def _teacher_batches(self) -> Iterator[tuple[Sequence[int], Any]]:
         """Batches of all training rows, sorted by length, with the numbers of their rows."""
-        is_table = isinstance(self.train_dataset, datasets.Dataset)
-        dataset, collate = self._without_unused_columns(self.train_dataset, is_table)
-
-        lengths = row_lengths(dataset, self.args.length_column_name)
-        rows = list(range(len(dataset)))
-        if lengths:
-            rows.sort(key=lengths.__getitem__)
-
-        size = self.args.eval_batch_size
+        rows, size, collated = self._rows_by_length(), self.args.eval_batch_size, self._collating()
         starts = range(0, len(rows), size)
         for start in tqdm(starts, desc="Teacher cache", unit="batch", disable=self.args.disable_tqdm):
             batch = rows[start : start + size]
-            yield batch, collate([dataset[row] for row in batch])
+            yield batch, collated(batch)
+
+    def _rows_by_length(self) -> list[int]:
+        """The numbers of all training rows, the shortest first."""
+        lengths = row_lengths(self.train_dataset, self.args.length_column_name)
+        rows = list(range(len(self.train_dataset)))
+        if lengths:
+            rows.sort(key=lengths.__getitem__)
+        return rows
+
+    def _collating(self) -> Collating:
+        """A function that gives the batch which the collator makes of training rows with some numbers."""
+        is_table = isinstance(self.train_dataset, datasets.Dataset)
+        dataset, collate = self._without_unused_columns(self.train_dataset, is_table)
+        return lambda rows: collate([dataset[row] for row in rows])

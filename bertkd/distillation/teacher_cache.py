@@ -2,12 +2,18 @@
 
 A cache is a folder of `.npy` files, one per tensor, with the row as first dimension; they are memory-mapped, so a
 batch reads only its rows. The folder's name is a fingerprint of everything the outputs depend on. A changed teacher,
-data set, tokenizer or length therefore has another folder, and a cache that does not fit is never used.
+data set, tokenizer or length therefore has another folder. The folder also holds checksums of its files: contents that
+were edited, cut short or swapped are never used.
+
+Some things have no fingerprint: a collator that draws, a function that `teacher_forward` calls, a value that it
+counts. For these the cache is compared with the live teacher, see `TeacherMixin`.
 """
 
 import hashlib
 import inspect
 import json
+import logging
+import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,12 +24,27 @@ import torch
 from filelock import FileLock
 from torch import Tensor, nn
 
-from bertkd.atomic import atomic_replacement
+from bertkd.atomic import atomic_replacement, write_json
+from bertkd.folder_lock import check_writable
 
-__all__ = ["ROW_COLUMN", "TeacherCache", "fingerprint", "method_sources", "with_rows"]
+__all__ = [
+    "ROW_COLUMN",
+    "TeacherCache",
+    "batch_digest",
+    "check_numbers",
+    "check_one_per_row",
+    "fingerprint",
+    "largest_difference",
+    "method_sources",
+    "with_rows",
+]
+
+logger = logging.getLogger(__name__)
 
 ROW_COLUMN = "teacher_row"
 _META = "meta.json"
+# Of the files of a cache: raise it when they, or what is checked of them, change.
+_VERSION = 2
 # What a config says of a file or a version, and not of a model.
 _UNIMPORTANT = ("_name_or_path", "transformers_version", "architectures")
 
@@ -62,7 +83,8 @@ class TeacherCache:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.names: list[str] = json.loads((folder / _META).read_text())["names"]
+        self.meta: dict[str, Any] = json.loads((folder / _META).read_text(encoding="utf-8"))
+        self.names: list[str] = sorted(self.meta["checksums"])
         self.arrays: dict[str, np.ndarray] = {}
         for name in self.names:
             self.arrays[name] = np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
@@ -78,20 +100,39 @@ class TeacherCache:
 
     @staticmethod
     def lock(folder: Path) -> FileLock:
-        """A lock to hold while a missing cache is made; other processes wait for it, and then look again."""
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        """A lock to hold while a missing cache is made; other processes wait for it, and then look again.
+
+        Raises:
+            OSError: nothing can be written there.
+        """
+        check_writable(folder.parent, "teacher_cache_dir")
         return FileLock(f"{folder}.lock")
 
     @classmethod
     def open(cls, folder: Path, num_rows: int) -> "TeacherCache | None":
-        """The cache in `folder`, or None when there is none, or not a whole one for `num_rows` rows."""
-        try:
-            cache = cls(folder)
-        except (OSError, ValueError, KeyError):
+        """The cache in `folder`, or None when there is none, or not a whole and unchanged one for `num_rows` rows."""
+        if not (folder / _META).is_file():
             return None
 
-        is_whole = all(len(array) == num_rows for array in cache.arrays.values())
-        return cache if is_whole else None
+        try:
+            cache = cls(folder)
+            is_whole = cache._is_as_written(num_rows)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            is_whole = False
+        if not is_whole:
+            logger.warning("The teacher cache %s is damaged or of an earlier version: it is computed anew.", folder)
+            return None
+        return cache
+
+    def _is_as_written(self, num_rows: int) -> bool:
+        """Whether the files are those that `build` wrote for this folder."""
+        if self.meta["version"] != _VERSION or self.meta["fingerprint"] != self.folder.name:
+            return False
+
+        for name, checksum in self.meta["checksums"].items():
+            if len(self.arrays[name]) != num_rows or _checksum(self.folder / f"{name}.npy") != checksum:
+                return False
+        return True
 
     @classmethod
     def build(
@@ -107,33 +148,106 @@ class TeacherCache:
         One process at a time may do so: it holds `TeacherCache.lock`.
 
         Raises:
-            ValueError: `forward` returns something that does not have one entry of fixed shape per row.
+            ValueError: `forward` returns something that does not have one entry of fixed shape per row, or a number
+                that is not finite, or that `dtype` cannot hold.
         """
         arrays: dict[str, np.ndarray] = {}
-        with atomic_replacement(folder) as partial:
+        with atomic_replacement(folder, _META) as partial:
             partial.mkdir(parents=True)
             for rows, inputs in batches:
                 for name, tensor in forward(inputs).items():
                     values = tensor.float().cpu().numpy()
-                    if name not in arrays:
-                        path, shape = partial / f"{name}.npy", (num_rows, *values.shape[1:])
-                        arrays[name] = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
-
                     # The first batch decides the shape of a row.
-                    expected = (len(rows), *arrays[name].shape[1:])
-                    if values.shape != expected:
-                        raise ValueError(
-                            f"The teacher's output {name!r} has shape {values.shape} for {len(rows)} rows where "
-                            f"{expected} was expected; only outputs of one fixed shape per row can be cached. Return "
-                            "such ones from teacher_forward, or leave teacher_cache_dir out."
-                        )
+                    if name not in arrays:
+                        shape = (num_rows, *values.shape[1:])
+                        arrays[name] = _new_array(partial / f"{name}.npy", dtype, shape)
+
+                    check_one_per_row(name, values.shape, (len(rows), *arrays[name].shape[1:]))
+                    check_numbers(name, values, rows, dtype)
                     arrays[name][list(rows)] = values
 
             for array in arrays.values():
                 array.flush()  # type: ignore[attr-defined]
-            (partial / _META).write_text(json.dumps({"names": sorted(arrays)}))
+            checksums = {name: _checksum(partial / f"{name}.npy") for name in sorted(arrays)}
+            meta = {"version": _VERSION, "fingerprint": folder.name, "rows": num_rows, "checksums": checksums}
+            write_json(partial / _META, meta)
 
         return cls(folder)
+
+
+def _new_array(path: Path, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
+    """A memory-mapped array in a new file, whose place on the disk is taken at once.
+
+    Raises:
+        OSError: there is no place for it.
+    """
+    array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+    # Where the disk is full later, a write to mapped memory would kill the process without a word.
+    if hasattr(os, "posix_fallocate"):
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return array
+
+
+def _checksum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_one_per_row(name: str, shape: tuple[int, ...], expected: tuple[int, ...]) -> None:
+    """Checks the shape of a teacher's output, whose first dimension is the rows of a batch.
+
+    Raises:
+        ValueError: it is not `expected`.
+    """
+    if shape != expected:
+        raise ValueError(
+            f"The teacher's output {name!r} has shape {shape} for {expected[0]} rows where {expected} was expected; "
+            "only outputs of one fixed shape per row can be cached. Return such ones from teacher_forward, or leave "
+            "teacher_cache_dir out."
+        )
+
+
+def check_numbers(name: str, values: np.ndarray, rows: Sequence[int], dtype: str) -> None:
+    """Raises ValueError for a number that is not finite, or that `dtype` cannot hold."""
+    largest = np.abs(values).reshape(len(values), -1).max(axis=1, initial=0)
+    if not np.isfinite(largest).all():
+        row = rows[int(np.argmin(np.isfinite(largest)))]
+        raise ValueError(
+            f"The teacher's output {name!r} is not a finite number in row {row}: nothing can be learned from it. "
+            "Check the teacher's weights and this row."
+        )
+    if largest.max(initial=0) > np.finfo(dtype).max:
+        row = rows[int(np.argmax(largest))]
+        raise ValueError(
+            f"The teacher's output {name!r} reaches {largest.max():.4g} in row {row}, which {dtype} cannot hold: set "
+            "teacher_cache_dtype to float32."
+        )
+
+
+def largest_difference(outputs: dict[str, Tensor], expected: dict[str, Tensor]) -> tuple[str, float]:
+    """Compares two results for the same rows.
+
+    Returns:
+        The output that differs most, and by how much: a share of the largest absolute value that is expected. It is
+        infinite for outputs of other names or shapes, or that are not numbers.
+    """
+    if outputs.keys() != expected.keys():
+        return ", ".join(sorted(outputs.keys() ^ expected.keys())), float("inf")
+
+    worst, worst_name = 0.0, next(iter(expected), "")
+    for name, tensor in outputs.items():
+        other = expected[name].to(tensor.device)
+        if tensor.shape != other.shape:
+            return name, float("inf")
+        if not tensor.numel():
+            continue
+
+        scale = other.abs().max().item() or 1.0
+        difference = (tensor.float() - other.float()).abs().max().item() / scale
+        if not difference <= worst:
+            worst, worst_name = difference if difference == difference else float("inf"), name
+    return worst_name, worst
 
 
 def fingerprint(teacher: nn.Module, dataset: Any, columns: Sequence[str], settings: dict[str, Any]) -> str:
@@ -161,6 +275,17 @@ def fingerprint(teacher: nn.Module, dataset: Any, columns: Sequence[str], settin
     for part in _row_bytes(dataset, columns):
         digest.update(part)
     return digest.hexdigest()[:32]
+
+
+def batch_digest(batch: Any, columns: Sequence[str]) -> str:
+    """A hash of what the teacher reads of a collated batch."""
+    digest = hashlib.sha256()
+    for name in columns:
+        if name in batch:
+            values = np.ascontiguousarray(batch[name])
+            digest.update(f"{name}{values.shape}{values.dtype}".encode())
+            digest.update(values.tobytes())
+    return digest.hexdigest()
 
 
 def method_sources(cls: type, name: str) -> list[str]:

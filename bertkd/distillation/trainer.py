@@ -8,6 +8,7 @@ checkpoints in `resuming.py`, numbers that must be finite in `finite.py`, and ev
 
 import os
 import warnings
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
-from transformers.trainer_utils import EvalLoopOutput, TrainOutput
+from transformers.trainer_utils import EvalLoopOutput, SaveStrategy, TrainOutput
 
 from bertkd import losses
 from bertkd.distillation.checks import check_label_order, check_labels_present, check_single_label, check_student
@@ -35,6 +36,7 @@ from bertkd.distillation.resuming import ResumingMixin
 from bertkd.distillation.settings import SettingsMixin
 from bertkd.distillation.steps import StepsMixin, has_rows, inputs_of, model_inside
 from bertkd.distillation.teacher import TeacherMixin
+from bertkd.folder_lock import folder_in_use
 from bertkd.models.adaptive import refuse_supernet
 
 __all__ = ["EXTRA_FILE", "DistillationTrainer"]
@@ -301,7 +303,12 @@ class DistillationTrainer(TeacherMixin, StepsMixin, SettingsMixin, ResumingMixin
 
         self._start_watching()
         try:
-            with self._teacher_cached(), self._extra_modules_attached(), self._labels_checked():
+            with (
+                self._folder_of_checkpoints(),
+                self._teacher_cached(),
+                self._extra_modules_attached(),
+                self._labels_checked(),
+            ):
                 checkpoint = self._checkpoint_to_resume(resume_from_checkpoint)
                 if checkpoint is not None and self._has_finished(checkpoint):
                     return self._load_finished(checkpoint)
@@ -313,6 +320,11 @@ class DistillationTrainer(TeacherMixin, StepsMixin, SettingsMixin, ResumingMixin
         finally:
             # What was seen belongs to this training.
             self._start_watching()
+
+    def _folder_of_checkpoints(self) -> AbstractContextManager[None]:
+        """Keeps other processes out of the output folder while checkpoints are written to it."""
+        writes = self.args.process_index == 0 and self.args.save_strategy != SaveStrategy.NO
+        return folder_in_use(str(self.args.output_dir)) if writes else nullcontext()
 
     def _check_training(self) -> None:
         """Refuse rows, labels and settings with which a training could not begin, or would do nothing."""

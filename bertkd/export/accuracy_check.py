@@ -17,7 +17,7 @@ from bertkd.efficiency import Runner, TorchRunner
 from bertkd.efficiency.runners import eval_mode
 from bertkd.export.checks import check_calibration, check_folder, check_model, check_tokenizer
 from bertkd.export.comparison import Answers, Comparison, RowByRow, answers_of, compare
-from bertkd.export.engines import open_exported, require_engine
+from bertkd.export.engines import MANIFEST, open_exported, require_engine
 from bertkd.export.exporting import needs_calibration, quantization_schemes, random_batches, write_export
 
 __all__ = [
@@ -147,7 +147,7 @@ def export_model(
     _check_expected(expected, has_metrics=evaluate is not None)
 
     attempts: list[Attempt] = []
-    with atomic_replacement(folder) as partial:
+    with atomic_replacement(folder, MANIFEST) as partial:
         for scheme in schemes:
             shutil.rmtree(partial, ignore_errors=True)
             write_export(model, partial, engine, scheme, tokenizer, batches)

@@ -161,6 +161,8 @@ def choose_size(
         known = read_json(path)
         if not isinstance(known, dict) or not {"asked", "size", "predicted"} <= known.keys():
             raise ValueError(f"{path} does not hold the choice of a size: remove it, and the size is measured again.")
+        # Earlier versions did not note what the teacher holds.
+        known["asked"].setdefault("contents", asked.get("contents"))
         # A folder may hold the choice for another teacher, which has other sizes.
         if known["asked"] == json.loads(json.dumps(asked)) and known["size"] in by_name:
             return by_name[known["size"]], float(known["predicted"])

@@ -1,13 +1,14 @@
 """Describes a training for its records, and tells whether an earlier start of it left something to go on with."""
 
 import copy
+import functools
+import inspect
 import json
 import shutil
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from transformers import TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
@@ -15,22 +16,31 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from bertkd.atomic import write_json
 from bertkd.distillation import DistillationConfig
 from bertkd.distillation.checkpoints import last_checkpoint
+from bertkd.folder_lock import check_writable, folder_in_use, has_dead_holder
+from bertkd.pipeline.contents import PATH_OPTIONS, content_digests, paths_of
+from bertkd.pipeline.hub import upload
 from bertkd.records import RunResult, StageResult
 
 __all__ = [
     "Experiment",
+    "check_not_input",
     "check_writable",
     "finished",
     "output_folder",
     "remove_checkpoints",
     "start_in_folder",
     "with_changes",
+    "writes_output_folder",
 ]
 
+Arguments = ParamSpec("Arguments")
+Answer = TypeVar("Answer")
 Config = TypeVar("Config", bound=DistillationConfig)
 Finished = TypeVar("Finished", RunResult, StageResult)
 
 SETTINGS = "settings.json"
+# The key of that file under which the hashes of data and models stand.
+CONTENTS = "contents"
 # Neither the outcome nor its description depends on these.
 UNIMPORTANT = {
     "augment_batch_size",
@@ -99,6 +109,14 @@ class Experiment:
         options = {name: value for name, value in self.options.items() if name not in UNIMPORTANT}
         return {**options, **training}
 
+    def inputs(self, config: DistillationConfig) -> dict[str, Any]:
+        """The options that name what a training reads, and the others that say which part of it."""
+        options = {**self.options, "projection_from": getattr(config, "projection_from", None)}
+        options["do_predict"] = config.do_predict
+        # A pipeline that has no options still names its teacher.
+        options.setdefault("teacher_model_name_or_path", self.teacher_name or None)
+        return options
+
 
 def output_folder(config: DistillationConfig) -> Path:
     """The folder that a training writes to."""
@@ -116,30 +134,128 @@ def with_changes(config: Config, **changes: Any) -> Config:
     return changed
 
 
+def writes_output_folder(function: Callable[Arguments, Answer]) -> Callable[Arguments, Answer]:
+    """Keeps other processes out of the output folder while a pipeline runs, which takes an experiment and a config.
+
+    Raises:
+        OSError: another process writes to the folder, or nothing can be written to it.
+        ValueError: the folder is what the pipeline reads.
+    """
+    signature = inspect.signature(function)
+
+    @functools.wraps(function)
+    def alone(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Answer:
+        arguments = signature.bind(*args, **kwargs).arguments
+        experiment, config = arguments["experiment"], arguments["config"]
+        folder = output_folder(config)
+        if experiment.is_dry_run:
+            return function(*args, **kwargs)
+
+        check_not_input(folder, experiment.inputs(config))
+        if config.process_index != 0:
+            return function(*args, **kwargs)
+        with folder_in_use(folder, experiment.command):
+            return function(*args, **kwargs)
+
+    return alone
+
+
+def check_not_input(folder: Path, options: Mapping[str, Any], is_replaced: bool = False) -> None:
+    """Checks that writing to a folder leaves what is read as it is.
+
+    Args:
+        folder: the output folder.
+        options: name what is read; others are passed over.
+        is_replaced: whether everything in the folder is removed, as by an export.
+
+    Raises:
+        ValueError: the folder is one of these, or holds one that would be removed.
+    """
+    output = folder.resolve()
+    for name in PATH_OPTIONS:
+        for path in paths_of(options, name):
+            source = path.resolve()
+            if source == output:
+                raise ValueError(
+                    f"--output_dir {folder} is also --{name}, which would be overwritten: choose another --output_dir."
+                )
+
+            is_checkpoint = source.is_relative_to(output) and any(
+                part.startswith(f"{PREFIX_CHECKPOINT_DIR}-") for part in source.relative_to(output).parts
+            )
+            if is_checkpoint or (is_replaced and source.is_relative_to(output)):
+                raise ValueError(
+                    f"--{name} {path} lies in --output_dir {folder}, where it would be removed: choose another "
+                    "--output_dir."
+                )
+
+
 def start_in_folder(experiment: Experiment, config: DistillationConfig) -> None:
     """Checks that the output folder is free or holds an earlier start of the same training, and claims it.
 
     Raises:
-        ValueError: the folder holds a training with other settings, whose checkpoints would be mixed in.
+        ValueError: the folder holds a training with other settings or of other data or models, whose checkpoints would
+            be mixed in.
     """
     folder = output_folder(config)
     settings = {**experiment.settings(config), "seed": config.seed, "world_size": config.world_size}
+    contents = content_digests(experiment.inputs(config))
     has_work = last_checkpoint(folder) is not None or any((folder / name).is_file() for name in RECORDS)
 
-    # Checkpoints without settings were written by something that is not ours.
+    # Checkpoints without settings were written by something that is not ours, or the file was removed.
     if has_work and not (folder / SETTINGS).is_file():
-        raise ValueError(f"{folder} holds checkpoints of something else: choose another --output_dir.")
-
+        raise ValueError(
+            f"{folder} holds a training, but no {SETTINGS} that says which one: choose another --output_dir."
+        )
     if has_work:
-        earlier = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
-        names = sorted(settings.keys() | earlier.keys())
-        changed = [name for name in names if settings.get(name) != earlier.get(name)]
-        if changed:
-            what = ", ".join(f"{name} was {earlier.get(name)!r} and is {settings.get(name)!r}" for name in changed)
-            raise ValueError(f"{folder} holds a run with other settings ({what}): choose another --output_dir.")
+        _check_same_training(folder, settings, contents, is_main=config.process_index == 0)
 
     if config.process_index == 0 and not experiment.is_dry_run:
-        write_json(folder / SETTINGS, settings)
+        write_json(folder / SETTINGS, {**settings, CONTENTS: contents})
+
+
+def _check_same_training(folder: Path, settings: dict[str, Any], contents: dict[str, str], is_main: bool) -> None:
+    """Compares a training with the one that an earlier start left in its folder.
+
+    Raises:
+        ValueError: they differ, or nobody can tell.
+    """
+    path = folder / SETTINGS
+    try:
+        earlier = json.loads(path.read_text(encoding="utf-8"))
+        earlier_contents = earlier.pop(CONTENTS, None)
+    except (ValueError, AttributeError):
+        raise ValueError(
+            f"{path} is damaged, and nobody can tell which training {folder} holds: choose another --output_dir."
+        ) from None
+
+    if earlier_contents is None and contents and is_main:
+        print(
+            f"{folder} was written by an earlier version of bertkd, which did not note what data and models hold: "
+            "they are taken to be unchanged."
+        )
+
+    changed = []
+    for name in sorted(settings.keys() | earlier.keys()):
+        value, earlier_value = settings.get(name), earlier.get(name)
+        content, earlier_content = contents.get(name), (earlier_contents or {}).get(name)
+
+        # What is known on both sides is compared by content: a file that was moved is the same file.
+        if content is not None and earlier_content is not None:
+            if content != earlier_content:
+                changed.append(f"{name} {value} no longer holds what it held then")
+        elif value != earlier_value:
+            changed.append(f"{name} was {earlier_value!r} and is {value!r}")
+
+    # A teacher that is no option is known by its content alone.
+    for name in sorted(contents.keys() & (earlier_contents or {}).keys() - settings.keys()):
+        if contents[name] != (earlier_contents or {})[name]:
+            changed.append(f"{name} no longer holds what it held then")
+
+    if changed:
+        raise ValueError(
+            f"{folder} holds a run with other settings ({', '.join(changed)}): choose another --output_dir."
+        )
 
 
 def finished(record_class: type[Finished], experiment: Experiment, config: DistillationConfig) -> Finished | None:
@@ -157,6 +273,12 @@ def finished(record_class: type[Finished], experiment: Experiment, config: Disti
         return None
 
     start_in_folder(experiment, config)
+    folder = output_folder(config)
+    if config.process_index == 0 and not experiment.is_dry_run and has_dead_holder(folder):
+        # It was killed after it had written its record, and before it was through.
+        with folder_in_use(folder, experiment.command):
+            remove_checkpoints(experiment, folder)
+            upload(folder, config)
     return record_class.read(path)
 
 
@@ -167,17 +289,3 @@ def remove_checkpoints(experiment: Experiment, folder: Path) -> None:
 
     for checkpoint in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
         shutil.rmtree(checkpoint)
-
-
-def check_writable(folder: Path) -> None:
-    """Makes a folder where it is not there, and checks that files can be written to it.
-
-    Raises:
-        OSError: they cannot; the message names the folder and the reason.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise OSError(f"Cannot write to {folder} ({error.strerror}): choose another --output_dir.") from None

@@ -26,7 +26,7 @@ from bertkd.export import (
 from bertkd.metrics import glue_metrics, main_value
 from bertkd.pipeline.deployment import Deployment, eager
 from bertkd.pipeline.evaluation import logit_order
-from bertkd.pipeline.experiment import Experiment, check_writable, output_folder
+from bertkd.pipeline.experiment import Experiment, check_not_input, output_folder, writes_output_folder
 from bertkd.pipeline.hub import upload
 from bertkd.pipeline.models import load_model, load_teacher
 from bertkd.pipeline.task_data import TaskData
@@ -49,6 +49,7 @@ class AccuracyCheck:
     calibration_rows: int = 256
 
 
+@writes_output_folder
 def export_for_task(
     experiment: Experiment,
     data: TaskData,
@@ -83,7 +84,7 @@ def export_for_task(
         raise ValueError(f"{deployment.engine} runs on the CPU here: leave --device out, or take --engine pytorch.")
 
     folder = output_folder(config)
-    check_writable(folder)
+    check_not_input(folder, {"model_name_or_path": name, "teacher_model_name_or_path": teacher_name}, is_replaced=True)
     model = load_model(name)
     if model.config.num_labels != data.task.num_labels:
         raise ValueError(

@@ -19,7 +19,7 @@ from bertkd.models.loading import load_tokenizer
 from bertkd.models.positions import max_tokens
 from bertkd.pipeline.deployment import Timing
 from bertkd.pipeline.evaluation import evaluate
-from bertkd.pipeline.experiment import Experiment, output_folder
+from bertkd.pipeline.experiment import Experiment, output_folder, writes_output_folder
 from bertkd.pipeline.hub import upload
 from bertkd.pipeline.models import load_model, resolve_model_name
 from bertkd.pipeline.task_data import TaskData
@@ -92,6 +92,7 @@ class Shrinkage:
         return model, tokenizer
 
 
+@writes_output_folder
 def shrink_model(
     experiment: Experiment,
     name: str,

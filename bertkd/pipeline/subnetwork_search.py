@@ -30,7 +30,7 @@ from bertkd.metrics import main_value
 from bertkd.pipeline.deployment import Deployment
 from bertkd.pipeline.dynabert import ImportanceSettings
 from bertkd.pipeline.evaluation import evaluate
-from bertkd.pipeline.experiment import Experiment, output_folder
+from bertkd.pipeline.experiment import Experiment, output_folder, writes_output_folder
 from bertkd.pipeline.hub import upload
 from bertkd.pipeline.models import load_model
 from bertkd.pipeline.task_data import TaskData
@@ -65,6 +65,7 @@ class Budget:
             raise ValueError(f"--candidates {self.candidates} leaves nothing to choose from: give 1 or more.")
 
 
+@writes_output_folder
 def find_subnetwork(
     experiment: Experiment,
     data: TaskData,

@@ -8,7 +8,14 @@ from transformers import PreTrainedModel
 
 from bertkd.distillation import DistillationConfig, DistillationTrainer
 from bertkd.efficiency import count_parameters
-from bertkd.pipeline.experiment import Experiment, output_folder, remove_checkpoints, start_in_folder, with_changes
+from bertkd.pipeline.experiment import (
+    Experiment,
+    output_folder,
+    remove_checkpoints,
+    start_in_folder,
+    with_changes,
+    writes_output_folder,
+)
 from bertkd.pipeline.hub import upload
 from bertkd.pipeline.plan import print_plan
 from bertkd.pipeline.training import save_model
@@ -50,6 +57,7 @@ def train_on_text(
     return train_stage(experiment, config, trainer, method_name, auto_class, untrained)
 
 
+@writes_output_folder
 def train_stage(
     experiment: Experiment,
     config: DistillationConfig,

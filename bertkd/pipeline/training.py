@@ -18,7 +18,14 @@ from bertkd.efficiency import count_parameters, measure_latency, model_size_mb
 from bertkd.metrics import glue_metrics, main_value
 from bertkd.models.adaptive import is_adaptive
 from bertkd.pipeline.evaluation import check_teacher, evaluate
-from bertkd.pipeline.experiment import Experiment, output_folder, remove_checkpoints, start_in_folder, with_changes
+from bertkd.pipeline.experiment import (
+    Experiment,
+    output_folder,
+    remove_checkpoints,
+    start_in_folder,
+    with_changes,
+    writes_output_folder,
+)
 from bertkd.pipeline.hub import upload
 from bertkd.pipeline.models import load_model
 from bertkd.pipeline.plan import print_plan
@@ -51,6 +58,7 @@ TRAINING_DEFAULTS: dict[str, Any] = {
 MeasureSubnetworks = Callable[[PreTrainedModel], list[SubnetworkResult]]
 
 
+@writes_output_folder
 def distill(
     experiment: Experiment,
     data: TaskData,
@@ -77,6 +85,7 @@ def distill(
     return train_on_task(experiment, data, student, config, trainer_class, method_name, teacher, teacher_metrics)
 
 
+@writes_output_folder
 def train_on_task(
     experiment: Experiment,
     data: TaskData,
