@@ -19,7 +19,7 @@ MARKERS = ("<!-- cases:start -->", "<!-- cases:end -->")
 # The cases are a table of the tests, which are no part of the package.
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from bad_input.cases import Kind, api_cases, command_cases  # noqa: E402
+from bad_input.cases import Kind, api_cases, command_cases  # type: ignore[import-not-found]  # noqa: E402
 
 
 def render(commands: Iterable[Any], calls: Iterable[Any]) -> str:

@@ -72,6 +72,7 @@ def main(argv: Sequence[str] | None = None) -> ExportResult:
         "export", str(__doc__), DistillationConfig, argv, DEFAULTS, ExportOptions
     )
     options = one_run(runs, "The seed of an export only draws the rows for the calibration.")
-    check_device(options.own.device)
+    if options.own.engine == "pytorch":
+        check_device(options.own.device)
     check_outputs([options])
     return export(options)

@@ -87,11 +87,10 @@ def load_checkpoint(
 
 def _compare(model: PreTrainedModel, report: dict[str, Any], name: str, needs_head: bool, what: str) -> None:
     """Refuses a model whose weights are not those of its checkpoint; `report` is that of `from_pretrained`."""
+    # Positions are computed now, while earlier versions stored them.
     buffers = dict(model.named_buffers())
-    missing = sorted(report["missing_keys"])
-    # Earlier versions stored positions, which are computed now.
+    missing = [key for key in sorted(report["missing_keys"]) if key not in buffers]
     left_over = [key for key in sorted(report["unexpected_keys"]) if not key.endswith("position_ids")]
-    missing = [key for key in missing if key not in buffers]
     encoder_missing = [key for key in missing if _is_of_encoder(model, key)]
     encoder_left_over = [key for key in left_over if _is_of_encoder(model, key)]
 

@@ -110,7 +110,7 @@ def check_config_file(folder: Path, what: str) -> None:
     """Refuses a local folder whose config.json is missing, is no JSON object, or describes no model."""
     file = folder / "config.json"
     if not file.is_file():
-        raise OSError(f"Cannot load the {what} {str(folder)!r}: it is a folder without a config.json{_hint(folder)}.")
+        raise OSError(f"Cannot load the {what} {str(folder)!r}: it is no folder with a config.json{_hint(folder)}.")
 
     values = read_json(file)
     if not isinstance(values, dict):
@@ -144,13 +144,13 @@ def _check_values(file: Path, values: dict[str, Any]) -> None:
 def _hint(folder: Path) -> str:
     """What a folder without a config.json seems to be instead, as the end of a sentence."""
     if (folder / "adapter_config.json").is_file():
-        return " but with a PEFT adapter: merge it into its model first (`merge_and_unload`), and save that"
+        return ", but one with a PEFT adapter: merge it into its model first (`merge_and_unload`), and save that"
 
     inside = sorted(path.parent.name for path in folder.glob("*/config.json") if not path.parent.name.startswith("."))
     if inside:
         return f". There are models in its folders {', '.join(inside[:SHOWN])}: name one of those"
     if not any(folder.iterdir()):
-        return " and is empty: a training that was stopped leaves its model in a checkpoint, or nowhere"
+        return ", but an empty one: a training that was stopped leaves its model in a checkpoint, or nowhere"
     return ": give the folder that a training or `save_pretrained` wrote"
 
 

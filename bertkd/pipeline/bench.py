@@ -158,7 +158,7 @@ def read_benchmark(path: str) -> list[dict[str, Any]]:
     rows: Any = content.get("rows") if isinstance(content, dict) else None
     needed = {"model", "way", "p50_ms", "speedup", "batch_size", "sequence_length", "threads", "precision"}
     if not isinstance(rows, list) or not all(isinstance(row, dict) and needed <= row.keys() for row in rows):
-        raise ValueError(f"{path} is no bench.json of `bertkd bench`: it has no rows of measured models.")
+        raise ValueError(f"{path} is no bench.json of this command: it has no rows of measured models.")
 
     if content.get("schema") != SCHEMA:
         raise ValueError(f"{path} has schema {content.get('schema')}; this version reads {SCHEMA}.")

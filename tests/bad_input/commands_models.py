@@ -316,7 +316,7 @@ CASES = [
         KIND,
         "an empty folder",
         FINETUNE,
-        r"without a config\.json and is empty",
+        r"no folder with a config\.json, but an empty one",
         prepare=lambda place: (place.dir / "bad").mkdir(),
     ),
     CommandCase(

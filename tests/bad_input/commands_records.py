@@ -128,9 +128,7 @@ CASES = [
     CommandCase(
         KIND, "a measurement that is cut off", COMPARE, r"bench\.json is broken JSON", {"bench.json": '{"rows'}
     ),
-    CommandCase(
-        KIND, "a measurement that is none", COMPARE, r"no bench\.json of `bertkd bench`", {"bench.json": "[]"}
-    ),
+    CommandCase(KIND, "a measurement that is none", COMPARE, r"no bench\.json of this command", {"bench.json": "[]"}),
     CommandCase(
         KIND,
         "a measurement of another version",

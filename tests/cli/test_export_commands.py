@@ -121,7 +121,7 @@ def test_users_mistakes_are_one_sentence(
     with pytest.raises(OSError, match="Cannot load the model .*no folder with a config"):
         export.main([*task, *out, "--model_name_or_path", str(tmp_path)])
     three = tmp_path / "three"
-    tiny_model().save_pretrained(three)
+    tiny_model(vocab_size=1000).save_pretrained(three)
     AutoTokenizer.from_pretrained(tuned).save_pretrained(three)
     with pytest.raises(ValueError, match="three has 3 labels, but the task sst2 has 2"):
         export.main([*task, *out, "--model_name_or_path", str(three)])

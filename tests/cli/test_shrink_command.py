@@ -110,7 +110,7 @@ def test_the_command_refuses_what_it_cannot_do(teacher: Path, glue_dir: Path, tm
     ):
         with pytest.raises(ValueError, match=message):
             shrink.main(arguments(teacher, glue_dir, folder, *steps))
-    with pytest.raises(ValueError, match="another than --output_dir"):
+    with pytest.raises(ValueError, match="is also --model_name_or_path"):
         shrink.main(arguments(teacher, glue_dir, teacher, "--ffn_rank", "4"))
     with pytest.raises(ValueError, match="Name the folder of the fine-tuned model"):
         shrink.main(["--task_name", "sst2", "--output_dir", str(folder), "--ffn_rank", "4"])
