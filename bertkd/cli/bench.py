@@ -20,6 +20,7 @@ from bertkd.cli.parser import PlainParser, command_line
 from bertkd.efficiency import PRESETS
 from bertkd.export import ENGINE_PACKAGES, ENGINES, PRECISIONS, available_engines, require_engine
 from bertkd.pipeline.bench import SCHEMA, Benchmark, compared_rows, conditions, page, read_benchmark, shown_rows
+from bertkd.pipeline.experiment import check_writable
 from bertkd.records import environment, terminal_table
 
 
@@ -68,6 +69,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         options.warmup,
         options.device,
     )
+    check_writable(Path(options.output_dir))
     rows = benchmark.run()
     content = {
         "schema": SCHEMA,

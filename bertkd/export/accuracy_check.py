@@ -250,7 +250,12 @@ def predict(runner: Runner, rows: Any, collate: Callable[[list[Any]], Any], batc
         rows: a data set of rows with input_ids.
         collate: makes a batch of padded tensors of rows, such as `DataCollatorWithPadding`.
         batch_size: rows per batch.
+
+    Raises:
+        ValueError: there is no row.
     """
+    if not len(rows):
+        raise ValueError("There are no rows to predict: give at least one.")
     inputs = rows.remove_columns([name for name in rows.column_names if name not in MODEL_INPUTS])
     by_length = sorted(range(len(inputs)), key=lambda row: len(inputs[row]["input_ids"]))
 

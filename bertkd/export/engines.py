@@ -38,6 +38,7 @@ MANIFEST = "export.json"
 OWN_KEY = "bertkd"
 
 _ENGINE_OF_FORMAT = {"onnx": "onnxruntime", "openvino": "openvino"}
+GRAPH_FILES = {"onnxruntime": "*.onnx", "openvino": "*.xml"}
 # Each engine's extra, and the modules that it brings; PyTorch needs its extra to quantize only.
 _EXTRAS = {
     "onnxruntime": ("export", ("onnx", "onnxruntime", "onnxscript", "nncf")),
@@ -106,12 +107,12 @@ def open_exported(folder: str | Path, threads: int | None = None, device: str = 
         ValueError: the folder is of a format that is not one of ours.
     """
     folder = Path(folder)
-    manifest: dict[str, Any] = {}
-    if (folder / MANIFEST).is_file():
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    elif not (folder / "config.json").is_file():
+    if threads is not None and threads < 1:
+        raise ValueError(f"threads is {threads}: give a whole number of 1 or more.")
+    if not (folder / MANIFEST).is_file() and not (folder / "config.json").is_file():
         raise FileNotFoundError(f"{folder} holds no model: neither {MANIFEST} nor config.json is there.")
 
+    manifest = _read_manifest(folder)
     own_part = manifest.get(OWN_KEY, {})
     precision = own_part.get("precision", "float32")
     export_format = manifest.get("export_format", "pytorch")
@@ -122,7 +123,30 @@ def open_exported(folder: str | Path, threads: int | None = None, device: str = 
         raise ValueError(f"{folder} holds an export of format {export_format!r}, which bertkd does not run.")
     engine = _ENGINE_OF_FORMAT[export_format]
     require_engine(engine)
+    if not list(folder.glob(GRAPH_FILES[engine])):
+        raise FileNotFoundError(
+            f"{folder} holds no {GRAPH_FILES[engine]}, which {MANIFEST} speaks of: export it anew."
+        )
     return ExportedRunner(folder, engine, precision, threads or torch.get_num_threads())
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    """Reads what a folder says of its export; a model folder of transformers says nothing."""
+    path = folder / MANIFEST
+    if not path.is_file():
+        return {}
+
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(
+            f"{path} is no manifest of an export, its JSON is broken ({error}): export it anew."
+        ) from None
+    if not isinstance(manifest, dict) or not isinstance(manifest.get(OWN_KEY, {}), dict):
+        raise ValueError(f"{path} is no manifest of an export, it has no fields: export it anew.")
+    if manifest.get("export_format", "pytorch") in _ENGINE_OF_FORMAT and not manifest.get("components"):
+        raise ValueError(f"{path} is no manifest of an export, it names no components: export it anew.")
+    return manifest
 
 
 def _open_torch(folder: Path, precision: str, device: str, scheme: str | None) -> TorchRunner:
