@@ -12,7 +12,15 @@ from bertkd.efficiency.inputs import check_inputs
 from bertkd.models.families import family_of
 from bertkd.models.positions import max_tokens
 
-__all__ = ["check_calibration", "check_device", "check_folder", "check_length", "check_model", "check_tokenizer"]
+__all__ = [
+    "check_calibration",
+    "check_device",
+    "check_folder",
+    "check_length",
+    "check_model",
+    "check_threads",
+    "check_tokenizer",
+]
 
 CLASSIFIER = "ForSequenceClassification"
 
@@ -135,6 +143,16 @@ def check_device(device: str) -> None:
         raise ValueError(
             f"There is no device {device} here, PyTorch sees {count} of the kind {wanted.type}: take cpu."
         )
+
+
+def check_threads(threads: int | None) -> None:
+    """Checks a number of threads; None stands for torch's number.
+
+    Raises:
+        ValueError: it is no whole number of 1 or more.
+    """
+    if threads is not None and (not isinstance(threads, int) or threads < 1):
+        raise ValueError(f"threads is {threads!r}: give a whole number of 1 or more.")
 
 
 def check_length(name: str, config: Any, tokens: int) -> None:

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification
 
 from bertkd.efficiency import Runner, TorchRunner
 from bertkd.efficiency.inputs import check_inputs
+from bertkd.export.checks import check_device, check_threads
 from bertkd.export.onnx_graphs import products_by_precision, reads_ranges_at_run_time
 from bertkd.models.positions import max_tokens
 
@@ -107,8 +109,8 @@ def open_exported(folder: str | Path, threads: int | None = None, device: str = 
         ValueError: the folder is of a format that is not one of ours.
     """
     folder = Path(folder)
-    if threads is not None and threads < 1:
-        raise ValueError(f"threads is {threads}: give a whole number of 1 or more.")
+    check_threads(threads)
+    check_device(device)
     if not (folder / MANIFEST).is_file() and not (folder / "config.json").is_file():
         raise FileNotFoundError(f"{folder} holds no model: neither {MANIFEST} nor config.json is there.")
 
@@ -151,9 +153,24 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
 
 def _open_torch(folder: Path, precision: str, device: str, scheme: str | None) -> TorchRunner:
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
-    runner = TorchRunner(AutoModelForSequenceClassification.from_pretrained(folder, dtype=dtype).to(device).eval())
+    try:
+        model, report = AutoModelForSequenceClassification.from_pretrained(
+            folder, dtype=dtype, output_loading_info=True
+        )
+    except SafetensorError as error:
+        raise ValueError(
+            f"The weights in {folder} cannot be read ({error}): the file is torn, write it anew."
+        ) from None
 
-    is_quantized = any(type(weight).__module__.startswith("torchao.") for weight in runner.model.parameters())
+    is_quantized = any(type(weight).__module__.startswith("torchao.") for weight in model.parameters())
+    # Weights that a folder lacks are drawn at random, and the log alone says so.
+    missing = sorted(report["missing_keys"])
+    if missing and not is_quantized:
+        raise ValueError(
+            f"{folder} holds no trained classifier, its weights lack {', '.join(missing[:3])}: fine-tune it first."
+        )
+
+    runner = TorchRunner(model.to(device).eval())
     # Where the weights alone are int8, the products are not.
     if is_quantized and scheme != "int8 weights":
         runner.precision = "int8"
