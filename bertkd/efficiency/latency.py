@@ -29,7 +29,7 @@ def check_device(name: str) -> None:
     except (RuntimeError, AssertionError):
         gpus = torch.cuda.device_count()
         here = ", ".join(["cpu", *(f"cuda:{index}" for index in range(gpus))])
-        raise ValueError(f"PyTorch cannot run on the device {name!r} here: give one of {here}.") from None
+        raise ValueError(f"There is no device {name} here that PyTorch can run on: give one of {here}.") from None
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,18 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from bertkd.atomic import atomic_replacement
-from bertkd.efficiency import Runner, TorchRunner
+from bertkd.efficiency import Runner, TorchRunner, check_device
 from bertkd.efficiency.runners import eval_mode
-from bertkd.export.checks import check_calibration, check_folder, check_model, check_tokenizer
+from bertkd.export.checks import (
+    check_calibration,
+    check_folder,
+    check_model,
+    check_threads,
+    check_tokenizer,
+)
 from bertkd.export.comparison import Answers, Comparison, RowByRow, answers_of, compare
 from bertkd.export.engines import MANIFEST, open_exported, require_engine
-from bertkd.export.exporting import needs_calibration, quantization_schemes, random_batches, write_export
+from bertkd.export.exporting import in_float32, needs_calibration, quantization_schemes, random_batches, write_export
 
 __all__ = [
     "AccuracyDropError",
@@ -134,14 +140,22 @@ def export_model(
     require_engine(engine)
     schemes = quantization_schemes(engine, precision)
     require_engine(engine, schemes[0])
+    check_device(device)
+    check_threads(threads)
     check_model(model, engine)
     check_tokenizer(model, tokenizer)
     check_folder(folder, model)
+    model = in_float32(model)
+    if evaluate is not None and not callable(evaluate):
+        raise ValueError(f"evaluate is of type {type(evaluate).__name__}: give a function of a runner, or None.")
     # A generator would be empty the second time.
     batches = None if calibration is None else list(calibration)
     check_calibration(model, batches, needs_calibration(engine, schemes[0]))
 
-    compared = [*random_batches(model, COMPARED_SHAPES), *(batches or [])]
+    compared = random_batches(model, COMPARED_SHAPES)
+    for batch in batches or []:
+        # A model that gets labels also computes a loss, and may refuse them.
+        compared.append({name: batch[name] for name in MODEL_INPUTS if name in batch})
     with eval_mode(model):
         expected = answers_of(TorchRunner(model), evaluate, compared)
     _check_expected(expected, has_metrics=evaluate is not None)
@@ -194,6 +208,8 @@ def _check_expected(expected: Answers, has_metrics: bool) -> None:
     name = next(iter(expected.metrics), "")
     if not name:
         raise ValueError("evaluate gives no metric: return a dict such as {'accuracy': 0.93}, the main one first.")
+    if expected.value > 1:
+        raise ValueError(f"The {name} of the model is {expected.value:g}: return fractions, such as 0.93 and not 93.")
     if not math.isfinite(expected.value):
         raise ValueError(f"The {name} of the model in PyTorch is {expected.value}: there is nothing to compare with.")
     if name.lower().endswith(LESS_IS_BETTER):
@@ -208,6 +224,9 @@ class _Limits:
     change: float
 
     def __post_init__(self) -> None:
+        for name, limit in (("max_drop", self.drop), ("max_logit_change", self.change)):
+            if not isinstance(limit, int | float):
+                raise ValueError(f"{name} is {limit!r}: give a number, such as 0.01.")
         if not 0 <= self.drop <= 1:
             raise ValueError(f"max_drop is {self.drop}: give a fraction from 0 to 1, such as 0.01 for one percent.")
         if not 0 <= self.change < math.inf:
@@ -250,7 +269,16 @@ def predict(runner: Runner, rows: Any, collate: Callable[[list[Any]], Any], batc
         rows: a data set of rows with input_ids.
         collate: makes a batch of padded tensors of rows, such as `DataCollatorWithPadding`.
         batch_size: rows per batch.
+
+    Raises:
+        ValueError: there is no row.
     """
+    if not hasattr(rows, "remove_columns"):
+        raise ValueError(f"The rows to predict are a {type(rows).__name__}: give a tokenized datasets.Dataset.")
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}: give a whole number of 1 or more.")
+    if not len(rows):
+        raise ValueError("There are no rows to predict: give at least one.")
     inputs = rows.remove_columns([name for name in rows.column_names if name not in MODEL_INPUTS])
     by_length = sorted(range(len(inputs)), key=lambda row: len(inputs[row]["input_ids"]))
 

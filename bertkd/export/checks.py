@@ -9,9 +9,17 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from bertkd.efficiency.inputs import check_inputs
+from bertkd.models.families import family_of
 from bertkd.models.positions import max_tokens
 
-__all__ = ["check_calibration", "check_folder", "check_model", "check_tokenizer"]
+__all__ = [
+    "check_calibration",
+    "check_folder",
+    "check_length",
+    "check_model",
+    "check_threads",
+    "check_tokenizer",
+]
 
 CLASSIFIER = "ForSequenceClassification"
 
@@ -28,6 +36,9 @@ def check_model(model: Any, engine: str) -> None:
             f"The model to export is of type {kind}: load it with AutoModelForSequenceClassification.from_pretrained "
             "first, and take a wrapper such as DataParallel or torch.compile off."
         )
+
+    # Other families are refused with a list of those that are supported.
+    family_of(model)
 
     # A folder for PyTorch is opened as a classifier; a graph gives what the model gives.
     if "For" not in kind or (engine == "pytorch" and CLASSIFIER not in kind):
@@ -57,7 +68,15 @@ def check_tokenizer(model: PreTrainedModel, tokenizer: Any) -> None:
             f"The tokenizer is of type {type(tokenizer).__name__}: load it with AutoTokenizer.from_pretrained first."
         )
 
-    largest = max(tokenizer.get_vocab().values(), default=-1)
+    vocabulary = tokenizer.get_vocab()
+    if set(vocabulary.values()) <= set(tokenizer.all_special_ids):
+        # transformers makes such a tokenizer for a folder without tokenizer files, and says nothing.
+        raise ValueError(
+            "The tokenizer knows no words, only special tokens, because its folder has no vocabulary: put the model's "
+            "tokenizer.json there, or name another one with --tokenizer_name."
+        )
+
+    largest = max(vocabulary.values())
     if largest >= model.config.vocab_size:
         raise ValueError(
             f"The tokenizer has the token {largest}, but the model knows {model.config.vocab_size}: give the model's "
@@ -100,6 +119,27 @@ def check_calibration(
             check_inputs(batch, config.vocab_size, max_tokens(config), getattr(config, "type_vocab_size", None))
         except ValueError as error:
             raise ValueError(f"Batch {index} of the calibration data: {error}") from None
+
+
+def check_threads(threads: int | None) -> None:
+    """Checks a number of threads; None stands for torch's number.
+
+    Raises:
+        ValueError: it is no whole number of 1 or more.
+    """
+    if threads is not None and (not isinstance(threads, int) or threads < 1):
+        raise ValueError(f"threads is {threads!r}: give a whole number of 1 or more.")
+
+
+def check_length(name: str, config: Any, tokens: int) -> None:
+    """Checks that a model takes texts of a length that is to be measured.
+
+    Raises:
+        ValueError: it takes shorter ones.
+    """
+    limit = max_tokens(config)
+    if limit is not None and tokens > limit:
+        raise ValueError(f"--sequence_length is {tokens}, but {name} takes {limit} tokens: give at most that.")
 
 
 def check_folder(folder: Path, model: PreTrainedModel) -> None:

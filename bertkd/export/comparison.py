@@ -80,10 +80,24 @@ def answers_of(
 ) -> Answers:
     """Runs an evaluation, if there is one, and some batches."""
     recording, plain = _Recording(runner), _Recording(runner)
-    metrics = {} if evaluate is None else evaluate(recording)
+    metrics = {} if evaluate is None else _as_numbers(evaluate(recording))
     for batch in batches:
         plain(batch)
     return Answers(metrics, recording.ids, recording.logits, plain.logits)
+
+
+def _as_numbers(metrics: Any) -> dict[str, float]:
+    """Makes numbers of what an evaluation gives, which may be tensors of one number.
+
+    Raises:
+        ValueError: it is no dict, or holds something else.
+    """
+    try:
+        return {str(name): float(value) for name, value in metrics.items()}
+    except (AttributeError, TypeError, ValueError):
+        raise ValueError(
+            f"evaluate gives {metrics!r}: return a dict of numbers, such as {{'accuracy': 0.93}}."
+        ) from None
 
 
 @dataclass(frozen=True)
@@ -131,7 +145,14 @@ def compare(answers: Answers, expected: Answers, everywhere: bool = False) -> Co
         logits += answers.compared
         expected_logits += expected.compared
 
+    if not logits:
+        raise ValueError("There are no rows to compare logits on: give at least one batch.")
     result, target = torch.cat(logits), torch.cat(expected_logits)
+    if result.shape != target.shape:
+        raise ValueError(
+            f"The export gives logits of the shape {tuple(result.shape)}, and the model {tuple(target.shape)}: it was "
+            "made of another model."
+        )
     difference = (result - target).abs().max().item()
     spread = (target.max() - target.min()).item()
     agreement = None

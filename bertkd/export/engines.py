@@ -11,8 +11,9 @@ from torch import Tensor
 from transformers import AutoModelForSequenceClassification
 
 from bertkd.atomic import read_json
-from bertkd.efficiency import Runner, TorchRunner
+from bertkd.efficiency import Runner, TorchRunner, check_device
 from bertkd.efficiency.inputs import check_inputs
+from bertkd.export.checks import check_threads
 from bertkd.export.onnx_graphs import products_by_precision, reads_ranges_at_run_time
 from bertkd.models.loading import load_checkpoint
 from bertkd.models.positions import max_tokens
@@ -39,6 +40,7 @@ MANIFEST = "export.json"
 OWN_KEY = "bertkd"
 
 _ENGINE_OF_FORMAT = {"onnx": "onnxruntime", "openvino": "openvino"}
+GRAPH_FILES = {"onnxruntime": "*.onnx", "openvino": "*.xml"}
 # Each engine's extra, and the modules that it brings; PyTorch needs its extra to quantize only.
 _EXTRAS = {
     "onnxruntime": ("export", ("onnx", "onnxruntime", "onnxscript", "nncf")),
@@ -107,14 +109,12 @@ def open_exported(folder: str | Path, threads: int | None = None, device: str = 
         ValueError: the folder is of a format that is not one of ours.
     """
     folder = Path(folder)
-    manifest: dict[str, Any] = {}
-    if (folder / MANIFEST).is_file():
-        manifest = read_json(folder / MANIFEST)
-        if not isinstance(manifest, dict):
-            raise ValueError(f"{folder / MANIFEST} has to hold a JSON object, and is none: export the model again.")
-    elif not (folder / "config.json").is_file():
+    check_threads(threads)
+    check_device(device)
+    if not (folder / MANIFEST).is_file() and not (folder / "config.json").is_file():
         raise FileNotFoundError(f"{folder} holds no model: neither {MANIFEST} nor config.json is there.")
 
+    manifest = _read_manifest(folder)
     own_part = manifest.get(OWN_KEY, {})
     precision = own_part.get("precision", "float32")
     export_format = manifest.get("export_format", "pytorch")
@@ -125,7 +125,25 @@ def open_exported(folder: str | Path, threads: int | None = None, device: str = 
         raise ValueError(f"{folder} holds an export of format {export_format!r}, which bertkd does not run.")
     engine = _ENGINE_OF_FORMAT[export_format]
     require_engine(engine)
+    if not list(folder.glob(GRAPH_FILES[engine])):
+        raise FileNotFoundError(
+            f"{folder} holds no {GRAPH_FILES[engine]}, which {MANIFEST} speaks of: export it anew."
+        )
     return ExportedRunner(folder, engine, precision, threads or torch.get_num_threads())
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    """Reads what a folder says of its export; a model folder of transformers says nothing."""
+    path = folder / MANIFEST
+    if not path.is_file():
+        return {}
+
+    manifest = read_json(path)
+    if not isinstance(manifest, dict) or not isinstance(manifest.get(OWN_KEY, {}), dict):
+        raise ValueError(f"{path} is no manifest of an export, it has no fields: export it anew.")
+    if manifest.get("export_format", "pytorch") in _ENGINE_OF_FORMAT and not manifest.get("components"):
+        raise ValueError(f"{path} is no manifest of an export, it names no components: export it anew.")
+    return dict(manifest)
 
 
 def _open_torch(folder: Path, precision: str, device: str, scheme: str | None) -> TorchRunner:

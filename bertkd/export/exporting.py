@@ -19,13 +19,13 @@ from transformers import PretrainedConfig, PreTrainedModel, TorchAoConfig
 from bertkd.atomic import write_json
 from bertkd.data.tokenizer_files import save_tokenizer
 from bertkd.export.checks import check_calibration, check_model, check_tokenizer
-from bertkd.export.engines import MANIFEST, OWN_KEY, PRECISIONS, require_engine
+from bertkd.export.engines import ENGINES, MANIFEST, OWN_KEY, PRECISIONS, require_engine
 from bertkd.export.onnx_graphs import fold_transposed_weights
 from bertkd.models.adaptive import refuse_supernet
 from bertkd.models.families import PRUNED_PREFIX, family_of
 from bertkd.models.positions import max_tokens
 
-__all__ = ["needs_calibration", "quantization_schemes", "random_batches", "write_export"]
+__all__ = ["in_float32", "needs_calibration", "quantization_schemes", "random_batches", "write_export"]
 
 # The names of the quantization schemes, as results files and the manifests of exports have them.
 INT8, PARTLY, WEIGHTS = "int8", "int8 but for the second feed-forward maps", "int8 weights"
@@ -46,6 +46,8 @@ def quantization_schemes(engine: str, precision: str) -> list[str]:
     Raises:
         ValueError: an unknown precision, or one that the engine does not have.
     """
+    if engine not in ENGINES:
+        raise ValueError(f"There is no engine {engine!r}: choose one of {', '.join(ENGINES)}.")
     if precision not in PRECISIONS:
         raise ValueError(f"There is no precision {precision!r}: choose one of {', '.join(PRECISIONS)}.")
     if precision == "bfloat16" and engine == "onnxruntime":
@@ -54,6 +56,12 @@ def quantization_schemes(engine: str, precision: str) -> list[str]:
     if precision != "int8":
         return [precision]
     return [INT8, WEIGHTS] if engine == "pytorch" else list(SCHEMES_IN_INT8)
+
+
+def in_float32(model: PreTrainedModel) -> PreTrainedModel:
+    """Returns a model whose weights are float32 as it is, and of another one a copy that computes in float32."""
+    is_float32 = all(weight.dtype == torch.float32 for weight in model.parameters())
+    return model if is_float32 else copy.deepcopy(model).float()
 
 
 def needs_calibration(engine: str, scheme: str) -> bool:
@@ -90,10 +98,12 @@ def write_export(
         ValueError: int8 for OpenVINO without calibration, a batch of another tokenizer, or a supernet.
     """
     require_engine(engine, scheme)
+    if scheme not in quantization_schemes(engine, INT8 if scheme in SCHEMES_IN_INT8 else scheme):
+        raise ValueError(f"{engine} has no scheme {scheme!r}: see quantization_schemes.")
     check_model(model, engine)
     check_tokenizer(model, tokenizer)
     refuse_supernet(model, "write_export")
-    folder = Path(folder)
+    folder, model = Path(folder), in_float32(model)
     check_calibration(model, calibration, needs_calibration(engine, scheme))
 
     if engine == "pytorch":

@@ -11,10 +11,12 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from bertkd.atomic import read_json
-from bertkd.efficiency import PRESETS, count_flops, count_parameters, measure_latency
+from bertkd.efficiency import PRESETS, check_device, count_flops, count_parameters, measure_latency
 from bertkd.export import exported_size_mb, quantization_schemes, random_batches, runs_in, write_export
+from bertkd.export.checks import check_length
 from bertkd.export.engines import MANIFEST
 from bertkd.models.loading import load_tokenizer
+from bertkd.pipeline.deployment import check_counts
 from bertkd.pipeline.models import load_model
 from bertkd.pipeline.peak_memory import MeasuredModel
 from bertkd.records import markdown_table
@@ -25,6 +27,8 @@ __all__ = ["Benchmark", "compared_rows", "conditions", "page", "read_benchmark",
 SCHEMA = 1
 EAGER = "pytorch float32 (eager)"
 AS_EXPORTED = "as exported"
+# What a row needs to be compared with another.
+COMPARED = ("model", "way", "p50_ms", "speedup", "batch_size", "sequence_length", "threads", "precision")
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,35 @@ class Benchmark:
     warmup: int
     device: str
 
+    def __post_init__(self) -> None:
+        counts = {"batch_size": self.batch_size, "sequence_length": self.sequence_length}
+        check_counts(**counts, threads=self.threads, repeats=self.repeats)
+        check_counts(0, warmup=self.warmup)
+        check_device(self.device)
+
+        for name in self.models:
+            is_folder = (Path(name) / "config.json").is_file() or (Path(name) / MANIFEST).is_file()
+            if name not in PRESETS and not is_folder:
+                raise ValueError(f"{name} is no model's folder, nor one of the shapes {', '.join(PRESETS)}.")
+            if list(self.models).count(name) > 1:
+                raise ValueError(f"{name} is there twice: name each model once.")
+
+        has_own_engines = any((Path(name) / MANIFEST).is_file() for name in self.models)
+        if not self._combinations() and not has_own_engines:
+            raise ValueError(
+                f"{', '.join(self.engines)} on {self.device} has none of the precisions {', '.join(self.precisions)}: "
+                "name another one with --engines or --precisions."
+            )
+
+    def _combinations(self) -> list[tuple[str, str]]:
+        """Every engine with every precision that it has."""
+        combinations = []
+        for engine in dict.fromkeys(self.engines):
+            for precision in dict.fromkeys(self.precisions):
+                if runs_in(engine, precision, self.device):
+                    combinations.append((engine, precision))
+        return combinations
+
     def run(self) -> list[dict[str, Any]]:
         """One row per model, engine and precision; the first is the first model in eager float32 PyTorch.
 
@@ -73,20 +106,18 @@ class Benchmark:
                 continue
 
             model, tokenizer = _load(name)
+            check_length(name, model.config, self.sequence_length)
             facts = self._facts(title, name, model)
             # The first model is also measured as papers do it, whatever engines are asked for.
             if not described:
                 folder = write_export(model, work / "eager", "pytorch", "float32", tokenizer)
                 described.append(facts | {"way": EAGER, "folder": folder})
-            for engine in self.engines:
-                for precision in self.precisions:
-                    if not runs_in(engine, precision, self.device):
-                        continue
-                    print(f"exporting {title}: {engine} {precision}", flush=True)
-                    scheme = quantization_schemes(engine, precision)[0]
-                    folder = work / str(len(described))
-                    write_export(model, folder, engine, scheme, tokenizer, random_batches(model))
-                    described.append(facts | {"way": f"{engine} {precision}", "folder": folder})
+            for engine, precision in self._combinations():
+                print(f"exporting {title}: {engine} {precision}", flush=True)
+                scheme = quantization_schemes(engine, precision)[0]
+                folder = work / str(len(described))
+                write_export(model, folder, engine, scheme, tokenizer, random_batches(model))
+                described.append(facts | {"way": f"{engine} {precision}", "folder": folder})
         return described
 
     def _facts(self, title: str, name: str, model: PreTrainedModel) -> dict[str, Any]:
@@ -156,12 +187,15 @@ def read_benchmark(path: str) -> list[dict[str, Any]]:
     """
     content = read_json(path)
     rows: Any = content.get("rows") if isinstance(content, dict) else None
-    needed = {"model", "way", "p50_ms", "speedup", "batch_size", "sequence_length", "threads", "precision"}
-    if not isinstance(rows, list) or not all(isinstance(row, dict) and needed <= row.keys() for row in rows):
+    if not isinstance(rows, list):
         raise ValueError(f"{path} is no bench.json of this command: it has no rows of measured models.")
 
     if content.get("schema") != SCHEMA:
         raise ValueError(f"{path} has schema {content.get('schema')}; this version reads {SCHEMA}.")
+    for row in rows:
+        missing = [name for name in COMPARED if not isinstance(row, dict) or name not in row]
+        if missing:
+            raise ValueError(f"{path} is no bench.json of this command: a row has no {', '.join(missing)}.")
     return list(rows)
 
 
@@ -231,7 +265,7 @@ def compared_rows(rows: Sequence[dict[str, Any]], earlier: Sequence[dict[str, An
         old = known.get((row["model"], row["way"]))
         if old is None:
             continue
-        same = all(row[name] == old[name] for name in ("batch_size", "sequence_length", "threads", "precision"))
+        same = all(row[name] == old[name] for name in COMPARED[4:])
         compared.append(
             {
                 "model": row["model"],

@@ -12,7 +12,7 @@ from torch import nn
 from transformers import DataCollatorWithPadding, EvalPrediction, PreTrainedModel
 
 from bertkd.distillation import DistillationConfig
-from bertkd.efficiency import Latency, Runner, count_parameters
+from bertkd.efficiency import Latency, Runner, check_device, count_parameters
 from bertkd.export import (
     ENGINE_PACKAGES,
     Exported,
@@ -23,8 +23,10 @@ from bertkd.export import (
     require_engine,
     runs_in,
 )
+from bertkd.export.checks import check_folder, check_length
+from bertkd.export.engines import MANIFEST
 from bertkd.metrics import glue_metrics, main_value
-from bertkd.pipeline.deployment import Deployment, eager
+from bertkd.pipeline.deployment import Deployment, check_counts, eager
 from bertkd.pipeline.evaluation import logit_order
 from bertkd.pipeline.experiment import Experiment, check_not_input, output_folder, writes_output_folder
 from bertkd.pipeline.hub import upload
@@ -47,6 +49,13 @@ class AccuracyCheck:
 
     max_drop: float = 0.01
     calibration_rows: int = 256
+
+    def __post_init__(self) -> None:
+        check_counts(calibration_rows=self.calibration_rows)
+        if not 0 <= self.max_drop <= 1:
+            raise ValueError(
+                f"--max_drop is {self.max_drop}: give a fraction from 0 to 1, such as 0.01 for one percent."
+            )
 
 
 @writes_output_folder
@@ -79,18 +88,33 @@ def export_for_task(
         ValueError: the model does not fit the task, or the engine does not run on the device.
         AccuracyDropError: every quantization loses more than the check allows; nothing is written.
     """
+    # Everything that can be wrong is found before the first step.
     require_engine(deployment.engine, deployment.precision)
     if device != "cpu" and deployment.engine != "pytorch":
         raise ValueError(f"{deployment.engine} runs on the CPU here: leave --device out, or take --engine pytorch.")
+    check_device(device)
+    if (Path(name) / MANIFEST).is_file() and not list(Path(name).glob("*.safetensors")):
+        raise ValueError(f"{name} is an export already: give the folder of the model that it was made of.")
 
     folder = output_folder(config)
     check_not_input(folder, {"model_name_or_path": name, "teacher_model_name_or_path": teacher_name}, is_replaced=True)
     model = load_model(name)
+    check_folder(folder, model)
+    check_length(name, model.config, deployment.timing.sequence_length)
     if model.config.num_labels != data.task.num_labels:
         raise ValueError(
             f"The model {name} has {model.config.num_labels} labels, but the task {data.task.name} has "
             f"{data.task.num_labels}: name the task that it was trained on."
         )
+
+    teacher = None
+    if teacher_name is not None:
+        teacher = load_teacher(teacher_name, data.task, config.teacher_labels)
+        check_length(teacher_name, teacher.config, deployment.timing.sequence_length)
+
+    # The record of the model's own training, if bertkd trained it, tells method and seed.
+    source = Path(name) / RunResult.FILE
+    trained = RunResult.read(source) if source.is_file() else None
 
     exported = export_model(
         model,
@@ -104,12 +128,7 @@ def export_for_task(
         deployment.timing.threads,
         device,
     )
-    teacher = None if teacher_name is None else load_teacher(teacher_name, data.task, config.teacher_labels)
     latency = _measure(model, exported, teacher, deployment, device)
-
-    # The record of the model's own training, if bertkd trained it, tells method and seed.
-    source = Path(name) / RunResult.FILE
-    trained = RunResult.read(source) if source.is_file() else None
     result = _describe(experiment, model, exported, latency, data, config, deployment, trained)
     write_export_card(folder, result, trained)
     result.write(folder)

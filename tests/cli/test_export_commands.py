@@ -205,7 +205,7 @@ def test_a_benchmark_measures_folders_and_compares(
     rows = bench.main([str(tuned), str(other), *engines])["rows"]
     assert [one["way"] for one in rows] == ["pytorch float32 (eager)", *["onnxruntime float32"] * 2]
     assert [one["model"] for one in rows] == [str(tuned), str(tuned), str(other)]
-    with pytest.raises(ValueError, match="onnxruntime float32 is there twice"):
+    with pytest.raises(ValueError, match="is there twice: name each model once"):
         bench.main([str(tuned), str(tuned), *engines])
     (tmp_path / "wrong.json").write_text("{}")
     with pytest.raises(ValueError, match=r"wrong\.json is no bench\.json of this command"):

@@ -604,6 +604,45 @@ def test_names_from_files_cannot_break_a_card(tmp_path: Path) -> None:
     assert "a\\|b" in body
 
 
+@pytest.mark.parametrize("secret", ["hf_" + "aB3" * 10, "ghp_" + "x1" * 15, "sk-proj-" + "Zz9" * 8])
+def test_a_token_never_enters_a_card(secret: str, tmp_path: Path) -> None:
+    changes: dict[str, Any] = {
+        "command": f"bertkd kd --corpus_name https://me:{secret}@example.org/data --run_name {secret}",
+        "settings": {"hub_token": secret, "wandb_api_key": secret, "run_name": f"run {secret}"},
+        "paper": f"see {secret}",
+    }
+    for path in (
+        write_model_card(tmp_path / "model", make_result(**changes), "org/teacher"),
+        write_export_card(tmp_path / "export", make_export(), make_result(**changes)),
+    ):
+        assert secret not in path.read_text() and "HIDDEN" in path.read_text()
+
+
+def test_what_a_card_quotes_shows_as_it_is(tmp_path: Path) -> None:
+    evil = "a`b` <img src=x> [click](http://example.org)\n\n# Title"
+    changes = {"task": evil, "paper": evil, "settings": {"note": evil, "a`b": 1}, "command": "bertkd kd\n```\n# No"}
+    _, body = card(tmp_path, "org/`teacher", **changes)
+    for bare in ("<img", "](http://example.org)", "\n# Title", "\n```\n# No", "`org/`teacher`"):
+        assert bare not in body.replace("\\<", "").replace("\\]", "")
+    assert r"a\`b\` \<img src=x> [click\](http://example.org) # Title" in body
+
+    export = make_export(task=evil, attempts=[{"way": evil, "value": 0.8}])
+    assert "](http" not in write_export_card(tmp_path / "export", export).read_text().replace("\\]", "")
+
+
+def test_the_card_of_an_export_says_what_its_engine_does_without_a_word(tmp_path: Path) -> None:
+    def body(**changes: Any) -> str:
+        return write_export_card(tmp_path / "deployed", make_export(**changes)).read_text()
+
+    for engine in ("pytorch", "onnxruntime", "openvino"):
+        assert "truncation=True" in python_blocks(body(engine=engine))[0]
+    assert "INFERENCE_NUM_THREADS=1" in body(engine="openvino") and '5.23" openvino`' in body(engine="openvino")
+
+    onnx = body(engine="onnxruntime")
+    assert "onnxruntime onnxscript`" in onnx and "depend a little on the rows beside it" in onnx
+    assert "rows beside it" not in body(engine="onnxruntime", runtime_precision="float32")
+
+
 def sizes(value: float) -> list[SubnetworkResult]:
     """Two widths and two depths, each step half a point worse."""
     return [
