@@ -19,7 +19,15 @@ from transformers.hf_argparser import string_to_bool
 from transformers.integrations import get_available_reporting_integrations
 
 from bertkd.cli.options import CorpusOptions, ModelOptions, RunOptions, TaskOptions, TrainOptions
-from bertkd.cli.rules import CONFIG_NEEDS, CONFIG_RANGES, OVERRIDDEN, Range, unmet_need, unused_options
+from bertkd.cli.rules import (
+    CONFIG_NEEDS,
+    CONFIG_RANGES,
+    OVERRIDDEN,
+    Range,
+    unmet_need,
+    unused_options,
+    unused_settings,
+)
 from bertkd.cli.settings_file import read_options
 from bertkd.data.glue import GLUE_TASKS, check_task_name
 from bertkd.distillation import DistillationConfig
@@ -27,7 +35,7 @@ from bertkd.pipeline import Experiment
 from bertkd.pipeline.experiment import output_folder
 from bertkd.pipeline.training import TRAINING_DEFAULTS
 
-__all__ = ["CommandParser", "Options", "PlainParser", "command_line", "one_run", "option_value", "parse_runs"]
+__all__ = ["CommandParser", "Options", "PlainParser", "command_line", "note", "one_run", "option_value", "parse_runs"]
 
 Config = TypeVar("Config", bound=DistillationConfig)
 Own = TypeVar("Own", bound=RunOptions)
@@ -257,7 +265,8 @@ class CommandParser(_CheckedParser, HfArgumentParser):
         self.set_defaults(**defaults)
         self.dataclasses = tuple(dataclass_types)
         config_fields = {field.name for field in dataclasses.fields(self.dataclasses[-1])}
-        self.unused = unused_options(command, config_fields)
+        self.only_named = unused_settings(command, config_fields) - unused_options(command)
+        self.unused = unused_options(command) | self.only_named
 
     def option(self, name: str) -> argparse.Action | None:
         """The option of a name, which is also its key in a YAML file; None where there is none."""
@@ -492,8 +501,10 @@ def _check_effects(
         SystemExit: an option that was typed has no effect.
     """
     names = parser.given(typed)
-    for sentence in parser.ineffective(names, values).values():
-        parser.error(sentence)
+    for name, sentence in parser.ineffective(names, values).items():
+        if name not in parser.only_named:
+            parser.error(sentence)
+        note(sentence)
 
     in_file = [name for name in parser.given(from_file) if name not in names]
     for sentence in parser.ineffective(in_file, values).values():

@@ -27,6 +27,7 @@ __all__ = [
     "is_on",
     "unmet_need",
     "unused_options",
+    "unused_settings",
 ]
 
 
@@ -189,18 +190,26 @@ _USED_WITHOUT_TRAINING = (
 )
 
 
-def unused_options(command: str, config_fields: Collection[str]) -> set[str]:
-    """The options that a command does not look at, whatever else is given.
-
-    Args:
-        command: its name.
-        config_fields: the names of its trainer's settings.
-    """
+def unused_options(command: str) -> set[str]:
+    """The options that a command does not look at, whatever else is given."""
     unused = set(_UNUSED.get(command, ()))
     if command in _WITHOUT_TRAINING:
         unused |= {*_WITHOUT_STUDENT, "ignore_weak_teacher", "init_from"}
-        unused |= {name for name in config_fields if not name.startswith(_USED_WITHOUT_TRAINING)}
     return unused
+
+
+def unused_settings(command: str, config_fields: Collection[str]) -> set[str]:
+    """The settings of a trainer that a command which trains nothing does not look at.
+
+    They are named and not refused, because the commands of a script often share them.
+
+    Args:
+        command: its name.
+        config_fields: the names of the trainer's settings.
+    """
+    if command not in _WITHOUT_TRAINING:
+        return set()
+    return {name for name in config_fields if not name.startswith(_USED_WITHOUT_TRAINING)}
 
 
 def is_on(value: Any) -> bool:

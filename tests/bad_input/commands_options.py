@@ -70,7 +70,6 @@ WITHOUT_EFFECT = [
         "two ways to start", f"{KD} --model_name_or_path {{model}}", "--model_name_or_path has no effect where --ini"
     ),
     option("DynaBERT with another start", f"{DYNABERT} --model_name_or_path {{model}}", "--init_from is teacher"),
-    option("layers without their number", f"{FINETUNE} --student_layers last", "--student_layers last has no effect"),
     option(
         "a shape beside a model",
         f"{TINYBERT} --model_name_or_path {{model}} --student_shape TinyBERT4",
@@ -144,17 +143,11 @@ WITHOUT_EFFECT = [
         "a teacher's temperature in fine-tuning", f"{FINETUNE} --temperature 5", "finetune` does not use --temperature"
     ),
     option("a weak teacher in fine-tuning", f"{FINETUNE} --ignore_weak_teacher", "does not use --ignore_weak_teacher"),
-    option("a learning rate of an export", f"{EXPORT} --learning_rate 1e-4", "export` does not use --learning_rate"),
     option("a student of an export", f"{EXPORT} --num_student_layers 2", "export` does not use --num_student_layers"),
     option(
         "calibration of float32",
         f"{EXPORT} --precision float32 --calibration_rows 9",
         "--calibration_rows has no effect where --precision is float32",
-    ),
-    option(
-        "epochs of a search",
-        "search --model_name_or_path {supernet} " + TASK + " --num_train_epochs 3",
-        "search` does not use --num_train_epochs",
     ),
     option(
         "a count of tokens that stay",
@@ -337,8 +330,9 @@ SETTINGS = [
         "options and settings",
         "options of a settings file that have no effect here",
         f"{FINETUNE} --config {{dir}}/mine.yaml --max_train_samples 8 --max_eval_samples 8 --dry_run",
-        "mine.yaml: `bertkd finetune` does not use --temperature(.|\n)*--hub_model_id has no effect unless",
-        {"mine.yaml": "temperature: 5\nhub_model_id: me/mine\n"},
+        "mine.yaml: `bertkd finetune` does not use --temperature(.|\n)*--hub_model_id has no effect unless(.|\n)*"
+        "--student_layers last has no effect without --num_student_layers",
+        {"mine.yaml": "temperature: 5\nhub_model_id: me/mine\nstudent_layers: last\n"},
         ends="named",
     ),
     CommandCase(
