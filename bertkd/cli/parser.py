@@ -22,7 +22,7 @@ from bertkd.cli.options import CorpusOptions, ModelOptions, RunOptions, TaskOpti
 from bertkd.cli.rules import (
     CONFIG_NEEDS,
     CONFIG_RANGES,
-    OVERRIDDEN,
+    ONLY_NAMED,
     Range,
     unmet_need,
     unused_options,
@@ -265,8 +265,9 @@ class CommandParser(_CheckedParser, HfArgumentParser):
         self.set_defaults(**defaults)
         self.dataclasses = tuple(dataclass_types)
         config_fields = {field.name for field in dataclasses.fields(self.dataclasses[-1])}
-        self.only_named = unused_settings(command, config_fields) - unused_options(command)
-        self.unused = unused_options(command) | self.only_named
+        settings = unused_settings(command, config_fields)
+        self.unused = unused_options(command) | settings
+        self.only_named = (settings - unused_options(command)) | ONLY_NAMED
 
     def option(self, name: str) -> argparse.Action | None:
         """The option of a name, which is also its key in a YAML file; None where there is none."""
@@ -495,12 +496,17 @@ def _check_effects(
     from_file: Sequence[str],
     file_name: str | None,
 ) -> None:
-    """Refuses options that have no effect, and names those that a file brings along for other runs, or that lose.
+    """Refuses options that have no effect, and names those that a file or a script brings along for other runs.
 
     Raises:
         SystemExit: an option that was typed has no effect.
     """
     names = parser.given(typed)
+    if "init_from" in names and "model_name_or_path" in names and values["init_from"] == "teacher":
+        parser.error(
+            "--init_from teacher and --model_name_or_path are two ways to start the student: give one of them."
+        )
+
     for name, sentence in parser.ineffective(names, values).items():
         if name not in parser.only_named:
             parser.error(sentence)
@@ -510,10 +516,6 @@ def _check_effects(
     for sentence in parser.ineffective(in_file, values).values():
         note(f"{file_name}: {sentence}")
 
-    for name, need in OVERRIDDEN.items():
-        reason = unmet_need(need, values)
-        if name in (*names, *in_file) and reason is not None:
-            note(f"--{name} has no effect {reason}.")
     for name in dict.fromkeys(names):
         if names.count(name) > 1:
             note(f"--{name} is given {names.count(name)} times: the last one counts.")

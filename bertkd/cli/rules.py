@@ -20,7 +20,7 @@ __all__ = [
     "CONFIG_RANGES",
     "COUNT",
     "NOT_NEGATIVE",
-    "OVERRIDDEN",
+    "ONLY_NAMED",
     "POSITIVE",
     "SHARE",
     "Range",
@@ -112,6 +112,8 @@ CONFIG_NEEDS: dict[str, str | list[str]] = {
     "hub_token": "push_to_hub",
     "logging_steps": "logging_strategy=steps",
     "metric_for_best_model": "load_best_model_at_end",
+    # The steps win in transformers.
+    "num_train_epochs": "not max_steps",
     "projection_from": "projection=shared|per_level",
     "run_name": "report_to",
     "save_steps": "save_strategy=steps",
@@ -120,8 +122,31 @@ CONFIG_NEEDS: dict[str, str | list[str]] = {
     "torch_compile_mode": "torch_compile",
 }
 
-# Two ways to say the same, of which transformers lets the second win: it is named, because both are often given.
-OVERRIDDEN = {"num_train_epochs": "not max_steps"}
+# Options whose lack of effect is named and not refused, because the commands of a script share them: with and without
+# augmentation, with a general student and with a new one, before and behind a stage.
+ONLY_NAMED = {
+    "augment_batch_size",
+    "augment_candidates",
+    "augment_conditional",
+    "augment_copies",
+    "augment_dir",
+    "augment_model",
+    "augment_prediction",
+    "augment_probability",
+    "augment_seed",
+    "augment_vectors",
+    "hidden_size",
+    "importance_reduction",
+    "importance_rows",
+    "importance_split",
+    "intermediate_size",
+    "max_seq_length",
+    "model_name_or_path",
+    "num_attention_heads",
+    "num_hidden_layers",
+    "num_train_epochs",
+    "student_shape",
+}
 
 # What a command does not look at, of the options that its dataclasses bring along.
 _WITHOUT_TEACHER = {

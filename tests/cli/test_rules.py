@@ -16,7 +16,7 @@ from bertkd import (
 )
 from bertkd.cli import augment, compress, distilbert, dynabert, export, mlm, rules, search, shrink, tinybert
 from bertkd.cli.options import CorpusOptions, ModelOptions, ShapeOptions, TaskOptions, TrainOptions
-from bertkd.cli.parser import CommandParser
+from bertkd.cli.parser import CommandParser, parse_runs
 from bertkd.cli.rules import COUNT, POSITIVE, SHARE, Range, unmet_need
 from bertkd.cli.settings_file import read_options
 
@@ -48,7 +48,7 @@ def parsers() -> dict[str, CommandParser]:
 
 def test_every_rule_is_about_an_option_that_there_is(parsers: dict[str, CommandParser]) -> None:
     known = {name for parser in parsers.values() for name in parser.needs}
-    assert {*rules.CONFIG_NEEDS, *rules.CONFIG_RANGES, *rules.OVERRIDDEN} <= known
+    assert {*rules.CONFIG_NEEDS, *rules.CONFIG_RANGES, *rules.ONLY_NAMED} <= known
 
     for command, parser in parsers.items():
         assert rules.unused_options(command) <= {*parser.needs}, command
@@ -130,6 +130,30 @@ def test_options_of_a_file_give_way_to_the_command_line_and_are_named(
     assert not run.own.augment and run.own.student_shape == "TinyBERT4"
     assert "mine.yaml: --augment_copies has no effect unless --augment is true" in (said := capsys.readouterr().err)
     assert "student_shape" not in said
+
+
+@pytest.mark.parametrize(
+    ("command", "words", "sentence"),
+    [
+        ("dynabert", "--no_rewire --importance_rows 9", "--importance_rows has no effect unless --rewire is true"),
+        ("dynabert", "--model_name_or_path x", "--model_name_or_path has no effect where --init_from is teacher"),
+        (
+            "tinybert",
+            "--model_name_or_path x --student_shape TinyBERT4",
+            "--student_shape has no effect beside",
+        ),
+        ("tinybert", "--augment false --augment_copies 3", "--augment_copies has no effect unless --augment is true"),
+        ("kd", "--num_train_epochs 3 --max_steps 9", "--num_train_epochs has no effect beside --max_steps"),
+        ("export", "--learning_rate 1e-3", "`bertkd export` does not use --learning_rate"),
+    ],
+)
+def test_options_that_scripts_share_are_named(
+    command: str, words: str, sentence: str, capsys: pytest.CaptureFixture
+) -> None:
+    data_class, own_class, config_class = COMMANDS[command]
+    defaults = {"init_from": "teacher"} if command == "dynabert" else {}
+    parse_runs(command, "", config_class, ["--use_cpu", *words.split()], defaults, own_class, data_class)
+    assert f"note: {sentence}" in capsys.readouterr().err
 
 
 def test_words_of_yaml_stay_text(tmp_path: Path) -> None:
