@@ -19,7 +19,15 @@ from transformers.hf_argparser import string_to_bool
 from transformers.integrations import get_available_reporting_integrations
 
 from bertkd.cli.options import CorpusOptions, ModelOptions, RunOptions, TaskOptions, TrainOptions
-from bertkd.cli.rules import CONFIG_NEEDS, CONFIG_RANGES, OVERRIDDEN, Range, unmet_need, unused_options
+from bertkd.cli.rules import (
+    CONFIG_NEEDS,
+    CONFIG_RANGES,
+    ONLY_NAMED,
+    Range,
+    unmet_need,
+    unused_options,
+    unused_settings,
+)
 from bertkd.cli.settings_file import read_options
 from bertkd.data.glue import GLUE_TASKS, check_task_name
 from bertkd.distillation import DistillationConfig
@@ -27,7 +35,7 @@ from bertkd.pipeline import Experiment
 from bertkd.pipeline.experiment import output_folder
 from bertkd.pipeline.training import TRAINING_DEFAULTS
 
-__all__ = ["CommandParser", "Options", "PlainParser", "command_line", "one_run", "option_value", "parse_runs"]
+__all__ = ["CommandParser", "Options", "PlainParser", "command_line", "note", "one_run", "option_value", "parse_runs"]
 
 Config = TypeVar("Config", bound=DistillationConfig)
 Own = TypeVar("Own", bound=RunOptions)
@@ -259,7 +267,9 @@ class CommandParser(_CheckedParser, HfArgumentParser):
         self.set_defaults(**defaults)
         self.dataclasses = tuple(dataclass_types)
         config_fields = {field.name for field in dataclasses.fields(self.dataclasses[-1])}
-        self.unused = unused_options(command, config_fields)
+        settings = unused_settings(command, config_fields)
+        self.unused = unused_options(command) | settings
+        self.only_named = (settings - unused_options(command)) | ONLY_NAMED
 
     def option(self, name: str) -> argparse.Action | None:
         """The option of a name, which is also its key in a YAML file; None where there is none."""
@@ -488,23 +498,26 @@ def _check_effects(
     from_file: Sequence[str],
     file_name: str | None,
 ) -> None:
-    """Refuses options that have no effect, and names those that a file brings along for other runs, or that lose.
+    """Refuses options that have no effect, and names those that a file or a script brings along for other runs.
 
     Raises:
         SystemExit: an option that was typed has no effect.
     """
     names = parser.given(typed)
-    for sentence in parser.ineffective(names, values).values():
-        parser.error(sentence)
+    if "init_from" in names and "model_name_or_path" in names and values["init_from"] == "teacher":
+        parser.error(
+            "--init_from teacher and --model_name_or_path are two ways to start the student: give one of them."
+        )
+
+    for name, sentence in parser.ineffective(names, values).items():
+        if name not in parser.only_named:
+            parser.error(sentence)
+        note(sentence)
 
     in_file = [name for name in parser.given(from_file) if name not in names]
     for sentence in parser.ineffective(in_file, values).values():
         note(f"{file_name}: {sentence}")
 
-    for name, need in OVERRIDDEN.items():
-        reason = unmet_need(need, values)
-        if name in (*names, *in_file) and reason is not None:
-            note(f"--{name} has no effect {reason}.")
     for name in dict.fromkeys(names):
         if names.count(name) > 1:
             note(f"--{name} is given {names.count(name)} times: the last one counts.")

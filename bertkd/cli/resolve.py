@@ -7,7 +7,7 @@ from datasets import DatasetDict
 from transformers import PreTrainedModel, set_seed
 
 from bertkd.cli.options import CorpusOptions, ModelOptions, ShapeOptions, TaskOptions
-from bertkd.cli.parser import Options
+from bertkd.cli.parser import Options, note
 from bertkd.data import (
     GLUE_TASKS,
     Task,
@@ -218,6 +218,8 @@ def student(models: ModelOptions, task: Task, seed: int, whole: PreTrainedModel 
         ValueError: nothing to start from is named, or the layers do not fit it.
     """
     count = layer_count(models)
+    if count is None and models.student_layers != "first":
+        note(f"--student_layers {models.student_layers} has no effect without --num_student_layers: all are kept.")
     # The weights of a new head are drawn.
     set_seed(seed)
 
@@ -236,16 +238,7 @@ def student(models: ModelOptions, task: Task, seed: int, whole: PreTrainedModel 
 
 
 def layer_count(models: ModelOptions) -> int | None:
-    """How many layers the student keeps: the number that is given, or as many as a list names; None for all.
-
-    Raises:
-        ValueError: layers are to be chosen, but not how many.
-    """
-    if models.num_student_layers is None and models.student_layers in ("every", "last"):
-        raise ValueError(
-            f"--student_layers {models.student_layers} has no effect while all layers are kept: say how many with "
-            "--num_student_layers."
-        )
+    """How many layers the student keeps: the number that is given, or as many as a list names; None for all."""
     if models.num_student_layers is not None or models.student_layers in LAYER_STRATEGIES:
         return models.num_student_layers
     return len(models.student_layers.split(","))

@@ -20,13 +20,14 @@ __all__ = [
     "CONFIG_RANGES",
     "COUNT",
     "NOT_NEGATIVE",
-    "OVERRIDDEN",
+    "ONLY_NAMED",
     "POSITIVE",
     "SHARE",
     "Range",
     "is_on",
     "unmet_need",
     "unused_options",
+    "unused_settings",
 ]
 
 
@@ -111,6 +112,8 @@ CONFIG_NEEDS: dict[str, str | list[str]] = {
     "hub_token": "push_to_hub",
     "logging_steps": "logging_strategy=steps",
     "metric_for_best_model": "load_best_model_at_end",
+    # The steps win in transformers.
+    "num_train_epochs": "not max_steps",
     "projection_from": "projection=shared|per_level",
     "run_name": "report_to",
     "save_steps": "save_strategy=steps",
@@ -119,8 +122,31 @@ CONFIG_NEEDS: dict[str, str | list[str]] = {
     "torch_compile_mode": "torch_compile",
 }
 
-# Two ways to say the same, of which transformers lets the second win: it is named, because both are often given.
-OVERRIDDEN = {"num_train_epochs": "not max_steps"}
+# Options whose lack of effect is named and not refused, because the commands of a script share them: with and without
+# augmentation, with a general student and with a new one, before and behind a stage.
+ONLY_NAMED = {
+    "augment_batch_size",
+    "augment_candidates",
+    "augment_conditional",
+    "augment_copies",
+    "augment_dir",
+    "augment_model",
+    "augment_prediction",
+    "augment_probability",
+    "augment_seed",
+    "augment_vectors",
+    "hidden_size",
+    "importance_reduction",
+    "importance_rows",
+    "importance_split",
+    "intermediate_size",
+    "max_seq_length",
+    "model_name_or_path",
+    "num_attention_heads",
+    "num_hidden_layers",
+    "num_train_epochs",
+    "student_shape",
+}
 
 # What a command does not look at, of the options that its dataclasses bring along.
 _WITHOUT_TEACHER = {
@@ -189,18 +215,26 @@ _USED_WITHOUT_TRAINING = (
 )
 
 
-def unused_options(command: str, config_fields: Collection[str]) -> set[str]:
-    """The options that a command does not look at, whatever else is given.
-
-    Args:
-        command: its name.
-        config_fields: the names of its trainer's settings.
-    """
+def unused_options(command: str) -> set[str]:
+    """The options that a command does not look at, whatever else is given."""
     unused = set(_UNUSED.get(command, ()))
     if command in _WITHOUT_TRAINING:
         unused |= {*_WITHOUT_STUDENT, "ignore_weak_teacher", "init_from"}
-        unused |= {name for name in config_fields if not name.startswith(_USED_WITHOUT_TRAINING)}
     return unused
+
+
+def unused_settings(command: str, config_fields: Collection[str]) -> set[str]:
+    """The settings of a trainer that a command which trains nothing does not look at.
+
+    They are named and not refused, because the commands of a script often share them.
+
+    Args:
+        command: its name.
+        config_fields: the names of the trainer's settings.
+    """
+    if command not in _WITHOUT_TRAINING:
+        return set()
+    return {name for name in config_fields if not name.startswith(_USED_WITHOUT_TRAINING)}
 
 
 def is_on(value: Any) -> bool:

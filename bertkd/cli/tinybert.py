@@ -53,14 +53,13 @@ class TinyBertOptions(AugmentationOptions, ShapeOptions):
         metadata={
             "help": "Train stage prediction on augmented rows too. The paper finds the original rows better for "
             "STS-B.",
-            "needs": ["augment", "stages=prediction"],
+            "needs": "augment",
         },
     )
     intermediate_num_train_epochs: float = field(
         default=20.0,
         metadata={
             "help": "The number of epochs of stage intermediate.",
-            "needs": "stages=intermediate",
             "range": NOT_NEGATIVE,
         },
     )
@@ -68,7 +67,6 @@ class TinyBertOptions(AugmentationOptions, ShapeOptions):
         default=5e-5,
         metadata={
             "help": "The learning rate of stage intermediate. It stays constant, as in the released code.",
-            "needs": "stages=intermediate",
             "range": NOT_NEGATIVE,
         },
     )

@@ -432,9 +432,10 @@ def _check_inferred(names: Sequence[str], dataset: Dataset, path: Path, key: str
     for name in names:
         other = by_text.setdefault(name.strip(), name)
         if other != name:
+            with_spaces = name if name != name.strip() else other
             raise ValueError(
-                f"{path}, row {_first_row(dataset[key], other)}: the labels {other!r} and {name!r} in column {key!r} "
-                "differ only in spaces; mend the file, or name all classes with --class_names."
+                f"{path}, row {_first_row(dataset[key], with_spaces)}: the labels {other!r} and {name!r} in column "
+                f"{key!r} differ only in spaces; mend the file, or name all classes with --class_names."
             )
 
     if len(names) >= _LEAST_SUSPICIOUS and len(names) > len(dataset) / 2:
