@@ -84,7 +84,7 @@ class FiniteMixin(TrainerHooks):
             ValueError: a prediction or the loss is NaN or infinite.
         """
         self._check_numbers()
-        check_weights(self.model, "student")
+        check_weights(self.model, "model")
 
         output = super().evaluation_loop(*args, **kwargs)
         _check_predictions(output)
@@ -92,7 +92,7 @@ class FiniteMixin(TrainerHooks):
 
     def _before_saving(self) -> None:
         self._check_numbers()
-        check_weights(self.model, "student")
+        check_weights(self.model, "model")
         super()._before_saving()
 
     def _check_numbers(self) -> None:
@@ -130,7 +130,7 @@ class FiniteMixin(TrainerHooks):
 
         self._refuse_parts(self._window.totals(), self._window.first_step)
         self._refuse_gradients()
-        check_weights(self.model, "student")
+        check_weights(self.model, "model")
 
         weights = _sums_of_bits(self.model)
         before = self._weights_before or []

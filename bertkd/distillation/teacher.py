@@ -68,6 +68,9 @@ class TeacherMixin(TrainerHooks):
         """The model itself, or the one of this name or path."""
         if not isinstance(model, str | os.PathLike):
             return model
+        if not Path(model).exists() and (Path(model).is_absolute() or str(model).startswith(".")):
+            # What transformers says of it is about names on the hub.
+            raise OSError(f"There is no model in {model}: the folder does not exist.")
         # A checkpoint's own dtype may be half: students and teachers start in float32.
         return self.auto_model_class.from_pretrained(model, dtype=torch.float32)
 

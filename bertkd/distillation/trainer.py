@@ -18,7 +18,13 @@ from transformers import PreTrainedModel
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 
 from bertkd import losses
-from bertkd.distillation.checks import check_label_order, check_labels_present, check_single_label, check_student
+from bertkd.distillation.checks import (
+    check_arguments,
+    check_label_order,
+    check_labels_present,
+    check_single_label,
+    check_student,
+)
 from bertkd.distillation.config import DistillationConfig
 from bertkd.distillation.extra_modules import EXTRA_FILE
 from bertkd.distillation.finite import FiniteMixin, check_weights
@@ -35,6 +41,7 @@ from bertkd.distillation.resuming import ResumingMixin
 from bertkd.distillation.settings import SettingsMixin
 from bertkd.distillation.steps import StepsMixin, has_rows, inputs_of, model_inside
 from bertkd.distillation.teacher import TeacherMixin
+from bertkd.distillation.tokens import check_tokens
 from bertkd.models.adaptive import refuse_supernet
 
 __all__ = ["EXTRA_FILE", "DistillationTrainer"]
@@ -94,8 +101,10 @@ class DistillationTrainer(TeacherMixin, StepsMixin, SettingsMixin, ResumingMixin
                 "or `torchrun --nproc_per_node`, or choose one with CUDA_VISIBLE_DEVICES."
             )
 
+        check_arguments(kwargs)
         student = self._load(model)
-        check_student(student)
+        if kwargs.get("model_init") is None:
+            check_student(student)
         try:
             super().__init__(model=student, args=args, **kwargs)
         except RuntimeError as error:
@@ -103,7 +112,7 @@ class DistillationTrainer(TeacherMixin, StepsMixin, SettingsMixin, ResumingMixin
             if "requires" in str(error) and args.report_to:
                 raise ValueError(f"report_to={args.report_to} cannot be followed: {error}") from None
             raise
-        check_weights(self.model, "student")
+        check_weights(self.model, "model")
         # What a compiled or otherwise wrapped teacher hides is read from the model inside.
         self.teacher_model = model_inside(self._load(teacher_model))
         self.student_forward_kwargs: dict[str, Any] = {}
@@ -337,6 +346,7 @@ class DistillationTrainer(TeacherMixin, StepsMixin, SettingsMixin, ResumingMixin
                 "call model.requires_grad_(True), or do so for the layers to train."
             )
 
+        check_tokens(self.train_dataset, self.model.config)
         if self.needs_labels:
             check_labels_present(self.train_dataset, self.args.alpha)
         self._check_labels_of(self.train_dataset, "the training set", is_used=self.needs_labels, needs_one=True)
