@@ -330,16 +330,19 @@ class DistillationTrainer(TeacherMixin, StepsMixin, SettingsMixin, ResumingMixin
             warnings.warn(
                 "The teacher is not used: no part of the loss that comes from it has a weight.", stacklevel=3
             )
+
         if self.args.num_train_epochs == 0 and self.args.max_steps < 1:
             raise ValueError("num_train_epochs is 0, so that nothing would be trained: give at least one epoch.")
         if hasattr(self.train_dataset, "__len__") and len(self.train_dataset) == 0:
             raise ValueError("The training set has no rows: give it at least one.")
+
         step_size = self._rows_of_step
         if self.args.dataloader_drop_last and has_rows(self.train_dataset) and len(self.train_dataset) < step_size:
             raise ValueError(
                 f"The training set has {len(self.train_dataset)} rows, fewer than the {step_size} of one step, which "
                 "dataloader_drop_last would leave out: leave it off, or take smaller batches."
             )
+
         if self.model_init is None and not any(parameter.requires_grad for parameter in self.model.parameters()):
             raise ValueError(
                 "All weights of the student are frozen (requires_grad is False), so that nothing would be trained: "
