@@ -16,7 +16,7 @@ from bertkd.distilbert.chunks import chunked
 from bertkd.distilbert.config import DistilBertKDConfig
 from bertkd.distilbert.head import head_left_out, head_parameters
 from bertkd.distilbert.masking import IGNORED, Masking, count_tokens, masking_weights
-from bertkd.distillation.checks import check_tokenizer
+from bertkd.distillation.checks import check_layers_can_be_read, check_tokenizer
 from bertkd.distillation.extra_modules import linear_projection
 from bertkd.distillation.steps import inputs_of, model_inside
 from bertkd.distillation.trainer import DistillationTrainer
@@ -71,6 +71,7 @@ class DistilBertKDTrainer(DistillationTrainer):
 
     def _set_up_method(self) -> None:
         super()._set_up_method()
+        check_layers_can_be_read(self.model, type(self).__name__)
         # Raises for a model that has no head for masked words.
         language_head(model_inside(self.model))
         if self.args.compares_logits and self.teacher_model is not None:

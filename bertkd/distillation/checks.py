@@ -1,18 +1,22 @@
 """Refuses what cannot work before the first step; each message names both sides and the way out."""
 
+import inspect
 from typing import Any
 
 import datasets
 from torch import nn
-from transformers import PretrainedConfig
+from transformers import PretrainedConfig, PreTrainedModel, Trainer
 
 from bertkd.distillation.labels import label_column
+from bertkd.distillation.steps import forward_arguments, model_inside
 from bertkd.models import label_names, label_permutation
 from bertkd.models.labels import unnamed
 
 __all__ = [
+    "check_arguments",
     "check_label_order",
     "check_labels_present",
+    "check_layers_can_be_read",
     "check_not_shared",
     "check_single_label",
     "check_student",
@@ -27,10 +31,19 @@ def check_single_label(student: PretrainedConfig) -> None:
         raise ValueError("bertkd distills single-label classification and regression, not multi-label models.")
 
 
+def check_arguments(arguments: dict[str, Any]) -> None:
+    """Raise TypeError for an argument that `transformers.Trainer` does not have."""
+    known = inspect.signature(Trainer.__init__).parameters
+    for name in arguments:
+        if name not in known:
+            hint = " It is called processing_class." if name == "tokenizer" else ""
+            raise TypeError(f"A trainer has no argument {name}.{hint}")
+
+
 def check_student(model: Any) -> None:
-    """Raise ValueError for a student that is wrapped in a way in which it cannot be trained and saved."""
+    """Raise ValueError for a student that is missing, or wrapped in a way in which it cannot be trained and saved."""
     if model is None:
-        return
+        raise ValueError("There is no student: give it as model, or a function that makes it as model_init.")
     if isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):
         raise ValueError(
             f"The student is wrapped in {type(model).__name__}: give the model itself, which the trainer wraps."
@@ -44,6 +57,18 @@ def check_student(model: Any) -> None:
         raise ValueError(
             f"The student is a {type(model).__name__} without a config: give a model of transformers, whose config "
             "says what its labels and layers are."
+        )
+    # Raises for a forward pass that does not say what it needs.
+    forward_arguments(model)
+
+
+def check_layers_can_be_read(model: Any, trainer: str) -> None:
+    """Raise ValueError for a model of another kind than those of transformers, whose parts nobody knows."""
+    inside = model_inside(model)
+    if not isinstance(inside, PreTrainedModel):
+        raise ValueError(
+            f"{trainer} reads the layers of a model of transformers, and the student is a {type(inside).__name__}: "
+            "give the model inside of it."
         )
 
 

@@ -67,9 +67,9 @@ class FiniteMixin(TrainerHooks):
             ValueError: a part of the loss, or a gradient, was not finite in a step since the last log.
         """
         if "loss" in logs:
-            first_step = self._window.first_step
-            parts = self._window.averages(self.accelerator)
-            self._refuse_parts(parts, first_step)
+            window, self._window = self._window, LossWindow()
+            parts = window.averages(self.accelerator)
+            self._refuse_parts(window, parts)
             self._refuse_gradients()
 
             if taken := sorted(parts.keys() & logs.keys()):
@@ -84,7 +84,7 @@ class FiniteMixin(TrainerHooks):
             ValueError: a prediction or the loss is NaN or infinite.
         """
         self._check_numbers()
-        check_weights(self.model, "student")
+        check_weights(self.model, "model")
 
         output = super().evaluation_loop(*args, **kwargs)
         _check_predictions(output)
@@ -92,22 +92,28 @@ class FiniteMixin(TrainerHooks):
 
     def _before_saving(self) -> None:
         self._check_numbers()
-        check_weights(self.model, "student")
+        check_weights(self.model, "model")
         super()._before_saving()
 
     def _check_numbers(self) -> None:
         """Raise ValueError where a loss or a gradient of the running training was not finite since the last log."""
         if not self.is_in_train:
             return
-        self._refuse_parts(self._window.totals(), self._window.first_step)
+        self._refuse_parts(self._window, self._window.totals())
         self._refuse_gradients()
 
-    def _refuse_parts(self, parts: dict[str, float], first_step: FirstStep) -> None:
-        wrong = [f"{name} is {value}" for name, value in parts.items() if not math.isfinite(value)]
-        if wrong:
-            # Another process may have seen it: then this one knows the end of the window only.
-            step = first_step.read() or self.state.global_step
-            raise ValueError(f"The loss is not finite in step {step} ({', '.join(wrong)}): {_ADVICE}.")
+    def _refuse_parts(self, window: LossWindow, parts: dict[str, float]) -> None:
+        """Raise ValueError where one of the parts that a window had is not finite."""
+        names = [name for name, value in parts.items() if not math.isfinite(value)]
+        if not names:
+            return
+
+        step, first_names = window.first_bad()
+        # Another process may have been the first: then this one knows the end of the window alone.
+        wrong = [f"{name} is {parts[name]}" for name in first_names or names]
+        raise ValueError(
+            f"The loss is not finite in step {step or self.state.global_step} ({', '.join(wrong)}): {_ADVICE}."
+        )
 
     def _refuse_gradients(self) -> None:
         step = self._gradients.read()
@@ -128,9 +134,9 @@ class FiniteMixin(TrainerHooks):
                 "stream has no row, or a callback stopped it at once."
             )
 
-        self._refuse_parts(self._window.totals(), self._window.first_step)
+        self._refuse_parts(self._window, self._window.totals())
         self._refuse_gradients()
-        check_weights(self.model, "student")
+        check_weights(self.model, "model")
 
         weights = _sums_of_bits(self.model)
         before = self._weights_before or []
@@ -147,7 +153,7 @@ def check_weights(model: nn.Module, name: str) -> None:
     """Raises ValueError where a weight of a model is NaN or infinite.
 
     Args:
-        model: its parameters and buffers are checked; one value for each device is read.
+        model: its parameters and buffers are checked.
         name: says whose weights they are, for the message.
     """
     names, sums = [], []

@@ -19,6 +19,7 @@ __all__ = [
     "check_logits",
     "class_labels",
     "has_label",
+    "is_at_hand",
     "is_regression",
     "label_column",
     "logits_of",
@@ -83,7 +84,7 @@ class LabelsMixin(TrainerHooks):
         The collator does it, on the CPU: on a GPU a class out of range ends the process.
         """
         is_checked = self.needs_labels and self._checks_labels
-        if not is_checked or _is_at_hand(self.train_dataset):
+        if not is_checked or is_at_hand(self.train_dataset):
             yield
             return
 
@@ -120,7 +121,7 @@ def label_column(dataset: datasets.Dataset) -> str | None:
     return None
 
 
-def _is_at_hand(dataset: Any) -> bool:
+def is_at_hand(dataset: Any) -> bool:
     """Says whether rows can be read without making them, which may take time and random numbers."""
     if isinstance(dataset, datasets.Dataset):
         return bool(dataset.format["type"] != "custom")
@@ -129,7 +130,7 @@ def _is_at_hand(dataset: Any) -> bool:
 
 def _labels_at_hand(dataset: Any) -> Sequence[Any] | None:
     """The labels of all rows as Python values; None where there are none, or rows are made when they are read."""
-    if not _is_at_hand(dataset):
+    if not is_at_hand(dataset):
         return None
 
     if isinstance(dataset, datasets.Dataset):

@@ -32,14 +32,24 @@ class LossWindow:
     def __init__(self) -> None:
         self.sums: dict[str, Tensor] = {}
         self.weights: dict[str, Tensor | float] = {}
-        self.first_step = FirstStep()
+        self._first_steps: dict[str, FirstStep] = {}
 
     def add(self, parts: dict[str, Tensor], share: Tensor | float, step: int = 0) -> None:
         """Count parts that were computed on a `share` of an optimizer step's rows."""
         for name, part in parts.items():
             self.sums[name] = self.sums.get(name, 0.0) + part.detach().float() * share
             self.weights[name] = self.weights.get(name, 0.0) + share
-        self.first_step.watch(torch.stack(list(parts.values())).sum(), step)
+            self._first_steps.setdefault(name, FirstStep()).watch(part, step)
+
+    def first_bad(self) -> tuple[int, list[str]]:
+        """The first step in which this process had a part that is not finite, and those parts; 0 for none."""
+        steps: dict[int, list[str]] = {}
+        for name, first_step in self._first_steps.items():
+            step = first_step.read()
+            if step is not None:
+                steps.setdefault(step, []).append(name)
+        first = min(steps, default=0)
+        return first, steps.get(first, [])
 
     def totals(self) -> dict[str, float]:
         """The sums so far, in this process; the window goes on."""
@@ -48,7 +58,7 @@ class LossWindow:
         return dict(zip(self.sums, torch.stack(list(self.sums.values())).tolist(), strict=True))
 
     def averages(self, accelerator: Any) -> dict[str, float]:
-        """Averages over the steps of the window that had the part, and all processes; starts a new window."""
+        """Averages over the steps of the window that had the part, and all processes."""
         # Sorted, so that all processes add up the same parts.
         names = sorted(self.sums)
         if not names:
@@ -61,5 +71,4 @@ class LossWindow:
 
         totals = torch.stack([torch.stack(sums), torch.stack(weights)])
         sum_of_all, weight_of_all = accelerator.reduce(totals, reduction="sum")
-        self.sums, self.weights, self.first_step = {}, {}, FirstStep()
         return dict(zip(names, (sum_of_all / weight_of_all).tolist(), strict=True))

@@ -1,13 +1,14 @@
 """Decides which rows an optimizer step sees, and how they are weighed."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import datasets
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Sampler, SequentialSampler
+from torch.utils.data import DataLoader, Sampler, SequentialSampler
 from transformers.trainer_pt_utils import find_batch_size
 
 from bertkd.distillation.labels import LabelsMixin, has_label
@@ -73,6 +74,24 @@ class StepsMixin(LabelsMixin):
         if not has_rows(dataset) or self.args.world_size > 1:
             return None
         return SequentialSampler(dataset)
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
+        """Make the batches to evaluate, of all rows: `dataloader_drop_last` is about the steps of a training."""
+        with self._no_row_dropped():
+            return super().get_eval_dataloader(eval_dataset)
+
+    def get_test_dataloader(self, test_dataset: Any) -> DataLoader:
+        """Make the batches to predict, of all rows."""
+        with self._no_row_dropped():
+            return super().get_test_dataloader(test_dataset)
+
+    @contextmanager
+    def _no_row_dropped(self) -> Iterator[None]:
+        drop_last, self.args.dataloader_drop_last = self.args.dataloader_drop_last, False
+        try:
+            yield
+        finally:
+            self.args.dataloader_drop_last = drop_last
 
     # ---- the parts of a step ----
 

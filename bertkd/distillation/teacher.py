@@ -93,7 +93,8 @@ class TeacherMixin(TrainerHooks):
         is_classifier = self.auto_model_class is AutoModelForSequenceClassification
         needs_head = is_teacher and (self.compares_predictions or not is_classifier)
         what = "teacher" if is_teacher else "student"
-        return load_checkpoint(self.auto_model_class, model, needs_head=needs_head, what=what)
+        # A checkpoint's own dtype may be half: students and teachers start in float32.
+        return load_checkpoint(self.auto_model_class, model, needs_head=needs_head, what=what, dtype=torch.float32)
 
     def _set_up_teacher(self) -> None:
         """Check that the teacher fits the student, and freeze it."""

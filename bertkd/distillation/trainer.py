@@ -19,7 +19,13 @@ from transformers import PreTrainedModel
 from transformers.trainer_utils import EvalLoopOutput, SaveStrategy, TrainOutput
 
 from bertkd import losses
-from bertkd.distillation.checks import check_label_order, check_labels_present, check_single_label, check_student
+from bertkd.distillation.checks import (
+    check_arguments,
+    check_label_order,
+    check_labels_present,
+    check_single_label,
+    check_student,
+)
 from bertkd.distillation.config import DistillationConfig
 from bertkd.distillation.extra_modules import EXTRA_FILE
 from bertkd.distillation.finite import FiniteMixin, check_weights
@@ -36,6 +42,7 @@ from bertkd.distillation.resuming import ResumingMixin
 from bertkd.distillation.settings import SettingsMixin
 from bertkd.distillation.steps import StepsMixin, has_rows, inputs_of, model_inside
 from bertkd.distillation.teacher import TeacherMixin
+from bertkd.distillation.tokens import check_tokens
 from bertkd.folder_lock import folder_in_use
 from bertkd.models.adaptive import refuse_supernet
 
@@ -96,8 +103,10 @@ class DistillationTrainer(TeacherMixin, StepsMixin, SettingsMixin, ResumingMixin
                 "or `torchrun --nproc_per_node`, or choose one with CUDA_VISIBLE_DEVICES."
             )
 
+        check_arguments(kwargs)
         student = self._load(model)
-        check_student(student)
+        if kwargs.get("model_init") is None:
+            check_student(student)
         try:
             super().__init__(model=student, args=args, **kwargs)
         except RuntimeError as error:
@@ -105,7 +114,7 @@ class DistillationTrainer(TeacherMixin, StepsMixin, SettingsMixin, ResumingMixin
             if "requires" in str(error) and args.report_to:
                 raise ValueError(f"report_to={args.report_to} cannot be followed: {error}") from None
             raise
-        check_weights(self.model, "student")
+        check_weights(self.model, "model")
         # What a compiled or otherwise wrapped teacher hides is read from the model inside.
         self.teacher_model = model_inside(self._load(teacher_model, is_teacher=True))
         self.student_forward_kwargs: dict[str, Any] = {}
@@ -333,22 +342,26 @@ class DistillationTrainer(TeacherMixin, StepsMixin, SettingsMixin, ResumingMixin
             warnings.warn(
                 "The teacher is not used: no part of the loss that comes from it has a weight.", stacklevel=3
             )
+
         if self.args.num_train_epochs == 0 and self.args.max_steps < 1:
             raise ValueError("num_train_epochs is 0, so that nothing would be trained: give at least one epoch.")
         if hasattr(self.train_dataset, "__len__") and len(self.train_dataset) == 0:
             raise ValueError("The training set has no rows: give it at least one.")
+
         step_size = self._rows_of_step
         if self.args.dataloader_drop_last and has_rows(self.train_dataset) and len(self.train_dataset) < step_size:
             raise ValueError(
                 f"The training set has {len(self.train_dataset)} rows, fewer than the {step_size} of one step, which "
                 "dataloader_drop_last would leave out: leave it off, or take smaller batches."
             )
+
         if self.model_init is None and not any(parameter.requires_grad for parameter in self.model.parameters()):
             raise ValueError(
                 "All weights of the student are frozen (requires_grad is False), so that nothing would be trained: "
                 "call model.requires_grad_(True), or do so for the layers to train."
             )
 
+        check_tokens(self.train_dataset, self.model.config)
         if self.needs_labels:
             check_labels_present(self.train_dataset, self.args.alpha)
         self._check_labels_of(self.train_dataset, "the training set", is_used=self.needs_labels, needs_one=True)

@@ -11,7 +11,9 @@ from transformers import PreTrainedModel
 from transformers.trainer_utils import EvalLoopOutput
 
 from bertkd import losses
+from bertkd.distillation.checks import check_layers_can_be_read
 from bertkd.distillation.labels import logits_of
+from bertkd.distillation.steps import model_inside
 from bertkd.distillation.trainer import DistillationTrainer
 from bertkd.dynabert.config import DynaBertKDConfig
 from bertkd.dynabert.supernet import Subnetwork, make_adaptive, set_subnetwork
@@ -82,6 +84,12 @@ class DynaBertKDTrainer(DistillationTrainer):
             self.teacher_forward_kwargs = {"output_hidden_states": True}
 
     def _check_kind_of_models(self) -> None:
+        check_layers_can_be_read(self.model, type(self).__name__)
+        if model_inside(self.model) is not self.model:
+            raise ValueError(
+                f"DynaBertKDTrainer needs a plain model, and the student is a {type(self.model).__name__} around one: "
+                "a supernet trains every weight, so that adapters have no place in it. Merge them first."
+            )
         if not is_adaptive(self.model):
             make_adaptive(self.model)
         if not self.needs_teacher or self.teacher_model is None:

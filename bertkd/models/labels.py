@@ -54,7 +54,9 @@ def label_permutation(
             f"{given_by} has {len(given)} labels ({', '.join(given)}) but {wanted_by} has {len(wanted)} "
             f"({', '.join(wanted)}); they must have the same ones."
         )
-    if len(wanted) == 1 or list(wanted) == list(given) or (unnamed(wanted) and unnamed(given)):
+    # The same numbers in another order were given on purpose.
+    are_nameless = unnamed(wanted) and unnamed(given) and set(wanted) != set(given)
+    if len(wanted) == 1 or list(wanted) == list(given) or are_nameless:
         return None
 
     positions = {_normalize(name): position for position, name in enumerate(given)}

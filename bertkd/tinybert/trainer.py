@@ -12,6 +12,7 @@ from transformers.utils import ModelOutput
 
 from bertkd import losses
 from bertkd.atomic import atomic_path
+from bertkd.distillation.checks import check_layers_can_be_read
 from bertkd.distillation.extra_modules import linear_projection
 from bertkd.distillation.steps import model_inside
 from bertkd.distillation.trainer import EXTRA_FILE, DistillationTrainer
@@ -90,6 +91,7 @@ class TinyBertKDTrainer(DistillationTrainer):
         self.student_forward_kwargs = {"output_hidden_states": self.layer_map.student_layers}
         self.teacher_forward_kwargs = {"output_hidden_states": self.layer_map.teacher_layers}
         if self.args.attention_weight > 0:
+            check_layers_can_be_read(self.model, type(self).__name__)
             self._check_heads()
         self._add_projection(student.hidden_size, teacher.hidden_size)
 

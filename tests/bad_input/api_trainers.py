@@ -517,7 +517,7 @@ NUMBERS = [
         "numbers",
         "a student with a weight that is no number",
         lambda place: make_trainer(place, student=with_weight(NAN)),
-        "The student has weights that are NaN or infinite \\(bert.encoder.layer.1.output.dense.weight\\)",
+        "The model has weights that are NaN or infinite \\(bert.encoder.layer.1.output.dense.weight\\)",
     ),
     ApiCase(
         "numbers",
@@ -559,13 +559,13 @@ NUMBERS = [
         "numbers",
         "a broken model to save",
         lambda place: broken(make_trainer(place)).save_model(str(place.dir / "saved")),
-        "The student has weights that are NaN or infinite",
+        "The model has weights that are NaN or infinite",
     ),
     ApiCase(
         "numbers",
         "a broken model to evaluate",
         lambda place: broken(make_trainer(place, arguments={"eval_dataset": dataset(4)})).evaluate(),
-        "The student has weights that are NaN or infinite",
+        "The model has weights that are NaN or infinite",
     ),
     ApiCase(
         "numbers",

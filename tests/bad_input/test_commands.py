@@ -1,6 +1,7 @@
 """Every command line of the table ends in the sentence that it names."""
 
 import shlex
+import warnings
 
 import pytest
 
@@ -25,16 +26,19 @@ def test_the_line_ends_in_its_sentence(
     monkeypatch.chdir(place.dir)
 
     ending = None
-    try:
-        main(shlex.split(place.filled(case.line)))
-    except SystemExit as error:
-        ending = error
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        try:
+            main(shlex.split(place.filled(case.line)))
+        except SystemExit as error:
+            ending = error
     output = capsys.readouterr()
 
     if case.ends == "named":
         assert ending is None or ending.code in (None, 0), ending
-        # A terminal shows warnings of the log on stderr, pytest keeps them.
-        assert_clear(output.out + output.err + caplog.text, case.says)
+        # A terminal shows warnings, and those of the log, on stderr; pytest keeps them.
+        said = "\n".join(str(warning.message) for warning in warned)
+        assert_clear(f"{output.out}\n{output.err}\n{caplog.text}\n{said}", case.says)
         return
 
     assert ending is not None and ending.code not in (None, 0), "it went through without a word"

@@ -1,0 +1,84 @@
+"""Checks the tokens of training rows, and names the first row that a model could not read."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import datasets
+import numpy as np
+from transformers import PretrainedConfig
+
+from bertkd.distillation.labels import is_at_hand
+
+__all__ = ["check_tokens"]
+
+# The families whose positions end where their table does, and how many positions their table begins with that no token
+# has. Others count distances, and read longer rows.
+_UNUSED_POSITIONS = {"bert": 0, "distilbert": 0, "electra": 0, "mpnet": 2, "roberta": 2, "xlm-roberta": 2}
+
+
+def check_tokens(dataset: Any, config: PretrainedConfig) -> None:
+    """Raises ValueError for rows that a model cannot read; on a GPU they would end the process without a word.
+
+    Rows that are made when they are read are not looked at.
+
+    Args:
+        dataset: the training set.
+        config: the student's.
+    """
+    if not is_at_hand(dataset):
+        return
+
+    vocabulary = getattr(config, "vocab_size", None) or np.inf
+    positions = np.inf
+    if config.model_type in _UNUSED_POSITIONS:
+        positions = config.max_position_embeddings - _UNUSED_POSITIONS[config.model_type]
+
+    first_row = 0
+    for rows in _batches_of_ids(dataset):
+        lengths = [len(ids) for ids in rows]
+        ids_of_all = np.concatenate(rows)
+        is_good = min(lengths) > 0 and max(lengths) <= positions
+        if not (is_good and ids_of_all.min() >= 0 and ids_of_all.max() < vocabulary):
+            _refuse_first(rows, first_row, vocabulary, positions)
+        first_row += len(rows)
+
+
+def _refuse_first(rows: list[np.ndarray], first_row: int, vocabulary: float, positions: float) -> None:
+    """Raise ValueError for the first bad row of a batch, whose first row has the number `first_row`."""
+    for row, ids in enumerate(rows, start=first_row):
+        problem = ""
+        if len(ids) == 0:
+            problem = "has no tokens: leave it out"
+        elif ids.max() >= vocabulary or ids.min() < 0:
+            number = ids.max() if ids.max() >= vocabulary else ids.min()
+            problem = (
+                f"has the token {number}, and the student knows the tokens 0 to {vocabulary - 1}: tokenize with the "
+                "student's own tokenizer"
+            )
+        elif len(ids) > positions:
+            problem = f"has {len(ids)} tokens, and the student reads at most {positions}: truncate the rows"
+        if problem:
+            raise ValueError(f"Row {row} of the training set (the first is row 0) {problem}.")
+
+
+def _batches_of_ids(dataset: Any) -> Iterator[list[np.ndarray]]:
+    """The token ids of the rows, many rows at a time; none for rows without."""
+    if isinstance(dataset, datasets.Dataset):
+        if "input_ids" not in dataset.column_names:
+            return
+        for table in dataset.select_columns(["input_ids"]).with_format("arrow").iter(batch_size=1000):
+            column = table["input_ids"].combine_chunks()
+            # Without a Python object for each token.
+            ends = column.value_lengths().to_numpy(zero_copy_only=False).cumsum()
+            yield np.split(column.flatten().to_numpy(zero_copy_only=False), ends[:-1].astype(int))
+        return
+
+    for row, item in enumerate(dataset):
+        if not isinstance(item, Mapping):
+            raise ValueError(
+                f"Row {row} of the training set (the first is row 0) is of type {type(item).__name__}: rows are dicts "
+                "of input_ids, attention_mask and labels."
+            )
+        if "input_ids" not in item:
+            return
+        yield [np.asarray(item["input_ids"]).reshape(-1)]

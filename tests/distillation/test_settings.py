@@ -1,0 +1,248 @@
+"""No setting is ignored: not one that changes after the trainer was made, nor one that a checkpoint has otherwise."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers import SETTINGS, Collator, StopAt, assert_same_run, dataset, tiny_model, word_tokenizer
+from torch import nn
+from transformers import BertConfig, BertForMaskedLM, set_seed
+from transformers.trainer_utils import HPSearchBackend
+
+from bertkd import (
+    DistilBertKDConfig,
+    DistilBertKDTrainer,
+    DistillationConfig,
+    DistillationTrainer,
+    DynaBertKDConfig,
+    DynaBertKDTrainer,
+    PatientKDConfig,
+    PatientKDTrainer,
+    TinyBertKDConfig,
+    TinyBertKDTrainer,
+)
+from bertkd.distillation.checkpoints import last_checkpoint
+
+TRAINERS: dict[type, Any] = {
+    DistillationConfig: DistillationTrainer,
+    PatientKDConfig: PatientKDTrainer,
+    TinyBertKDConfig: TinyBertKDTrainer,
+    DynaBertKDConfig: DynaBertKDTrainer,
+}
+
+
+def make_trainer(folder: Path, config_class: Any, student: Any = None, teacher: Any = None, **settings: Any) -> Any:
+    return TRAINERS[config_class](
+        model=tiny_model(layers=2, seed=1) if student is None else student,
+        teacher_model=tiny_model(layers=2, seed=2) if teacher is None else teacher,
+        args=config_class(output_dir=str(folder), **{**SETTINGS, "per_device_train_batch_size": 8, **settings}),
+        train_dataset=dataset(16, pairs=True),
+        data_collator=Collator(),
+    )
+
+
+@pytest.mark.parametrize(
+    ("config_class", "before", "after"),
+    [
+        (PatientKDConfig, {"beta": 0.0}, {"beta": 10.0}),
+        (PatientKDConfig, {"strategy": "1:1"}, {"strategy": "1:2"}),
+        (PatientKDConfig, {"beta": 10.0}, {"beta": 0.0}),
+        (TinyBertKDConfig, {"stage": "prediction"}, {"stage": "intermediate"}),
+        (TinyBertKDConfig, {"stage": "intermediate"}, {"stage": "prediction"}),
+        (DynaBertKDConfig, {"width_mult_list": [0.5]}, {"width_mult_list": [0.5, 1.0]}),
+        (DistillationConfig, {"temperature": 1.0}, {"temperature": 5.0}),
+    ],
+)
+def test_settings_changed_after_the_trainer_was_made_count(
+    config_class: Any, before: dict[str, Any], after: dict[str, Any], tmp_path: Path
+) -> None:
+    expected = make_trainer(tmp_path, config_class, **after)
+    expected.train()
+    changed = make_trainer(tmp_path, config_class, **before)
+    for name, value in after.items():
+        setattr(changed.args, name, value)
+    # The trainer sets it when it is made, before a projection is drawn.
+    set_seed(changed.args.seed)
+    changed.train()
+    assert_same_run(expected, changed)
+
+
+def test_masks_follow_settings_that_change(tmp_path: Path) -> None:
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
+    model = BertForMaskedLM(BertConfig(vocab_size=50, **sizes))
+    trainer = DistilBertKDTrainer(
+        model=model,
+        args=DistilBertKDConfig(output_dir=str(tmp_path), **{**SETTINGS, "alpha_ce": 0.0, "alpha_cos": 0.0}),
+        train_dataset=dataset(16).remove_columns("labels"),
+        processing_class=word_tokenizer(tmp_path),
+    )
+    trainer.args.mlm_probability = 0.9
+    trainer.train()
+    ids = torch.full((4, 10), 20)
+    _, labels = trainer._masking(ids, torch.ones_like(ids), 0)
+    assert (labels != -100).float().mean() > 0.8
+
+
+def test_a_trained_projection_stays_where_it_fits(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, TinyBertKDConfig, student=tiny_model(layers=2, hidden=8))
+    trainer.train()
+    weight = trainer.extra_modules["projection"].weight
+    trainer.args.attention_weight = 0.5
+    trainer.train()
+    assert trainer.extra_modules["projection"].weight is weight
+
+
+def test_a_trial_of_a_search_trains_its_own_layer_map(tmp_path: Path) -> None:
+    trainer = PatientKDTrainer(
+        model_init=lambda: tiny_model(layers=3),
+        teacher_model=tiny_model(layers=4, seed=2),
+        args=PatientKDConfig(output_dir=str(tmp_path), **SETTINGS),
+        train_dataset=dataset(16),
+        data_collator=Collator(),
+    )
+    assert trainer.layer_map.spec == "1:1,2:2"
+    trainer.hp_search_backend = HPSearchBackend.RAY
+    trainer._hp_search_setup({"strategy": "last"})
+    assert trainer.layer_map.spec == "1:2,2:3"
+    assert trainer.teacher_forward_kwargs == {"output_hidden_states": [2, 3]}
+
+
+def test_an_optimizer_made_early_trains_the_projection(tmp_path: Path) -> None:
+    expected = make_trainer(tmp_path, PatientKDConfig, student=tiny_model(hidden=8, seed=1), project_hidden=True)
+    expected.train()
+    early = make_trainer(tmp_path, PatientKDConfig, student=tiny_model(hidden=8, seed=1), project_hidden=True)
+    early.create_optimizer()
+    assert not hasattr(early.model, "distillation_modules")
+    early.train()
+    assert_same_run(expected, early)
+
+
+def test_an_optimizer_that_is_given_may_train_the_projection(tmp_path: Path) -> None:
+    student = tiny_model(hidden=8, seed=1)
+    trainer = PatientKDTrainer(
+        model=student,
+        teacher_model=tiny_model(seed=2),
+        args=PatientKDConfig(output_dir=str(tmp_path), **{**SETTINGS, "project_hidden": True}),
+        train_dataset=dataset(16),
+        data_collator=Collator(),
+        optimizers=(torch.optim.SGD(student.parameters(), lr=0.1), None),
+    )
+    before = trainer.extra_modules["projection"].weight.detach().clone()
+    trainer.optimizer.add_param_group({"params": list(trainer.extra_modules.parameters())})
+    trainer.train()
+    assert not torch.equal(before, trainer.extra_modules["projection"].weight)
+
+
+def test_a_users_trainer_may_have_settings_of_its_own(tmp_path: Path) -> None:
+    class MyTrainer(DistillationTrainer):
+        pass
+
+    trainer = MyTrainer(
+        model=tiny_model(),
+        teacher_model=tiny_model(seed=1),
+        args=PatientKDConfig(output_dir=str(tmp_path), **SETTINGS),
+        train_dataset=dataset(8),
+        data_collator=Collator(),
+    )
+    trainer.train()
+
+
+# ---- checkpoints ----
+
+
+def interrupted(folder: Path) -> Path:
+    trainer = make_trainer(folder, DistillationConfig, save_strategy="steps", save_steps=1)
+    trainer.add_callback(StopAt(2))
+    trainer.train()
+    return folder / "checkpoint-2"
+
+
+def test_a_checkpoint_keeps_the_settings(tmp_path: Path) -> None:
+    checkpoint = interrupted(tmp_path)
+    settings = json.loads((checkpoint / "distillation_settings.json").read_text())
+    assert settings["alpha"] == 0.5 and settings["temperature"] == 2.0
+    assert "learning_rate" not in settings
+
+
+def test_a_checkpoint_without_settings_is_of_an_earlier_version(tmp_path: Path) -> None:
+    checkpoint = interrupted(tmp_path)
+    (checkpoint / "distillation_settings.json").unlink()
+    trainer = make_trainer(tmp_path, DistillationConfig)
+    trainer.train(resume_from_checkpoint=str(checkpoint))
+    assert trainer.state.global_step == 4
+
+
+def test_the_checkpoint_before_a_damaged_one_is_taken_with_a_warning(tmp_path: Path) -> None:
+    checkpoint = interrupted(tmp_path)
+    (checkpoint / "optimizer.pt").write_bytes(b"")
+    with pytest.warns(UserWarning, match="checkpoint-2 has a damaged optimizer.pt: it is passed over"):
+        assert last_checkpoint(tmp_path, with_optimizer=True) == str(tmp_path / "checkpoint-1")
+    # Its weights are whole, and enough for a run that had finished.
+    assert last_checkpoint(tmp_path) == str(checkpoint)
+
+
+def test_checkpoints_of_weights_alone_can_be_resumed_where_they_were_asked_for(tmp_path: Path) -> None:
+    settings = {"save_strategy": "steps", "save_steps": 1, "save_only_model": True}
+    trainer = make_trainer(tmp_path, DistillationConfig, **settings)
+    trainer.add_callback(StopAt(2))
+    trainer.train()
+    resumed = make_trainer(tmp_path, DistillationConfig, **settings)
+    resumed.train(resume_from_checkpoint=True)
+    assert resumed.state.global_step == 4
+
+
+# ---- wrapped models ----
+
+
+class Adapter(nn.Module):
+    """Stands for the tuner inside of a PEFT model."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self.model(*args, **kwargs)
+
+
+class PeftLike(nn.Module):
+    """Behaves like a model of PEFT: its forward pass names no input, and it gives the model inside."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.base_model = Adapter(model)
+        self.config = model.config
+
+    def get_base_model(self) -> Any:
+        return self.base_model.model
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self.base_model(*args, **kwargs)
+
+
+WRAPPERS = {
+    "peft": PeftLike,
+    "compiled": lambda model: torch.compile(model, backend="eager"),
+    "parallel": nn.DataParallel,
+}
+
+
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+@pytest.mark.parametrize("config_class", [DistillationConfig, PatientKDConfig, TinyBertKDConfig, DynaBertKDConfig])
+def test_a_wrapped_teacher_teaches_what_the_model_inside_does(config_class: Any, wrapper: str, tmp_path: Path) -> None:
+    plain = make_trainer(tmp_path, config_class, max_steps=1)
+    plain.train()
+    wrapped = make_trainer(tmp_path, config_class, teacher=WRAPPERS[wrapper](tiny_model(seed=2)), max_steps=1)
+    wrapped.train()
+    assert_same_run(plain, wrapped)
+
+
+@pytest.mark.parametrize("config_class", [DistillationConfig, PatientKDConfig, TinyBertKDConfig])
+def test_an_adapted_student_learns_as_the_model_inside(config_class: Any, tmp_path: Path) -> None:
+    plain = make_trainer(tmp_path, config_class)
+    plain.train()
+    adapted = make_trainer(tmp_path, config_class, student=PeftLike(tiny_model(seed=1)))
+    adapted.train()
+    assert_same_run(plain, adapted)
