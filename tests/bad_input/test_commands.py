@@ -10,7 +10,11 @@ from bertkd.cli import main
 
 @pytest.mark.parametrize("case", [pytest.param(case, id=case.name) for case in command_cases()])
 def test_the_line_ends_in_its_sentence(
-    case: CommandCase, place: Place, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+    case: CommandCase,
+    place: Place,
+    capsys: pytest.CaptureFixture,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for name, content in case.files.items():
         file = place.dir / name
@@ -29,7 +33,7 @@ def test_the_line_ends_in_its_sentence(
 
     if case.ends == "named":
         assert ending is None or ending.code in (None, 0), ending
-        assert_clear(output.out + output.err, case.says)
+        assert_clear(output.out + output.err + caplog.text, case.says)
         return
 
     assert ending is not None and ending.code not in (None, 0), "it went through without a word"
