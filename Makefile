@@ -15,7 +15,7 @@ export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv demo test style docs results report clean
+.PHONY: help venv demo test faults style docs results report clean
 
 help:  ## Show what can be made (the default)
 	@echo "make TARGET [ARGS='more arguments for the command'] [PYTHON=python3]"
@@ -40,6 +40,11 @@ demo: $(INSTALLED)  ## Distil a small model on the built-in data: table, chart, 
 test: export OMP_NUM_THREADS := 1
 test: $(INSTALLED)  ## Run all tests
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 $(ARGS)
+
+# A kill at every boundary of what a command writes, and disks that fail. `make test` has a sample of it.
+faults: export OMP_NUM_THREADS := 1
+faults: $(INSTALLED)  ## Kill commands wherever they write, let disks fail, and start them again (about an hour)
+	$(BIN)/python -m pytest tests/faults -m faults --capture no $(ARGS)
 
 style: $(INSTALLED)  ## Check style, formatting, the floors of the package and types
 	$(BIN)/ruff check .

@@ -269,7 +269,8 @@ def storage_problem(error: BaseException) -> str | None:
             return f"{place or 'A file or folder'} is not there: it was removed or renamed, or its name is mistyped."
         if number is not None and place is not None:
             return f"{place}: {os.strerror(number)}."
-        seen = seen.__cause__ or seen.__context__
+        # An error that was raised `from None` is a sentence of its own.
+        seen = seen.__cause__ or (None if seen.__suppress_context__ else seen.__context__)
     return None
 
 

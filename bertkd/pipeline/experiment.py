@@ -195,9 +195,10 @@ def start_in_folder(experiment: Experiment, config: DistillationConfig) -> None:
 
     Raises:
         ValueError: the folder holds a training with other settings or of other data or models, whose checkpoints would
-            be mixed in.
+            be mixed in, or it is what the training reads.
     """
     folder = output_folder(config)
+    check_not_input(folder, experiment.inputs(config))
     settings = {**experiment.settings(config), "seed": config.seed, "world_size": config.world_size}
     contents = content_digests(experiment.inputs(config))
     has_work = last_checkpoint(folder) is not None or any((folder / name).is_file() for name in RECORDS)
@@ -224,7 +225,7 @@ def _check_same_training(folder: Path, settings: dict[str, Any], contents: dict[
     try:
         earlier = json.loads(path.read_text(encoding="utf-8"))
         earlier_contents = earlier.pop(CONTENTS, None)
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, TypeError):
         raise ValueError(
             f"{path} is damaged, and nobody can tell which training {folder} holds: choose another --output_dir."
         ) from None

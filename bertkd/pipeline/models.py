@@ -160,10 +160,10 @@ def load_teacher(name: str, task: Task, labels: Sequence[str] | None = None) -> 
             f"The teacher {name} has {teacher.config.num_labels} labels, but the task {task.name} has "
             f"{task.num_labels}: give a teacher that was fine-tuned on this task."
         )
-    if labels is not None and len(labels) != config.num_labels:
+    if labels is not None and len(labels) != teacher.config.num_labels:
         raise ValueError(
             f"--teacher_labels names {len(labels)} labels ({', '.join(labels)}), and the teacher {name} has "
-            f"{config.num_labels}: name each of its labels once, in the order of its logits."
+            f"{teacher.config.num_labels}: name each of its labels once, in the order of its logits."
         )
 
     if labels is not None:
