@@ -16,15 +16,14 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from bertkd.atomic import write_json
 from bertkd.distillation import DistillationConfig
 from bertkd.distillation.checkpoints import last_checkpoint
-from bertkd.folder_lock import check_writable, folder_in_use, has_dead_holder
-from bertkd.pipeline.contents import PATH_OPTIONS, content_digests, paths_of
+from bertkd.folder_lock import folder_in_use, has_dead_holder
+from bertkd.pipeline.contents import content_digests
+from bertkd.pipeline.folders import check_not_input
 from bertkd.pipeline.hub import upload
 from bertkd.records import RunResult, StageResult
 
 __all__ = [
     "Experiment",
-    "check_not_input",
-    "check_writable",
     "finished",
     "output_folder",
     "remove_checkpoints",
@@ -158,36 +157,6 @@ def writes_output_folder(function: Callable[Arguments, Answer]) -> Callable[Argu
             return function(*args, **kwargs)
 
     return alone
-
-
-def check_not_input(folder: Path, options: Mapping[str, Any], is_replaced: bool = False) -> None:
-    """Checks that writing to a folder leaves what is read as it is.
-
-    Args:
-        folder: the output folder.
-        options: name what is read; others are passed over.
-        is_replaced: whether everything in the folder is removed, as by an export.
-
-    Raises:
-        ValueError: the folder is one of these, or holds one that would be removed.
-    """
-    output = folder.resolve()
-    for name in PATH_OPTIONS:
-        for path in paths_of(options, name):
-            source = path.resolve()
-            if source == output:
-                raise ValueError(
-                    f"--output_dir {folder} is also --{name}, which would be overwritten: choose another --output_dir."
-                )
-
-            is_checkpoint = source.is_relative_to(output) and any(
-                part.startswith(f"{PREFIX_CHECKPOINT_DIR}-") for part in source.relative_to(output).parts
-            )
-            if is_checkpoint or (is_replaced and source.is_relative_to(output)):
-                raise ValueError(
-                    f"--{name} {path} lies in --output_dir {folder}, where it would be removed: choose another "
-                    "--output_dir."
-                )
 
 
 def start_in_folder(experiment: Experiment, config: DistillationConfig) -> None:

@@ -28,7 +28,8 @@ from bertkd.export.engines import MANIFEST
 from bertkd.metrics import glue_metrics, main_value
 from bertkd.pipeline.deployment import Deployment, check_counts, eager
 from bertkd.pipeline.evaluation import logit_order
-from bertkd.pipeline.experiment import Experiment, check_not_input, output_folder, writes_output_folder
+from bertkd.pipeline.experiment import Experiment, output_folder, writes_output_folder
+from bertkd.pipeline.folders import check_not_input
 from bertkd.pipeline.hub import upload
 from bertkd.pipeline.models import load_model, load_teacher
 from bertkd.pipeline.task_data import TaskData

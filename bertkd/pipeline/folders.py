@@ -3,10 +3,14 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from bertkd.pipeline.experiment import check_writable
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-__all__ = ["check_output", "check_separate"]
+from bertkd.folder_lock import check_writable
+from bertkd.pipeline.contents import PATH_OPTIONS, paths_of
+
+__all__ = ["check_not_input", "check_output", "check_separate"]
 
 
 def check_output(folder: str | Path, inputs: Mapping[str, str | None]) -> None:
@@ -33,6 +37,31 @@ def check_separate(folder: str | Path, inputs: Mapping[str, str | None]) -> None
     for option, name in inputs.items():
         if name is not None and os.path.exists(name) and os.path.realpath(name) == os.path.realpath(folder):
             raise ValueError(
-                f"--output_dir {folder} is also {option}: its files would be overwritten while they are read. Choose "
-                "another --output_dir."
+                f"--output_dir {folder} is also {option}, which would be overwritten: choose another --output_dir."
             )
+
+
+def check_not_input(folder: Path, options: Mapping[str, Any], is_replaced: bool = False) -> None:
+    """Checks that writing to a folder leaves what is read as it is.
+
+    Args:
+        folder: the output folder.
+        options: name what is read; others are passed over.
+        is_replaced: whether everything in the folder is removed, as by an export.
+
+    Raises:
+        ValueError: the folder is one of these, or holds one that would be removed.
+    """
+    output = folder.resolve()
+    for name in PATH_OPTIONS:
+        for path in paths_of(options, name):
+            check_separate(folder, {f"--{name}": str(path)})
+            source = path.resolve()
+            is_checkpoint = source.is_relative_to(output) and any(
+                part.startswith(f"{PREFIX_CHECKPOINT_DIR}-") for part in source.relative_to(output).parts
+            )
+            if is_checkpoint or (is_replaced and source.is_relative_to(output)):
+                raise ValueError(
+                    f"--{name} {path} lies in --output_dir {folder}, where it would be removed: choose another "
+                    "--output_dir."
+                )

@@ -18,7 +18,7 @@ from bertkd.atomic import atomic_folder, atomic_path, atomic_replacement, storag
 from bertkd.cli import kd, main
 from bertkd.folder_lock import LOCK_FILE, folder_in_use, has_dead_holder
 from bertkd.pipeline.contents import content_digests
-from bertkd.pipeline.experiment import check_not_input
+from bertkd.pipeline.folders import check_not_input
 
 PACKAGE = Path(__file__).parents[2] / "bertkd"
 # Without the package itself, which takes long to import.
