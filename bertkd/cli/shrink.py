@@ -39,7 +39,6 @@ class ShrinkOptions(RunOptions):
         default=1,
         metadata={
             "help": "How often a token has to occur to be kept in the vocabulary.",
-            "needs": "prune_vocabulary",
             "range": COUNT,
         },
     )
@@ -51,7 +50,6 @@ class ShrinkOptions(RunOptions):
         metadata={
             "choices": SHARED_WEIGHTS,
             "help": "Which weights a group of layers has: those of its first layer, or the mean.",
-            "needs": "share_layers",
         },
     )
     ffn_rank: int | None = field(

@@ -122,13 +122,13 @@ WITHOUT_EFFECT = [
     ),
     option(
         "a count of tokens that stay",
-        "shrink --model_name_or_path {teacher} " + TASK + " --min_count 2",
-        "--min_count has no effect unless --prune_vocabulary",
+        "shrink --model_name_or_path {teacher} " + TASK + " --ffn_rank 4 --min_count 2",
+        "--min_count 2 goes with --prune_vocabulary",
     ),
     option(
         "a mean of layers that are not shared",
-        "shrink --model_name_or_path {teacher} " + TASK + " --share_weights mean",
-        "--share_weights has no effect unless --share_layers",
+        "shrink --model_name_or_path {teacher} " + TASK + " --ffn_rank 4 --share_weights mean",
+        "--share_weights mean goes with --share_layers",
     ),
     option(
         "a teacher of a language model",
