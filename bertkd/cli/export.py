@@ -46,7 +46,6 @@ def export(options: TaskRun[ExportOptions, DistillationConfig]) -> ExportResult:
     if models.model_name_or_path is None:
         raise ValueError("Name the model to export with --model_name_or_path.")
 
-    check_effects(options.command)
     deployment = deployment_of(options.own)
     check = AccuracyCheck(options.own.max_drop, options.own.calibration_rows)
     # The teacher is only timed, and may read the ids of another tokenizer.
@@ -83,4 +82,7 @@ def main(argv: Sequence[str] | None = None) -> ExportResult:
     runs: list[TaskRun[ExportOptions, DistillationConfig]] = parse_runs(
         "export", str(__doc__), DistillationConfig, argv, DEFAULTS, ExportOptions
     )
-    return export(one_run(runs, "The seed of an export only draws the rows for the calibration."))
+    options = one_run(runs, "The seed of an export only draws the rows for the calibration.")
+    # Not in `export`, which `bertkd compress` calls with the options of its training.
+    check_effects(options.command)
+    return export(options)
