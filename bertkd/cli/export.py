@@ -62,18 +62,16 @@ def export(options: TaskRun[ExportOptions, DistillationConfig]) -> ExportResult:
     )
 
 
-def check_effects(command: str) -> None:
-    """Checks that nothing was typed which only a training reads. Settings in a file may be shared with one.
-
-    Raises:
-        ValueError: naming the first option without an effect.
-    """
+def options_without_effect(command: str) -> list[str]:
+    """Lists what was typed and only a training reads. Settings in a file may be shared with one: they are not named."""
     training = {member.name for member in fields(DistillationConfig)} - set(READ_BY_AN_EXPORT)
+    names = []
     for word in shlex.split(command):
         name = word.partition("=")[0].removeprefix("--").replace("-", "_")
         is_of_training = name in training and not name.startswith(("hub_", "push_to_hub"))
         if word.startswith("--") and (is_of_training or name in OF_A_STUDENT):
-            raise ValueError(f"--{name} has no effect here, because an export trains nothing: leave it out.")
+            names.append(f"--{name}")
+    return names
 
 
 def main(argv: Sequence[str] | None = None) -> ExportResult:
@@ -84,5 +82,6 @@ def main(argv: Sequence[str] | None = None) -> ExportResult:
     )
     options = one_run(runs, "The seed of an export only draws the rows for the calibration.")
     # Not in `export`, which `bertkd compress` calls with the options of its training.
-    check_effects(options.command)
+    if unused := options_without_effect(options.command):
+        print(f"An export trains nothing, so these options have no effect: {', '.join(unused)}.")
     return export(options)
