@@ -63,7 +63,7 @@ def export(options: TaskRun[ExportOptions, DistillationConfig]) -> ExportResult:
 
 
 def options_without_effect(command: str) -> list[str]:
-    """Lists what was typed and only a training reads. Settings in a file may be shared with one: they are not named."""
+    """Lists what was typed and only a training reads. Settings in a file may be shared with one: they stay unnamed."""
     training = {member.name for member in fields(DistillationConfig)} - set(READ_BY_AN_EXPORT)
     names = []
     for word in shlex.split(command):
