@@ -7,9 +7,8 @@ The metric is measured before and after, on the validation rows, through the eng
 --max_drop, gentler quantizations are tried. If none keeps the metric, nothing is written and the figures are told.
 """
 
-import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 
 from bertkd import DistillationConfig
 from bertkd.cli import resolve
@@ -22,9 +21,6 @@ from bertkd.efficiency import check_device
 from bertkd.pipeline.export import AccuracyCheck, export_for_task
 from bertkd.records import ExportResult
 
-# Fields of the trainer's config that an export reads, and options that make a student of a model.
-READ_BY_AN_EXPORT = ("output_dir", "seed", "use_cpu", "teacher_labels", "do_predict", "disable_tqdm")
-OF_A_STUDENT = ("num_student_layers", "student_layers", "init_from")
 DEFAULTS = {"alpha": 0.0, "engine": "openvino", "precision": "int8"}
 
 
@@ -55,7 +51,6 @@ def export(options: TaskRun[ExportOptions, DistillationConfig]) -> ExportResult:
     if models.model_name_or_path is None:
         raise ValueError("Name the model to export with --model_name_or_path.")
 
-    check_effects(options.command)
     deployment = deployment_of(options.own)
     check = AccuracyCheck(options.own.max_drop, options.own.calibration_rows)
     # The teacher is only timed, and may read the ids of another tokenizer.
@@ -70,20 +65,6 @@ def export(options: TaskRun[ExportOptions, DistillationConfig]) -> ExportResult:
         options.own.device,
         models.teacher_model_name_or_path,
     )
-
-
-def check_effects(command: str) -> None:
-    """Checks that nothing was typed which only a training reads. Settings in a file may be shared with one.
-
-    Raises:
-        ValueError: naming the first option without an effect.
-    """
-    training = {member.name for member in fields(DistillationConfig)} - set(READ_BY_AN_EXPORT)
-    for word in shlex.split(command):
-        name = word.partition("=")[0].removeprefix("--").replace("-", "_")
-        is_of_training = name in training and not name.startswith(("hub_", "push_to_hub"))
-        if word.startswith("--") and (is_of_training or name in OF_A_STUDENT):
-            raise ValueError(f"--{name} has no effect here, because an export trains nothing: leave it out.")
 
 
 def main(argv: Sequence[str] | None = None) -> ExportResult:

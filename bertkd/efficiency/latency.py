@@ -25,7 +25,8 @@ def check_device(name: str) -> None:
         ValueError: there is no such device.
     """
     try:
-        torch.empty(0, device=name)
+        # A device that holds no numbers, "meta", gives none back.
+        torch.zeros(1, device=name).item()
     except (RuntimeError, AssertionError):
         gpus = torch.cuda.device_count()
         here = ", ".join(["cpu", *(f"cuda:{index}" for index in range(gpus))])

@@ -101,12 +101,12 @@ def export_for_task(
     check_not_input(folder, {"model_name_or_path": name, "teacher_model_name_or_path": teacher_name}, is_replaced=True)
     model = load_model(name)
     check_folder(folder, model)
-    check_length(name, model.config, deployment.timing.sequence_length)
     if model.config.num_labels != data.task.num_labels:
         raise ValueError(
             f"The model {name} has {model.config.num_labels} labels, but the task {data.task.name} has "
             f"{data.task.num_labels}: name the task that it was trained on."
         )
+    check_length(name, model.config, deployment.timing.sequence_length)
 
     teacher = None
     if teacher_name is not None:

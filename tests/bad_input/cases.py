@@ -101,7 +101,7 @@ class ApiCase:
 # What Python says of a program's mistake, which no user's mistake may end in.
 UNCLEAR = re.compile(
     r"Traceback|has no attribute|NoneType|not subscriptable|unexpected keyword|list index|tuple index|"
-    r"positional argument|did not foresee|The log: |KeyError|IndexError|AttributeError|TypeError|AssertionError|"
+    r"positional argument|did not foresee|KeyError|IndexError|AttributeError|TypeError|AssertionError|"
     r"<[a-z_.]+ object|object at 0x|Errno"
 )
 

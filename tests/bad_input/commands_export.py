@@ -140,15 +140,10 @@ EXPORTS = [
     ),
     CommandCase(
         "options and settings",
-        "a learning rate for an export",
-        f"{EXPORT} --learning_rate=1e-4",
-        "--learning_rate has no effect here, because an export trains nothing: leave it out",
-    ),
-    CommandCase(
-        "options and settings",
-        "layers of a student for an export",
-        f"{EXPORT} --num_student_layers 2",
-        "--num_student_layers has no effect here",
+        "options of a training for an export",
+        f"{EXPORT} {TORCH} --repeats 1 --sequence_length 8 --learning_rate=1e-4 --num_student_layers 2",
+        "An export trains nothing, so these options have no effect: --learning_rate, --num_student_layers",
+        ends="named",
     ),
     CommandCase(
         "options and settings",

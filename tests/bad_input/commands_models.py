@@ -253,7 +253,7 @@ CASES = [
         "labels",
         "too many names for a teacher's logits",
         f"{OF_TEACHER} --model_name_or_path {{model}} --teacher_labels a b c",
-        r"3 labels \(a, b, c\) but the task has 2",
+        r"names 3 labels \(a, b, c\), and the teacher .* has 2",
     ),
     CommandCase(
         "labels",

@@ -74,17 +74,21 @@ CASES = [
         "a learning rate that is no number",
         "finetune",
         "--learning_rate nan",
-        "learning_rate must be a finite number",
+        "--learning_rate must be at least 0, not nan",
     ),
     case(
-        "numbers", "an endless weight decay", "finetune", "--weight_decay inf", "weight_decay must be a finite number"
+        "numbers",
+        "an endless weight decay",
+        "finetune",
+        "--weight_decay inf",
+        "--weight_decay must be at least 0, not inf",
     ),
     case(
         "numbers",
         "gradients clipped at no number",
         "kd",
         "--max_grad_norm nan",
-        "max_grad_norm must be a finite number",
+        "--max_grad_norm must be at least 0, not nan",
     ),
     case(
         "numbers",
@@ -146,13 +150,13 @@ CASES = [
         "changed no weight in its 1 steps",
         ends="named",
     ),
-    case("training", "no steps", "kd", "--max_steps 0", "max_steps must be at least 1, or -1 for whole epochs, not 0"),
+    case("training", "no steps", "kd", "--max_steps 0", "--max_steps must be at least 1, or -1 for none, not 0"),
     case(
         "training",
         "fewer than no steps",
         "kd",
         "--max_steps -5",
-        "max_steps must be at least 1, or -1 for whole epochs, not -5",
+        "--max_steps must be at least 1, or -1 for none, not -5",
     ),
     case(
         "training",
@@ -175,7 +179,7 @@ CASES = [
         "a negative warm-up",
         "kd",
         "--warmup_steps -3",
-        "warmup_steps = -3.0, Expected value warmup_steps >= 0",
+        "--warmup_steps must be at least 0, not -3",
     ),
     case(
         "training",
@@ -262,7 +266,7 @@ CASES = [
         "alpha for DistilBERT",
         "distilbert",
         "--alpha 0.3",
-        "alpha=0.3 has no effect",
+        "`bertkd distilbert` does not use --alpha",
         files={"corpus.txt": "a b c\n"},
     ),
     case(
@@ -270,22 +274,8 @@ CASES = [
         "alpha for TinyBERT before a task",
         "tinybert-general",
         "--alpha 0.3",
-        "alpha=0.3 has no effect in stage",
+        "`bertkd tinybert-general` does not use --alpha",
         files={"corpus.txt": "a b c\n"},
-    ),
-    case(
-        "options and settings",
-        "a projection from somewhere and none at all",
-        "tinybert",
-        "--projection none --projection_from {model}",
-        "projection_from has no effect with projection",
-    ),
-    case(
-        "options and settings",
-        "a cache's precision without a cache",
-        "kd",
-        "--teacher_cache_dtype float16",
-        "teacher_cache_dtype has no effect without a cache",
     ),
     case(
         "options and settings",
@@ -301,14 +291,6 @@ CASES = [
         "--logging_nan_inf_filter true",
         "logging_nan_inf_filter would hide losses",
     ),
-    case(
-        "options and settings",
-        "a tracker that is not installed",
-        "kd",
-        "--report_to wandb",
-        "report_to=.*cannot be followed",
-    ),
-    case("options and settings", "an unknown tracker", "kd", "--report_to nothing", "nothing is not supported, only"),
     case(
         "options and settings",
         "all of DistilBERT's loss left out",
