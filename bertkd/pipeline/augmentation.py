@@ -65,25 +65,25 @@ def augmented(rows: Dataset, task: Task, augmentation: Augmentation, config: Dis
     name = resolve_model_name(augmentation.language_model)
     vectors = None if augmentation.vectors is None else WordVectors.read(augmentation.vectors)
 
-    # One process finds the words, the others read them.
-    with config.main_process_first(local=False, desc="augmentation"):
-        model = nn.Module.to(load_language_model(name), device=config.device)
-        with torch.autocast(config.device.type, torch.bfloat16, enabled=config.bf16):
-            return augment(
-                rows,
-                task.text_keys,
-                model,
-                load_tokenizer(name),
-                vectors,
-                probability=augmentation.probability,
-                num_candidates=augmentation.candidates,
-                num_copies=number_of_copies(augmentation.copies, task),
-                conditional=augmentation.conditional,
-                seed=augmentation.seed,
-                batch_size=augmentation.batch_size,
-                folder=augmentation.folder,
-                progress=config.process_index == 0 and not config.disable_tqdm,
-            )
+    # Of several processes, whichever comes first to a part of the rows makes it while the others wait for its lock.
+    # A lock has no time limit, unlike a barrier (`ddp_timeout`).
+    model = nn.Module.to(load_language_model(name), device=config.device)
+    with torch.autocast(config.device.type, torch.bfloat16, enabled=config.bf16):
+        return augment(
+            rows,
+            task.text_keys,
+            model,
+            load_tokenizer(name),
+            vectors,
+            probability=augmentation.probability,
+            num_candidates=augmentation.candidates,
+            num_copies=number_of_copies(augmentation.copies, task),
+            conditional=augmentation.conditional,
+            seed=augmentation.seed,
+            batch_size=augmentation.batch_size,
+            folder=augmentation.folder,
+            progress=config.process_index == 0 and not config.disable_tqdm,
+        )
 
 
 def repeated(rows: Dataset, copies: int) -> Dataset:
