@@ -2,7 +2,6 @@
 
 import math
 import warnings
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -12,8 +11,10 @@ from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 
 from bertkd.distillation.loss_window import FirstStep, LossWindow
 from bertkd.distillation.trainer_hooks import TrainerHooks
+from bertkd.models.finite import plain_tensors
+from bertkd.models.loading import check_finite
 
-__all__ = ["FiniteMixin", "check_weights"]
+__all__ = ["FiniteMixin"]
 
 _ADVICE = (
     "nothing is saved from here on. Lower the learning rate, train in float32 or bfloat16, or look for rows that are "
@@ -84,7 +85,7 @@ class FiniteMixin(TrainerHooks):
             ValueError: a prediction or the loss is NaN or infinite.
         """
         self._check_numbers()
-        check_weights(self.model, "model")
+        check_finite(self.model, "The model")
 
         output = super().evaluation_loop(*args, **kwargs)
         _check_predictions(output)
@@ -92,7 +93,7 @@ class FiniteMixin(TrainerHooks):
 
     def _before_saving(self) -> None:
         self._check_numbers()
-        check_weights(self.model, "model")
+        check_finite(self.model, "The model")
         super()._before_saving()
 
     def _check_numbers(self) -> None:
@@ -136,7 +137,7 @@ class FiniteMixin(TrainerHooks):
 
         self._refuse_parts(self._window, self._window.totals())
         self._refuse_gradients()
-        check_weights(self.model, "model")
+        check_finite(self.model, "The model")
 
         weights = _sums_of_bits(self.model)
         before = self._weights_before or []
@@ -149,47 +150,13 @@ class FiniteMixin(TrainerHooks):
             )
 
 
-def check_weights(model: nn.Module, name: str) -> None:
-    """Raises ValueError where a weight of a model is NaN or infinite.
-
-    Args:
-        model: its parameters and buffers are checked.
-        name: says whose weights they are, for the message.
-    """
-    names, sums = [], []
-    for tensor_name, tensor in _plain_tensors(model):
-        names.append(tensor_name)
-        # A sum is finite only if every number is, and needs no memory. Sums of half precision would overflow.
-        sums.append(tensor.detach().sum(dtype=torch.float32 if tensor.itemsize < 4 else None).double().cpu())
-    if not sums or torch.stack(sums).isfinite().all():
-        return
-
-    tensors = dict(_plain_tensors(model))
-    wrong = [tensor_name for tensor_name in names if not tensors[tensor_name].isfinite().all()]
-    if wrong:
-        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
-        raise ValueError(
-            f"The {name} has weights that are NaN or infinite ({', '.join(wrong[:3])}{more}): load a model whose "
-            "training ended well."
-        )
-
-
-def _plain_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """The floating-point parameters and buffers that lie whole in this process."""
-    for members in (model.named_parameters(), model.named_buffers()):
-        for name, tensor in members:
-            is_plain = type(tensor) in (Tensor, nn.Parameter) and tensor.device.type != "meta"
-            if is_plain and tensor.is_floating_point() and tensor.numel():
-                yield name, tensor
-
-
 def _sums_of_bits(model: nn.Module) -> list[Tensor]:
     """A number for each weight that is trained, which changes with any of its bits; on the device."""
     integers = {2: torch.int16, 4: torch.int32, 8: torch.int64}
     trained = {id(parameter) for parameter in model.parameters() if parameter.requires_grad}
 
     sums = []
-    for _, tensor in _plain_tensors(model):
+    for _, tensor in plain_tensors(model):
         if id(tensor) in trained and tensor.itemsize in integers:
             sums.append(tensor.detach().contiguous().view(integers[tensor.itemsize]).sum(dtype=torch.int64))
     return sums

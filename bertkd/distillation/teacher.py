@@ -16,7 +16,6 @@ from transformers.trainer_pt_utils import find_batch_size
 from transformers.utils import ModelOutput
 
 from bertkd.distillation.checks import check_not_shared, check_vocabularies
-from bertkd.distillation.finite import check_weights
 from bertkd.distillation.steps import forward_arguments, has_rows, inputs_of, row_lengths
 from bertkd.distillation.teacher_cache import (
     ROW_COLUMN,
@@ -31,7 +30,7 @@ from bertkd.distillation.teacher_cache import (
 )
 from bertkd.distillation.trainer_hooks import TrainerHooks
 from bertkd.models import label_names, label_permutation
-from bertkd.models.loading import load_checkpoint
+from bertkd.models.loading import check_finite, load_checkpoint
 
 __all__ = ["TeacherMixin"]
 
@@ -109,7 +108,7 @@ class TeacherMixin(TrainerHooks):
         student, teacher = self.model.config, self.teacher_model.config
         check_vocabularies(student, teacher)
         check_not_shared(self.model, self.teacher_model)
-        check_weights(self.teacher_model, "teacher")
+        check_finite(self.teacher_model, "The teacher")
         if self.compares_predictions:
             names = self.args.teacher_labels or label_names(teacher)
             self._label_permutation = label_permutation(label_names(student), names)

@@ -28,7 +28,7 @@ from bertkd.distillation.checks import (
 )
 from bertkd.distillation.config import DistillationConfig
 from bertkd.distillation.extra_modules import EXTRA_FILE
-from bertkd.distillation.finite import FiniteMixin, check_weights
+from bertkd.distillation.finite import FiniteMixin
 from bertkd.distillation.labels import (
     NO_LABEL,
     EvaluatedLabels,
@@ -45,6 +45,7 @@ from bertkd.distillation.teacher import TeacherMixin
 from bertkd.distillation.tokens import check_tokens
 from bertkd.folder_lock import folder_in_use
 from bertkd.models.adaptive import refuse_supernet
+from bertkd.models.loading import check_finite
 
 __all__ = ["EXTRA_FILE", "DistillationTrainer"]
 
@@ -114,7 +115,7 @@ class DistillationTrainer(TeacherMixin, StepsMixin, SettingsMixin, ResumingMixin
             if "requires" in str(error) and args.report_to:
                 raise ValueError(f"report_to={args.report_to} cannot be followed: {error}") from None
             raise
-        check_weights(self.model, "model")
+        check_finite(self.model, "The model")
         # What a compiled or otherwise wrapped teacher hides is read from the model inside.
         self.teacher_model = model_inside(self._load(teacher_model, is_teacher=True))
         self.student_forward_kwargs: dict[str, Any] = {}

@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from bertkd.efficiency.inputs import check_inputs
 from bertkd.models.families import family_of
+from bertkd.models.loading import check_finite
 from bertkd.models.positions import max_tokens
 
 __all__ = [
@@ -50,8 +50,7 @@ def check_model(model: Any, engine: str) -> None:
     for name, weight in model.named_parameters():
         if weight.is_meta:
             raise ValueError(f"The model to export has no weights yet, {name} is on the meta device: load them first.")
-        if weight.is_floating_point() and not bool(torch.isfinite(weight).all()):
-            raise ValueError(f"The model to export has weights that are NaN or infinite, in {name}: train it anew.")
+    check_finite(model, "The model to export")
 
 
 def check_tokenizer(model: PreTrainedModel, tokenizer: Any) -> None:

@@ -14,6 +14,7 @@ import torch
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedModel
 
 from bertkd.models.families import PRUNED_PREFIX
+from bertkd.models.finite import infinite_weights
 from bertkd.models.unreadable import (
     check_config_file,
     check_may_be_of_hub,
@@ -165,12 +166,7 @@ def check_finite(model: torch.nn.Module, what: str) -> None:
     Raises:
         ValueError: naming the weights.
     """
-    wrong = []
-    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
-        # The tensors of quantized models have classes of their own, without this function.
-        is_plain = type(tensor) in (torch.Tensor, torch.nn.Parameter)
-        if is_plain and tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            wrong.append(name)
+    wrong = infinite_weights(model)
     if wrong:
         raise ValueError(
             f"{what} has weights that are NaN or infinite: {some(wrong)}. Its training went wrong or its file is "

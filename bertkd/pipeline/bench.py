@@ -16,7 +16,6 @@ from bertkd.export import exported_size_mb, quantization_schemes, random_batches
 from bertkd.export.checks import check_length
 from bertkd.export.engines import MANIFEST
 from bertkd.models.loading import load_tokenizer
-from bertkd.pipeline.deployment import check_counts
 from bertkd.pipeline.models import load_model
 from bertkd.pipeline.peak_memory import MeasuredModel
 from bertkd.records import markdown_table
@@ -55,9 +54,6 @@ class Benchmark:
     device: str
 
     def __post_init__(self) -> None:
-        counts = {"batch_size": self.batch_size, "sequence_length": self.sequence_length}
-        check_counts(**counts, threads=self.threads, repeats=self.repeats)
-        check_counts(0, warmup=self.warmup)
         check_device(self.device)
 
         for name in self.models:

@@ -11,18 +11,7 @@ from transformers import PreTrainedModel
 from bertkd.efficiency import Latency, Runner, TorchRunner, count_parameters, measure_latency
 from bertkd.export import exported_size_mb, open_exported, quantization_schemes, random_batches, write_export
 
-__all__ = ["Deployment", "Timing", "check_counts", "eager"]
-
-
-def check_counts(smallest: int = 1, **counts: int) -> None:
-    """Checks numbers that are counts, by the names of their options.
-
-    Raises:
-        ValueError: one is smaller than `smallest`.
-    """
-    for name, count in counts.items():
-        if count < smallest:
-            raise ValueError(f"--{name} is {count}: give a whole number of {smallest} or more.")
+__all__ = ["Deployment", "Timing", "eager"]
 
 
 @dataclass(frozen=True)
@@ -39,11 +28,6 @@ class Timing:
     sequence_length: int = 128
     repeats: int = 20
     threads: int | None = None
-
-    def __post_init__(self) -> None:
-        check_counts(batch_size=self.batch_size, sequence_length=self.sequence_length, repeats=self.repeats)
-        if self.threads is not None:
-            check_counts(threads=self.threads)
 
     def measure(self, models: dict[str, Runner]) -> dict[str, Latency]:
         """The latencies of models that take turns; the first is the baseline of the speed-ups."""

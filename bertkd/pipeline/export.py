@@ -26,7 +26,7 @@ from bertkd.export import (
 from bertkd.export.checks import check_folder, check_length
 from bertkd.export.engines import MANIFEST
 from bertkd.metrics import glue_metrics, main_value
-from bertkd.pipeline.deployment import Deployment, check_counts, eager
+from bertkd.pipeline.deployment import Deployment, eager
 from bertkd.pipeline.evaluation import logit_order
 from bertkd.pipeline.experiment import Experiment, output_folder, writes_output_folder
 from bertkd.pipeline.folders import check_not_input
@@ -52,7 +52,6 @@ class AccuracyCheck:
     calibration_rows: int = 256
 
     def __post_init__(self) -> None:
-        check_counts(calibration_rows=self.calibration_rows)
         if not 0 <= self.max_drop <= 1:
             raise ValueError(
                 f"--max_drop is {self.max_drop}: give a fraction from 0 to 1, such as 0.01 for one percent."

@@ -132,7 +132,10 @@ def load_model(
         return model
 
     path = resolve_model_name(name)
-    given_labels = label_names(load_config(path, what))
+    config = load_config(path, what)
+    # A model that bertkd cannot change is refused for that, and not for what its labels are called.
+    family_of(config)
+    given_labels = label_names(config)
     model = load_checkpoint(
         AutoModelForSequenceClassification, path, needs_head=needs_head, what=what, called=name, **labels
     )

@@ -1,5 +1,6 @@
 """Trainings whose teacher's outputs cannot be cached, and caches whose contents are not what was written."""
 
+import math
 import random
 import shutil
 from collections.abc import Callable
@@ -287,13 +288,13 @@ CASES = [
         "outputs names cannot be cached: return tensors with one entry per row",
     ),
     refused(
-        "a teacher whose weights are no numbers",
-        lambda place: train(place, teacher=weighted(float("nan"))),
+        "a teacher whose answers are no numbers",
+        lambda place: train(place, answering(lambda trainer, outputs, inputs: {"logits": outputs.logits * math.nan})),
         "'logits' is not a finite number in row",
     ),
     refused(
         "a teacher whose answers are infinite",
-        lambda place: train(place, teacher=weighted(float("inf"))),
+        lambda place: train(place, answering(lambda trainer, outputs, inputs: {"logits": outputs.logits + math.inf})),
         "'logits' is not a finite number in row",
     ),
     refused(

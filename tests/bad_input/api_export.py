@@ -92,17 +92,17 @@ MODELS = [
     (
         "a layer that is not finite",
         lambda place: write_export(half_filled(place), place.dir / "out", "pytorch", "float32"),
-        r"weights that are NaN or infinite, in bert\.encoder\.layer\.1\.output\.dense\.weight",
+        r"weights that are NaN or infinite: bert\.encoder\.layer\.1\.output\.dense\.weight",
     ),
     (
         "a folder whose head is missing",
         lambda place: open_exported(base_model_folder(place)),
-        "base holds no trained classifier, its weights lack classifier.bias, classifier.weight",
+        "base has no trained head for a task .classifier.bias, classifier.weight missing",
     ),
     (
         "weights that are torn",
         lambda place: opened(place, cut="model.safetensors"),
-        "The weights in .*copy cannot be read .*: the file is torn, write it anew",
+        "copy/model.safetensors is damaged or was cut off",
     ),
     (
         "the path of a tokenizer",
@@ -231,7 +231,7 @@ MANIFESTS = [
     (
         "a manifest that is no JSON",
         lambda place: opened(place, "{"),
-        r"export\.json is no manifest of an export, its JSON is broken",
+        r"export\.json is broken JSON at line 1",
     ),
     (
         "a manifest without components",

@@ -302,7 +302,7 @@ CASES = [
     ),
     bad_model("a config without a type", file("config.json", "{}"), r"config\.json has no model_type"),
     bad_model("a type that nobody knows", config(model_type="bret"), r"config\.json does not describe.*`bret`"),
-    bad_model("a family that bertkd does not know", config(model_type="gpt2"), r"type gpt2"),
+    bad_model("a family that bertkd does not know", config(model_type="gpt2"), r"type 'gpt2'"),
     bad_model("no layers at all", config(num_hidden_layers=0), r"num_hidden_layers 0, which has to be a whole number"),
     bad_model("a negative number of heads", config(num_attention_heads=-2), r"num_attention_heads -2"),
     bad_model("a size in quotes", config(hidden_size="16"), r"hidden_size '16', which has to be a whole number"),

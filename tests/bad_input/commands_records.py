@@ -141,7 +141,7 @@ CASES = [
         KIND,
         "rows without a latency",
         COMPARE,
-        r"no rows of measured models",
+        r"a row has no model, way, p50_ms",
         {"bench.json": '{"schema": 1, "rows": [{}]}'},
     ),
     CommandCase(
@@ -169,7 +169,7 @@ CASES = [
         KIND,
         "an export whose manifest is a list",
         "bench e --engines pytorch --output_dir out",
-        r"e/export\.json has to hold a JSON object",
+        r"e/export\.json is no manifest of an export",
         {"e/export.json": "[]"},
     ),
     CommandCase(
