@@ -9,8 +9,8 @@ import torch
 from helpers import SETTINGS, Collator, dataset, tiny_model
 
 from bertkd import DistillationConfig, DistillationTrainer
-from bertkd.distillation.finite import check_weights
 from bertkd.distillation.loss_window import FirstStep, LossWindow
+from bertkd.models.loading import check_finite
 
 
 class NanFrom(DistillationTrainer):
@@ -118,12 +118,12 @@ def test_weights_are_checked_in_every_precision(dtype: torch.dtype) -> None:
     with torch.no_grad():
         # Finite, while their sum in half precision would not be.
         model.bert.embeddings.word_embeddings.weight.fill_(6e4)
-    check_weights(model, "model")
+    check_finite(model, "The model")
 
     with torch.no_grad():
         model.bert.embeddings.word_embeddings.weight[3, 4] = math.inf
     with pytest.raises(ValueError, match=r"The model has weights .* \(bert.embeddings.word_embeddings.weight\)"):
-        check_weights(model, "model")
+        check_finite(model, "The model")
 
 
 def test_a_run_that_changes_weights_says_nothing(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
