@@ -122,7 +122,7 @@ def test_weights_are_checked_in_every_precision(dtype: torch.dtype) -> None:
 
     with torch.no_grad():
         model.bert.embeddings.word_embeddings.weight[3, 4] = math.inf
-    with pytest.raises(ValueError, match=r"The model has weights .* \(bert.embeddings.word_embeddings.weight\)"):
+    with pytest.raises(ValueError, match=r"The model has weights .*: bert.embeddings.word_embeddings.weight\."):
         check_finite(model, "The model")
 
 
