@@ -63,6 +63,9 @@ def damage_of(folder: Path, with_optimizer: bool) -> str:
         except (OSError, SafetensorError):
             return f"has a damaged {path.name}"
 
+    if not with_optimizer:
+        return ""
+
     # PyTorch's files are archives, with a checksum for each tensor.
     for path in sorted([*folder.glob("*.pt"), *folder.glob("*.pth")]):
         try:
@@ -75,7 +78,7 @@ def damage_of(folder: Path, with_optimizer: bool) -> str:
 
     # A sharded training has a folder, or a file for each process.
     is_sharded = any(folder.glob("global_step*")) or any(folder.glob("*optimizer_*"))
-    if not with_optimizer or is_sharded:
+    if is_sharded:
         return ""
     for name in STATE_FILES:
         if not (folder / name).is_file():

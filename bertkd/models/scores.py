@@ -65,6 +65,11 @@ class CapturedScores:
         """Whether the model adds a bias for the distance of two tokens to their score, as MPNet does."""
         return any(bias is not None for bias in self._biases.values())
 
+    @property
+    def have_gradients(self) -> bool:
+        """Whether a loss on the scores trains the model."""
+        return any(states.requires_grad for states in (*self._queries.values(), *self._keys.values()))
+
     def _check_that_all_ran(self) -> None:
         missing = [layer for layer in self._layers if layer not in self._keys]
         if missing:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ def check_output(folder: str | Path, inputs: Mapping[str, str | None]) -> None:
     """Checks that files can be written to a folder, and that a command reads nothing that it would overwrite there.
 
     Args:
-        folder: of the output; it is made where it is not there.
+        folder: of the output; it need not be there.
         inputs: what the command reads, by option; a name that is no local folder, and None, are no obstacle.
 
     Raises:
@@ -25,7 +26,13 @@ def check_output(folder: str | Path, inputs: Mapping[str, str | None]) -> None:
         OSError: nothing can be written there.
     """
     check_separate(folder, inputs)
+
+    was_there = os.path.exists(folder)
     check_writable(Path(folder))
+    # A command that is refused later leaves no empty folder.
+    if not was_there:
+        with suppress(OSError):
+            Path(folder).rmdir()
 
 
 def check_separate(folder: str | Path, inputs: Mapping[str, str | None]) -> None:

@@ -126,7 +126,10 @@ EXPORTS = [
         "--calibration_rows must be at least 1, not 0",
     ),
     CommandCase(
-        "numbers", "a batch without rows", f"{EXPORT} --batch_size 0", "--batch_size must be at least 1, not 0"
+        "numbers",
+        "a batch to measure without rows",
+        f"{EXPORT} --batch_size 0",
+        "--batch_size must be at least 1, not 0",
     ),
     CommandCase(
         "numbers",
@@ -269,7 +272,12 @@ BENCHES = [
     CommandCase(
         "numbers", "a benchmark without threads", f"{BENCH} --threads 0", "--threads must be at least 1, not 0"
     ),
-    CommandCase("numbers", "a warm-up below zero", f"{BENCH} --warmup -1", "--warmup must be at least 0, not -1"),
+    CommandCase(
+        "numbers",
+        "a measurement's warm-up below zero",
+        f"{BENCH} --warmup -1",
+        "--warmup must be at least 0, not -1",
+    ),
     CommandCase(
         "numbers",
         "a benchmark beyond the positions",

@@ -167,13 +167,6 @@ CASES = [
     ),
     CommandCase(
         KIND,
-        "an export whose manifest is a list",
-        "bench e --engines pytorch --output_dir out",
-        r"e/export\.json is no manifest of an export",
-        {"e/export.json": "[]"},
-    ),
-    CommandCase(
-        KIND,
         "an export for an engine that nobody knows",
         "bench e --engines pytorch --output_dir out",
         r"format 'tensorrt', which bertkd does not run",

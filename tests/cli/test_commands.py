@@ -338,7 +338,7 @@ def test_the_search_answers_a_budget_with_a_folder(
     dynabert.main([*adaptive, "--stages", "width", "--output_dir", str(tmp_path)])
     data = ["--task_name", "sst2", "--glue_dir", str(glue_dir), *QUICK, "--importance_rows", "40", "--repeats", "3"]
     arguments = ["--model_name_or_path", str(tmp_path / "width"), *data, "--unit", unit]
-    with pytest.raises(ValueError, match=r"No sub-network meets a budget of 1e-12: the smallest one.* takes [0-9.]+"):
+    with pytest.raises(ValueError, match=r"No sub-network .* 1e-12.*(takes|took) [0-9.]+"):
         search.main([*arguments, "--budget", "1e-12", "--output_dir", str(tmp_path / "none")])
     budget = {"ms": 1e6, "parameters": 21_000, "gflops": 0.003}[unit]
     folder = tmp_path / "found"

@@ -61,7 +61,7 @@ def test_an_error_of_a_library_has_a_log_and_one_of_ours_has_a_hint(tmp_path: Pa
 
 def test_an_error_of_the_system_names_the_file_and_no_number() -> None:
     said = ending(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/data/model.safetensors"))
-    assert "No space left on device: /data/model.safetensors." in said and "Errno" not in said
+    assert "Cannot write /data/model.safetensors (No space left on device)" in said and "Errno" not in said
 
 
 @pytest.mark.parametrize(

@@ -178,7 +178,7 @@ def test_the_checkpoint_before_a_damaged_one_is_taken_with_a_warning(tmp_path: P
     checkpoint = interrupted(tmp_path)
     (checkpoint / "optimizer.pt").write_bytes(b"")
     with pytest.warns(UserWarning, match="checkpoint-2 has a damaged optimizer.pt: it is passed over"):
-        assert last_checkpoint(tmp_path, with_optimizer=True) == str(tmp_path / "checkpoint-1")
+        assert last_checkpoint(tmp_path, with_optimizer=True, tells=True) == str(tmp_path / "checkpoint-1")
     # Its weights are whole, and enough for a run that had finished.
     assert last_checkpoint(tmp_path) == str(checkpoint)
 

@@ -186,6 +186,7 @@ def test_what_no_scheme_saves_is_refused_and_what_may_be_lost_is_kept(
     # What is allowed to lose more is kept, and takes the place of the old folder with all that it held.
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "old").touch()
+    (tmp_path / "out" / "export.json").write_text("{}")
     kept = export_model(export.model, tmp_path / "out", "onnxruntime", max_drop=0.11, **options)
     assert [attempt.way for attempt in kept.attempts] == ["int8"] and kept.metrics == {"accuracy": 0.8}
     assert not (tmp_path / "out" / "old").exists() and (tmp_path / "out" / "export.json").is_file()

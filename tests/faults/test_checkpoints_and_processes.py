@@ -41,15 +41,15 @@ def flip(path: Path) -> None:
     ("damage", "said"),
     [
         (lambda folder: halve(folder / "trainer_state.json"), "no readable trainer_state.json"),
-        (lambda folder: halve(folder / "model.safetensors"), "model.safetensors is damaged"),
-        (lambda folder: halve(folder / "optimizer.pt"), "optimizer.pt is damaged"),
-        (lambda folder: flip(folder / "optimizer.pt"), "optimizer.pt is damaged"),
-        (lambda folder: (folder / "rng_state.pth").write_bytes(b""), "rng_state.pth is damaged"),
-        (lambda folder: (folder / "optimizer.pt").unlink(), "optimizer.pt is missing"),
+        (lambda folder: halve(folder / "model.safetensors"), "a damaged model.safetensors"),
+        (lambda folder: halve(folder / "optimizer.pt"), "a damaged optimizer.pt"),
+        (lambda folder: flip(folder / "optimizer.pt"), "a damaged optimizer.pt"),
+        (lambda folder: (folder / "rng_state.pth").write_bytes(b""), "a damaged rng_state.pth"),
+        (lambda folder: (folder / "optimizer.pt").unlink(), "no optimizer.pt"),
     ],
 )
 def test_a_torn_checkpoint_falls_back_to_the_one_before(
-    damage: Callable[[Path], None], said: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    damage: Callable[[Path], None], said: str, tmp_path: Path
 ) -> None:
     whole = make_trainer(tmp_path / "whole")
     whole.train()
@@ -59,9 +59,9 @@ def test_a_torn_checkpoint_falls_back_to_the_one_before(
     damage(tmp_path / "run" / "checkpoint-3")
 
     resumed = make_trainer(tmp_path / "run")
-    resumed.train(resume_from_checkpoint=True)
+    with pytest.warns(UserWarning, match=f"checkpoint-3 has {said}: it is passed over"):
+        resumed.train(resume_from_checkpoint=True)
     assert_same_run(resumed, whole)
-    assert f"checkpoint-3 ({said})" in caplog.text and "checkpoint-2." in caplog.text
 
 
 @pytest.mark.slow

@@ -133,9 +133,9 @@ QUICK = "--use_cpu --disable_tqdm true --max_steps 1 --ignore_weak_teacher --num
 @pytest.fixture
 def line(pretrained: Path, tmp_path: Path) -> list[str]:
     """A distillation on files of the test's own."""
-    rows = "text,label\n" + "".join(f"{word},{label}\n" for word, label in [("good", 1), ("bad", 0)] * 4)
-    for name in ("train.csv", "dev.csv"):
-        write_text(tmp_path / name, rows)
+    for name, words in (("train.csv", ("good", "bad")), ("dev.csv", ("great", "awful"))):
+        rows = "".join(f"{word},{label}\n" for word, label in zip(words * 4, (1, 0) * 4, strict=True))
+        write_text(tmp_path / name, f"text,label\n{rows}")
     teacher = shutil.copytree(pretrained, tmp_path / "teacher")
     models = ["--model_name_or_path", str(pretrained), "--teacher_model_name_or_path", str(teacher)]
     files = ["--train_file", str(tmp_path / "train.csv"), "--validation_file", str(tmp_path / "dev.csv")]
