@@ -136,6 +136,7 @@ ONLY_NAMED = {
     "augment_seed",
     "augment_vectors",
     "hidden_size",
+    "ignore_weak_teacher",
     "importance_reduction",
     "importance_rows",
     "importance_split",

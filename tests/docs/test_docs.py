@@ -33,12 +33,6 @@ QUICK_CORPUS = ["--use_cpu", "--num_train_epochs", "1", "--eval_rows", "4", "--c
 NOT_API = {"__main__", "atomic", "cli", "configs", "folder_lock", "pipeline"}
 
 
-def quick_options(name: str) -> list[str]:
-    """Options that make a command fast, and accept the teacher that this leaves."""
-    has_teacher = name not in ("augment", "export", "finetune", "search")
-    return [*QUICK, "--ignore_weak_teacher"] if has_teacher else QUICK
-
-
 def page_name(page: Path) -> str:
     return str(page.relative_to(ROOT))
 
@@ -75,7 +69,7 @@ def run_quickly(name: str, options: list[str], pretrained: Path, language_model:
     if learns_from_text:
         options += QUICK_CORPUS
     elif name != "submit":
-        options += quick_options(name)
+        options += [*QUICK, "--ignore_weak_teacher"]
     run_command(name, [*options, *more])
 
 
@@ -156,7 +150,7 @@ def test_own_files_become_a_student_as_the_quickstart_says(
         if command := bertkd_command(words):
             name, options = command
             options = [str(pretrained) if option == "minilm" else option for option in options]
-            run_command(name, [*options, *quick_options(name)])
+            run_command(name, [*options, *QUICK, "--ignore_weak_teacher"])
             ran.append(options[-1])
 
     assert ran == ["outputs/teacher", "outputs/finetuned", "outputs/kd", "outputs/pkd"]
