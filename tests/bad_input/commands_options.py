@@ -113,7 +113,7 @@ WITHOUT_EFFECT = [
     option(
         "a teacher's temperature in fine-tuning", f"{FINETUNE} --temperature 5", "finetune` does not use --temperature"
     ),
-    option("a weak teacher in fine-tuning", f"{FINETUNE} --ignore_weak_teacher", "does not use --ignore_weak_teacher"),
+    option("a cache in fine-tuning", f"{FINETUNE} --teacher_cache_dir cache", "does not use --teacher_cache_dir"),
     option("a student of an export", f"{EXPORT} --num_student_layers 2", "export` does not use --num_student_layers"),
     option(
         "calibration of float32",
