@@ -41,13 +41,16 @@ class GlueMetric(evaluate.Metric):  # type: ignore[misc, unused-ignore]
     Where a task has two of them, `combined_score` is their mean, as in `run_glue.py`. F1 is that of class 1. A
     correlation with a constant is undefined and counts as 0, as Matthews' does in scikit-learn: a NaN would
     never be beaten when the best checkpoint is chosen. Where all predictions are the same although the references
-    are not, a warning says so, for then the figure is that of a constant answer.
+    are not, a warning says so, for then the figure is that of a constant answer; `warns_of_constants = False` leaves
+    it out where nothing else is expected.
 
     Everything `evaluate.Metric` offers works: `compute`, `add_batch`, and several processes with
     `GlueMetric(config_name="mrpc", num_process=2, process_id=rank, experiment_id="name", cache_dir=shared)`.
     The metric can also be called with a `transformers.EvalPrediction`, which the `Trainer` has already gathered from
     all processes.
     """
+
+    warns_of_constants = True
 
     def _info(self) -> evaluate.MetricInfo:
         if self.config_name not in _SCORES:
@@ -93,7 +96,8 @@ class GlueMetric(evaluate.Metric):  # type: ignore[misc, unused-ignore]
                     f"{values[row]}. The model or the data is broken."
                 )
 
-        if len(predictions) > 1 and np.ptp(predictions) == 0 and np.ptp(references) > 0:
+        is_constant = len(predictions) > 1 and np.ptp(predictions) == 0 and np.ptp(references) > 0
+        if is_constant and self.warns_of_constants:
             logger.warning(
                 "All %d predictions are %g: the metric of %s is that of a constant answer.",
                 len(predictions),

@@ -23,17 +23,22 @@ def logit_order(model: PreTrainedModel, data: TaskData) -> list[int] | None:
     return label_permutation(data.task.labels, label_names(model.config), wanted_by="the task", given_by="the model")
 
 
-def evaluate(model: PreTrainedModel, data: TaskData, config: DistillationConfig) -> dict[str, float]:
+def evaluate(
+    model: PreTrainedModel, data: TaskData, config: DistillationConfig, is_trained: bool = True
+) -> dict[str, float]:
     """Every metric of the task on each of its validation splits, as fractions, the main one first.
 
     Args:
         model: a classifier; labels in another order than the task's are put right.
         data: the task.
         config: says where and in which precision to run.
+        is_trained: whether it is worth a warning that all predictions are the same.
 
     Raises:
         ValueError: the labels of model and task do not match.
     """
+    metric = glue_metrics(data.task.metric_config)
+    metric.warns_of_constants = is_trained
     order = logit_order(model, data)
     evaluation = with_changes(
         config,
@@ -52,7 +57,7 @@ def evaluate(model: PreTrainedModel, data: TaskData, config: DistillationConfig)
         model=model,
         args=evaluation,
         processing_class=data.tokenizer,
-        compute_metrics=glue_metrics(data.task.metric_config),
+        compute_metrics=metric,
     )
 
     # They would print each result, which the pipeline does at its end.
@@ -79,14 +84,16 @@ def check_teacher(metrics: dict[str, float], data: TaskData) -> None:
     constant = labels.mean() if data.task.is_regression else np.bincount(labels).argmax()
     answers = np.full_like(labels, constant)
 
-    metric = data.task.metric
-    baseline = glue_metrics(data.task.metric_config).compute(predictions=answers, references=labels)[metric]
-    value = main_value(metrics, metric)
+    metric = glue_metrics(data.task.metric_config)
+    metric.warns_of_constants = False
+    name = data.task.metric
+    baseline = metric.compute(predictions=answers, references=labels)[name]
+    value = main_value(metrics, name)
     if value > baseline + 1e-6:
         return
 
     raise ValueError(
-        f"The teacher's {metric} on {data.task.name} is {value:.3f}, no better than always giving the most frequent "
+        f"The teacher's {name} on {data.task.name} is {value:.3f}, no better than always giving the most frequent "
         f"answer ({baseline:.3f}): fine-tune it on this task first, check the order of its labels, or go on with "
         "--ignore_weak_teacher."
     )

@@ -124,7 +124,7 @@ def train_on_task(
         _check_best_metric(config, data)
 
     # Before the trainer is made, which draws the starts of its projections: an evaluation sets the seed anew.
-    metrics_before = {} if experiment.is_dry_run else evaluate(student, data, config)
+    metrics_before = {} if experiment.is_dry_run else evaluate(student, data, config, is_trained=False)
 
     # The folder is uploaded as a whole at the end, with its card; the trainer would upload checkpoints.
     trainer = trainer_class(
