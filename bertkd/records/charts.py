@@ -163,9 +163,7 @@ def frontier_chart(models: pd.DataFrame, path: str | Path, title: str, y_label: 
     Args:
         models: of one task, as `summarize` gives them.
     """
-    # Where the teacher alone was timed, there is nothing to compare.
-    axes = [axis for axis in AXIS_LABELS if (drawable(models, axis)["kind"] != "teacher").any()]
-    axes = axes or [axis for axis in AXIS_LABELS if len(drawable(models, axis))]
+    axes = list(filter(lambda axis: len(drawable(models, axis)), AXIS_LABELS))
     figure, panels = _figure((1200, 600), title, y_label, path, len(axes))
     colors = method_colors(models["method"])
     markers = dict(zip(colors, MARKERS * len(colors), strict=False)) | {"teacher": "*"}
