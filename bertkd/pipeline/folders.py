@@ -29,8 +29,9 @@ def check_output(folder: str | Path, inputs: Mapping[str, str | None]) -> None:
 
     was_there = os.path.exists(folder)
     check_writable(Path(folder))
-    # A command that is refused later leaves no empty folder.
-    if not was_there:
+    # A command that is refused later leaves no empty folder. Of several processes, another one may be using it by now.
+    is_alone = int(os.environ.get("WORLD_SIZE", "1")) == 1
+    if is_alone and not was_there:
         with suppress(OSError):
             Path(folder).rmdir()
 
