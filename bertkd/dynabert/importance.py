@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from bertkd.dynabert.supernet import require_full_size
 from bertkd.models import encoder_layers, family_of, label_names, label_permutation, layer_sizes
+from bertkd.models.evaluated import evaluated
 
 __all__ = ["REDUCTIONS", "Importance", "compute_importance"]
 
@@ -95,7 +96,7 @@ def compute_importance(
 
     answers = _labels if teacher is None else _answers_of(teacher, model)
     has_batches = False
-    with _only_evaluated(model), _multiplied(model, factors):
+    with evaluated(model), _multiplied(model, factors):
         for batch in tqdm(batches, desc="Importance", unit="batch", disable=not progress):
             has_batches = True
             inputs = {name: value.to(model.device) for name, value in batch.items()}
@@ -129,23 +130,6 @@ def _check(importance: Importance) -> None:
                 f"The loss depends on no {name}: every gradient is 0. This happens in a regression task where the "
                 "model is its own teacher; give labels."
             )
-
-
-@contextmanager
-def _only_evaluated(model: PreTrainedModel) -> Iterator[None]:
-    """Within, a model is in eval mode and its parameters get no gradients; afterwards it is as it was."""
-    was_training = model.training
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    model.eval()
-    try:
-        for parameter in trainable:
-            parameter.requires_grad_(False)
-        with torch.enable_grad():
-            yield
-    finally:
-        for parameter in trainable:
-            parameter.requires_grad_(True)
-        model.train(was_training)
 
 
 @contextmanager

@@ -14,37 +14,11 @@ from transformers import PreTrainedModel
 
 from bertkd.dynabert.importance import Importance
 from bertkd.dynabert.supernet import Subnetwork, kept_layers, require_supernet, width_sizes
+from bertkd.efficiency import costs
+from bertkd.efficiency.costs import CostTable, UniformSize, choose_within, equal_steps
 from bertkd.models import layer_sizes
 
 __all__ = ["Candidate", "CostTable", "cost_table", "search_subnetworks"]
-
-# Costs are rounded up to this share of the budget, so that a sum never seems cheaper than it is.
-BINS = 2000
-
-
-@dataclass(frozen=True)
-class CostTable:
-    """The cost of sub-networks: `fixed`, and for each layer that of its heads and that of its neurons.
-
-    Attributes:
-        fixed: the cost of embeddings, head, and everything else that no size changes.
-        heads: cost of one layer's attention by its number of heads.
-        neurons: cost of one layer's feed-forward part by its number of neurons.
-    """
-
-    fixed: float
-    heads: dict[int, float]
-    neurons: dict[int, float]
-
-    def cost(self, size: Subnetwork) -> float:
-        """The predicted cost of a size; numbers between those in the table are interpolated."""
-        return self.fixed + _interpolated(self.heads, size.heads) + _interpolated(self.neurons, size.neurons)
-
-
-def _interpolated(costs: dict[int, float], sizes: Sequence[int]) -> float:
-    """The sum of the costs of these numbers of heads or neurons, one for each layer."""
-    known = sorted(costs)
-    return float(np.interp(sizes, known, [costs[size] for size in known]).sum())
 
 
 def cost_table(
@@ -64,48 +38,18 @@ def cost_table(
     Raises:
         ValueError: an ordinary model, or one whose layers differ.
     """
-    depth, heads, neurons = _full_sizes(model, "cost_table")
-    head_counts = list(range(1, heads + 1))
-    neuron_counts = neuron_grid(neurons, neuron_steps)
-    shallow_depth = max(1, depth // 2)
+    full = UniformSize(*_full_sizes(model, "cost_table"))
 
-    def alike(layers: int, head_count: int, neuron_count: int) -> Subnetwork:
-        return Subnetwork(tuple(range(layers)), (head_count,) * layers, (neuron_count,) * layers)
+    def measure_uniform(sizes: Sequence[UniformSize]) -> Sequence[float]:
+        return measure([_alike(*size) for size in sizes])
 
-    # In one call, so that all sizes can be measured in turns on the same machine in the same state.
-    sizes = [alike(shallow_depth, heads, neurons), alike(depth, 0, neurons)]
-    for count in head_counts:
-        sizes.append(alike(depth, count, neurons))
-    for count in neuron_counts:
-        sizes.append(alike(depth, heads, count))
-    shallow_cost, cost_without_attention, *costs = measure(sizes)
-    costs_by_heads, costs_by_neurons = costs[: len(head_counts)], costs[len(head_counts) :]
-    full_cost = costs_by_heads[-1]
-
-    # The part that remains when the cost of a layer is taken away as often as there are layers.
-    fixed = 0.0
-    if depth > shallow_depth:
-        layer_cost = (full_cost - shallow_cost) / max(1, depth - shallow_depth)
-        fixed = max(0.0, full_cost - layer_cost * depth)
-    all_neurons = max(0.0, (cost_without_attention - fixed) / depth)
-    all_heads = max(0.0, (full_cost - fixed) / depth - all_neurons)
-
-    # What one layer costs without its other part.
-    head_costs = (np.array(costs_by_heads) - fixed) / depth - all_neurons
-    neuron_costs = (np.array(costs_by_neurons) - fixed) / depth - all_heads
-    return CostTable(fixed, _rising(head_counts, head_costs), _rising(neuron_counts, neuron_costs))
+    neuron_counts = equal_steps(full.neurons, neuron_steps)
+    return costs.cost_table(full, list(range(1, full.heads + 1)), neuron_counts, measure_uniform)
 
 
-def neuron_grid(neurons: int, steps: int) -> list[int]:
-    """Numbers of neurons in equal steps, up to all of them."""
-    counts = {max(1, neurons * step // steps) for step in range(1, steps + 1)}
-    return sorted(counts)
-
-
-def _rising(sizes: Sequence[int], costs: np.ndarray) -> dict[int, float]:
-    """Costs by size, from 0 for size 0, each raised to those of smaller sizes where it is below."""
-    rising = np.maximum.accumulate([0.0, *costs])
-    return dict(zip([0, *sizes], rising.tolist(), strict=True))
+def _alike(layers: int, heads: int, neurons: int) -> Subnetwork:
+    """The sub-network of the first layers, all of them equally wide."""
+    return Subnetwork(tuple(range(layers)), (heads,) * layers, (neurons,) * layers)
 
 
 def _full_sizes(model: PreTrainedModel, what: str) -> tuple[int, int, int]:
@@ -141,7 +85,7 @@ def search_subnetworks(
 
     For every number of layers (the layers that the depth rule keeps) there are up to two: the widest uniform one, and
     the one whose heads and neurons are distributed over the layers so that they retain the most, an exact solution of
-    the knapsack problem with costs rounded up to 1/2000 of the budget. What is retained is counted in shares: the
+    the knapsack problem with costs rounded up to 1/10000 of the budget. What is retained is counted in shares: the
     importance of each layer's heads adds up to 1, as does that of its neurons, since first-order importances do not
     compare between layers; the score is the mean over all layers and both kinds.
 
@@ -157,7 +101,7 @@ def search_subnetworks(
             the smallest one's cost.
     """
     depth, heads, neurons = _full_sizes(model, "search_subnetworks")
-    counts = {"heads": list(range(1, heads + 1)), "neurons": neuron_grid(neurons, neuron_steps)}
+    counts = {"heads": list(range(1, heads + 1)), "neurons": equal_steps(neurons, neuron_steps)}
     shares = {"heads": _retained(importance.heads), "neurons": _retained(importance.neurons)}
     candidates: list[Candidate] = []
 
@@ -209,42 +153,20 @@ def _distribute(
     """Heads and neurons of each of these layers that retain the most within the budget; None where none fits.
 
     This is the multiple-choice knapsack problem: of each group (the heads of a layer, or its neurons) one count is
-    chosen. Costs are whole numbers of bins, of which the budget has `BINS`.
+    chosen.
     """
-    room = budget - table.fixed
-    if room <= 0:
+    if budget <= table.fixed:
         return None
 
-    costs = {"heads": table.heads, "neurons": table.neurons}
-    bins: dict[str, list[int]] = {}
-    for kind in counts:
-        bins[kind] = []
-        for count in counts[kind]:
-            # Rounded up, but not by a float's last digit.
-            bins[kind].append(int(np.ceil(_interpolated(costs[kind], [count]) / room * BINS - 1e-9)))
-
-    # best[c] is the most that the groups so far can retain at a cost of at most c.
-    best = np.zeros(BINS + 1)
-    choices: list[np.ndarray] = []
     groups = list(itertools.product(counts, layers))
-    for kind, layer in groups:
-        options = np.full((len(counts[kind]), BINS + 1), -np.inf)
-        for row, (count, cost) in enumerate(zip(counts[kind], bins[kind], strict=True)):
-            if cost <= BINS:
-                options[row, cost:] = best[: BINS + 1 - cost] + shares[kind][layer, count]
-        choices.append(options.argmax(axis=0))
-        best = options.max(axis=0)
-    if not np.isfinite(best[BINS]):
+    cost_of = {"heads": table.of_heads, "neurons": table.of_neurons}
+    prices = [[cost_of[kind](count) for count in counts[kind]] for kind, _ in groups]
+    values = [[shares[kind][layer, count] for count in counts[kind]] for kind, layer in groups]
+    places = choose_within(prices, values, budget - table.fixed)
+    if places is None:
         return None
 
-    # Back through the groups, from the whole budget: which choice led to the best value?
-    remaining = BINS
-    chosen: dict[tuple[str, int], int] = {}
-    for (kind, layer), choice in zip(reversed(groups), reversed(choices), strict=True):
-        row = int(choice[remaining])
-        chosen[kind, layer] = counts[kind][row]
-        remaining -= bins[kind][row]
-
+    chosen = {group: counts[group[0]][place] for group, place in zip(groups, places, strict=True)}
     return Subnetwork(
         tuple(layers),
         tuple(chosen["heads", layer] for layer in layers),

@@ -8,10 +8,13 @@ from pathlib import Path
 
 from transformers import PreTrainedModel
 
-from bertkd.efficiency import Latency, Runner, TorchRunner, count_parameters, measure_latency
+from bertkd.efficiency import Latency, Runner, TorchRunner, count_flops, count_parameters, measure_latency
 from bertkd.export import exported_size_mb, open_exported, quantization_schemes, random_batches, write_export
 
 __all__ = ["Deployment", "Timing", "eager"]
+
+# Models that are timed side by side: many of a large model's sizes do not fit into memory.
+TOGETHER = 6
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,29 @@ class Deployment:
         """The median latency of an exported model that runs alone, as where it serves: its weights stay in caches."""
         runner = open_exported(folder, self.timing.threads)
         return self.timing.measure({"model": runner})["model"].p50_ms
+
+    def costs(self, models: Sequence[PreTrainedModel], unit: str) -> list[float]:
+        """What models cost when they are deployed: "ms", "mb" of their files, "parameters" or "gflops" of a pass.
+
+        Models that are timed take turns in groups, each of which has the first model in it too, so that a machine that
+        slows down meanwhile changes no ratio.
+        """
+        if unit == "gflops":
+            size = self.timing.batch_size, self.timing.sequence_length
+            return [count_flops(model, *size) / 1e9 for model in models]
+        if unit != "ms":
+            return [self.cost(model, unit) for model in models]
+
+        ratios, baselines = [], []
+        for start in range(0, len(models), TOGETHER):
+            group = [models[0], *models[start : start + TOGETHER]]
+            names = ["first", *map(str, range(len(group) - 1))]
+            with self.opened(group) as runners:
+                latency = self.timing.measure(dict(zip(names, runners, strict=True)))
+            baselines.append(latency["first"].p50_ms)
+            ratios += [1 / latency[name].speedup for name in names[1:]]
+        usual = sorted(baselines)[len(baselines) // 2]
+        return [ratio * usual for ratio in ratios]
 
     def cost(self, model: PreTrainedModel, unit: str) -> float:
         """What a model costs when it is deployed: "ms", "mb" of its files, or "parameters"."""

@@ -41,8 +41,6 @@ __all__ = ["UNITS", "Budget", "find_subnetwork"]
 
 UNITS = ("ms", "mb", "parameters", "gflops")
 FILE = "search.json"
-# Models that are measured side by side: a large network's sizes do not all fit into memory.
-TOGETHER = 6
 # Searches with a smaller budget, when the clock finds none of the candidates within the one that was asked for.
 ATTEMPTS = 4
 
@@ -215,19 +213,7 @@ def _measure_of(model: PreTrainedModel, unit: str, deployment: Deployment) -> Me
         return extract_subnetwork(model, subnetwork=size).eval()
 
     def milliseconds(sizes: Sequence[Subnetwork]) -> list[float]:
-        ratios, baselines = [], []
-
-        for start in range(0, len(sizes), TOGETHER):
-            group = [Subnetwork.of(model), *sizes[start : start + TOGETHER]]
-            names = ["full", *map(str, range(len(group) - 1))]
-            with deployment.opened([extract(size) for size in group]) as runners:
-                latency = timing.measure(dict(zip(names, runners, strict=True)))
-            baselines.append(latency["full"].p50_ms)
-            ratios += [1 / latency[name].speedup for name in names[1:]]
-
-        # Each group stands beside the full network, so that a machine that slows down meanwhile changes no ratio.
-        usual = sorted(baselines)[len(baselines) // 2]
-        return [ratio * usual for ratio in ratios]
+        return deployment.costs([extract(size) for size in (Subnetwork.of(model), *sizes)], "ms")[1:]
 
     def gflops(sizes: Sequence[Subnetwork]) -> list[float]:
         return [count_flops(extract(size), timing.batch_size, timing.sequence_length) / 1e9 for size in sizes]

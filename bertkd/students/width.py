@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from bertkd.models.adaptive import refuse_supernet
-from bertkd.models.families import family_of
+from bertkd.models.families import encoder_layers, family_of
 from bertkd.models.pruned import (
     PRUNED_CLASSES,
     BiasedAttention,
@@ -21,16 +21,20 @@ from bertkd.models.pruned import (
 from bertkd.models.sizes import (
     COMPRESSION_FIELDS,
     LayerSizes,
+    Model,
     check_shared_sizes,
     check_sizes,
     compression_fields,
     full_size,
+    head_size,
     layer_sizes,
     match_device_dtype_and_mode,
+    refuse_factorized_or_shared,
+    refuse_shared_position_bias,
     shares_position_bias,
 )
 
-__all__ = ["new_pruned_model", "prune", "separate_position_bias", "state_for_pruned", "zero_pad"]
+__all__ = ["new_pruned_model", "prune", "reorder_units", "separate_position_bias", "state_for_pruned", "zero_pad"]
 
 # These fields describe the class of a model, and so they are not copied into the config of another class.
 _CLASS_FIELDS = ("model_type", "architectures", "auto_map", "per_layer_config", "transformers_version")
@@ -67,6 +71,63 @@ def prune(model: PreTrainedModel, heads: Sequence[int], neurons: Sequence[int]) 
         state[name] = source[name][_leading(tensor)]
     student.load_state_dict(state)
     return match_device_dtype_and_mode(student, model)
+
+
+@torch.no_grad()
+def reorder_units(model: Model, heads: Sequence[Tensor], neurons: Sequence[Tensor]) -> Model:
+    """Puts the heads and neurons of each layer into another order, in place.
+
+    What the model computes does not change; which units `prune` and narrower sub-networks keep does.
+
+    Args:
+        model: an ordinary model or a supernet, of a family in `bertkd.models.families`.
+        heads: for each layer its heads, 0-based, in their new order; nothing for a layer without attention.
+        neurons: for each layer its neurons, likewise.
+
+    Raises:
+        ValueError: layers are factorized or shared, or share their position biases, or the numbers are not those of
+            the model's units; `model` is unchanged then.
+    """
+    refuse_factorized_or_shared(model, "reorder_units")
+    refuse_shared_position_bias(model, "reorder_units")
+    _check_orders(model, heads, neurons)
+
+    # All layers, whichever of them a supernet is switched to.
+    layers = list(encoder_layers(model).children())
+    family, size = family_of(model), head_size(model.config)
+    for layer, by_head, by_neuron in zip(layers, heads, neurons, strict=True):
+        if len(by_head):
+            # A head is `size` rows of query, key and value one after the other.
+            rows = (by_head[:, None] * size + torch.arange(size, device=by_head.device)).flatten()
+            for path in (family.query, family.key, family.value):
+                _reorder(layer, path, rows, dim=0)
+            _reorder(layer, family.attention_output, rows, dim=1)
+            attention = layer.get_submodule(family.attention)
+            if isinstance(attention, BiasedAttention):
+                table = attention.position_bias.weight
+                table.copy_(table[:, by_head.to(table.device)])
+
+        if len(by_neuron):
+            _reorder(layer, family.ffn_in, by_neuron, dim=0)
+            _reorder(layer, family.ffn_out, by_neuron, dim=1)
+    return model
+
+
+def _check_orders(model: PreTrainedModel, heads: Sequence[Tensor], neurons: Sequence[Tensor]) -> None:
+    for name, orders, counts in zip(LayerSizes._fields, (heads, neurons), layer_sizes(model), strict=True):
+        found = [sorted(order.tolist()) for order in orders]
+        if found != [list(range(count)) for count in counts]:
+            raise ValueError(f"The new order of {name} is not one of the model's {list(counts)} {name}, each once.")
+
+
+def _reorder(layer: nn.Module, path: str, order: Tensor, dim: int) -> None:
+    """Puts the rows (0) or columns (1) of a linear map into `order`; the bias goes with the rows."""
+    linear = layer.get_submodule(path)
+    assert isinstance(linear, nn.Linear)
+    order = order.to(linear.weight.device)
+    linear.weight.copy_(linear.weight.index_select(dim, order))
+    if dim == 0 and linear.bias is not None:
+        linear.bias.copy_(linear.bias[order])
 
 
 def separate_position_bias(model: PreTrainedModel) -> PreTrainedModel:
