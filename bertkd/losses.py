@@ -22,6 +22,7 @@ __all__ = [
     "kd_kl",
     "logits_mse",
     "patient_loss",
+    "relative_hidden_loss",
     "soft_cross_entropy",
 ]
 
@@ -251,6 +252,34 @@ def hidden_state_loss(
     return torch.stack([_hidden_level(*level, attention_mask, reduction) for level in levels]).sum()
 
 
+def relative_hidden_loss(
+    student_hidden: Sequence[Tensor], teacher_hidden: Sequence[Tensor], attention_mask: Tensor | None = None
+) -> Tensor:
+    """Squared error between hidden states relative to the variance of the teacher's, a mean over levels and rows.
+
+    For each level and row, with the sums over the row's real tokens and over dimensions:
+
+    `sum (h_s - h_t)² / sum (h_t - mean of h_t)²`
+
+    0 for equal states, 1 for those of a student that always gives the mean. Levels of any scale weigh alike. Each row
+    counts on its own, so that the loss of a batch is the mean of its parts' losses.
+
+    Args:
+        student_hidden: levels of (B, T, H).
+        teacher_hidden: as many levels of the same shapes.
+        attention_mask: (B, T), 1 for real tokens; padding is then left out.
+
+    Returns:
+        A scalar.
+
+    Raises:
+        ValueError: no level, different numbers of levels or shapes, or a mask of another shape.
+    """
+    _check_levels(student_hidden, teacher_hidden, "rows", "relative_hidden_loss")
+    levels = zip(student_hidden, teacher_hidden, strict=True)
+    return torch.stack([_relative_level(*level, attention_mask) for level in levels]).mean()
+
+
 def attention_score_loss(
     student_scores: Sequence[Tensor],
     teacher_scores: Sequence[Tensor],
@@ -335,6 +364,20 @@ def _hidden_level(student: Tensor, teacher: Tensor, mask: Tensor | None, reducti
     _check_mask(mask, student.shape[:-1], "hidden_state_loss")
     per_token = F.mse_loss(student, teacher, reduction="none").mean(dim=-1)
     return _masked_mean(per_token, mask, reduction)
+
+
+@_in_float32
+def _relative_level(student: Tensor, teacher: Tensor, mask: Tensor | None) -> Tensor:
+    _check_same_shape(student, teacher, "relative_hidden_loss")
+    _check_mask(mask, student.shape[:-1], "relative_hidden_loss")
+    real = student.new_ones(student.shape[:-1]) if mask is None else mask.to(student.dtype)
+    real = real.unsqueeze(-1)
+
+    elements = real.sum(dim=(1, 2)) * teacher.shape[-1]
+    mean = (teacher * real).sum(dim=(1, 2)) / elements
+    spread = ((teacher - mean[:, None, None]).square() * real).sum(dim=(1, 2))
+    errors = ((student - teacher).square() * real).sum(dim=(1, 2))
+    return (errors / spread.clamp(min=1e-12)).mean()
 
 
 @_in_float32

@@ -21,6 +21,7 @@ COMMANDS = {
     "dynabert": "Train one supernet that runs at many widths and depths.",
     "mlm": "Train a masked language model on plain text.",
     "augment": "Augment a task's training rows as TinyBERT does.",
+    "prune": "Prune a teacher to a budget, fit what is left, and distill it.",
     "search": "Find the best sub-network of a supernet within a budget.",
     "extract": "Take one sub-network out of a supernet.",
     "shrink": "Make a model smaller without training.",

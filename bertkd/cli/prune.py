@@ -1,0 +1,83 @@
+"""Prune a fine-tuned teacher to a budget, fit what is left to it, and distill it.
+
+    bertkd prune --teacher_model_name_or_path outputs/teacher --task_name sst2 --budget 50% --unit gflops \
+        --output_dir outputs/half
+
+The units that the teacher's own predictions depend on least go, in each layer as many as a measured table of costs and
+harms says. Several budgets, from the largest to the smallest, are rungs: each student starts from the one before.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from bertkd.cli import resolve
+from bertkd.cli.commands import TaskRun, check_outputs, print_summary, quiet
+from bertkd.cli.options import MeasuringOptions, TrainOptions
+from bertkd.cli.parser import parse_runs
+from bertkd.cli.rules import COUNT
+from bertkd.cli.search import deployment_of
+from bertkd.pipeline.pruning import UNITS, Limit, Pruning, train_pruned
+from bertkd.pruning import PrunedKDConfig
+from bertkd.pruning.method import METHODS
+from bertkd.records import RunResult
+
+
+@dataclass
+class PruneOptions(MeasuringOptions, TrainOptions):
+    """To what the teacher is pruned, and how."""
+
+    budget: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "The most that the student may cost, in --unit, or as a share of what the teacher costs such as "
+            "50%. Several, falling, are rungs."
+        },
+    )
+    unit: str = field(
+        default="ms",
+        metadata={
+            "choices": UNITS,
+            "help": "The unit of the budget: ms (measured here), mb (of the file), parameters or gflops.",
+        },
+    )
+    calibration_rows: int = field(
+        default=2048,
+        metadata={
+            "help": "At most this many training rows, drawn by the seed, say what is pruned and how it is fitted.",
+            "range": COUNT,
+        },
+    )
+    reconstruct: bool = field(
+        default=True, metadata={"help": "Fit the output projections of what is left to the teacher."}
+    )
+
+
+def pruning_of(options: PruneOptions) -> Pruning:
+    """The budgets that are asked for."""
+    limits = [Limit(text, options.unit) for text in options.budget]
+    return Pruning(limits, deployment_of(options), options.calibration_rows, options.reconstruct)
+
+
+def train(options: TaskRun[PruneOptions, PrunedKDConfig]) -> list[RunResult]:
+    """Prunes and distills for every budget."""
+    pruning = pruning_of(options.own)
+    data = resolve.task_data(options)
+    teacher = resolve.teacher(options, data.task)
+    return train_pruned(
+        options.experiment(), data, teacher, pruning, options.config, options.models.ignore_weak_teacher
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> list[RunResult]:
+    """Prunes and distills, once for each seed."""
+    quiet()
+    runs: list[TaskRun[PruneOptions, PrunedKDConfig]] = parse_runs(
+        "prune", str(__doc__), PrunedKDConfig, argv, dict(METHODS[0].defaults), PruneOptions
+    )
+    check_outputs(runs)
+    results = []
+    for options in runs:
+        results += train(options)
+    if results and runs[-1].config.process_index == 0:
+        print_summary(results, [str(options.config.output_dir) for options in runs])
+    return results

@@ -1,0 +1,315 @@
+"""Prunes a model to a budget: which units go is measured, and what is left is fitted to the model before."""
+
+import copy
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from bertkd.efficiency import count_flops, count_parameters, measure_latency
+from bertkd.efficiency.costs import CostTable, UniformSize, choose_within, cost_table
+from bertkd.models import LayerSizes, layer_sizes
+from bertkd.models.adaptive import refuse_supernet
+from bertkd.models.evaluated import evaluated
+from bertkd.models.families import family_of
+from bertkd.models.sizes import full_size, match_device_dtype_and_mode, refuse_factorized_or_shared
+from bertkd.pruning.harms import Harms, levels_of, measure_harms
+from bertkd.pruning.network import Rows, as_batches, divergence, sub_layers
+from bertkd.pruning.reconstruction import divided, reconstruct
+from bertkd.pruning.scores import UnitScores, unit_scores
+from bertkd.students import prune, separate_position_bias
+from bertkd.students.width import reorder_units
+
+__all__ = ["UNITS", "Measure", "Pruner", "Selection", "prune_to_budget", "pruning_costs"]
+
+UNITS = ("ms", "mb", "parameters", "flops")
+# Rows whose predictions are compared for each level of each sub-layer, and rows of the fits that are tried there.
+COMPARED_ROWS, HARM_FIT_ROWS = 256, 1024
+# Searches with a smaller budget, where what was found costs more than the table says.
+ATTEMPTS = 6
+# Shares of the neurons that a cost table is measured at; those between are interpolated.
+MEASURED_SHARES = (1 / 48, 1 / 12, 1 / 4, 1 / 2, 3 / 4, 1)
+
+# Gives the cost of each of these models, in the unit of a budget. Their weights do not matter.
+Measure = Callable[[Sequence[PreTrainedModel]], Sequence[float]]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """A network within a budget, before it is fitted.
+
+    Attributes:
+        sizes: heads and neurons of each layer; 0 for a part that goes.
+        predicted: its cost by the table.
+        measured: its cost as measured.
+        harm: the sum of its sub-layers' harms, in nats.
+    """
+
+    sizes: LayerSizes
+    predicted: float
+    measured: float
+    harm: float
+
+
+def prune_to_budget(
+    teacher: PreTrainedModel,
+    batches: Iterable[Mapping[str, Tensor]],
+    budget: float,
+    unit: str = "ms",
+    measure: Measure | None = None,
+    batch_size: int = 1,
+    sequence_length: int = 128,
+    progress: bool = False,
+) -> PreTrainedModel:
+    """Make a model within a budget out of a fine-tuned one, without training and without labels.
+
+    The harm of every size of every sub-layer is measured by the model's own predictions (`measure_harms`), the sizes
+    of least harm within the budget are chosen (a knapsack problem, as in ZipLM, arXiv 2302.04089), and what is left is
+    fitted to the teacher (`reconstruct`). The size is measured before that, and a smaller one taken until it is within
+    the budget. To prune for several budgets, use a `Pruner`, which measures the harms once.
+
+    Args:
+        teacher: a sequence classifier of a family in `bertkd.models.families`, which stays as it is.
+        batches: dicts of tensors, such as a data loader's, with some 2,000 rows of the task; labels are ignored.
+        budget: the most that the model may cost.
+        unit: "ms", one pass of PyTorch on the teacher's device; "mb" of its weights, "parameters", or "flops" of one
+            pass (additions and multiplications both count).
+        measure: measures costs in place of what `unit` says, such as milliseconds in another engine.
+        batch_size: rows of the pass.
+        sequence_length: tokens of the pass.
+        progress: whether progress bars are shown.
+
+    Returns:
+        A pruned model of the classes that `prune` makes, on the same device, in the same dtype and mode.
+
+    Raises:
+        ValueError: no network is within the budget (the message has the smallest one's cost), an unknown unit, or a
+            model that cannot be pruned.
+    """
+    if measure is None:
+        measure = measure_of(unit, batch_size, sequence_length)
+    pruner = Pruner.prepared(teacher, batches, progress=progress)
+    costs = pruning_costs(teacher, measure)
+    selection = pruner.select(budget, costs, measure, unit)
+    return pruner.pruned(selection.sizes, progress=progress)
+
+
+def measure_of(unit: str, batch_size: int, sequence_length: int) -> Measure:
+    """The function that tells what models cost, in a unit of `UNITS`.
+
+    Raises:
+        ValueError: an unknown unit.
+    """
+
+    def milliseconds(models: Sequence[PreTrainedModel]) -> list[float]:
+        named = {str(index): model for index, model in enumerate(models)}
+        return [latency.p50_ms for latency in measure_latency(named, batch_size, sequence_length).values()]
+
+    def megabytes(models: Sequence[PreTrainedModel]) -> list[float]:
+        return [count_parameters(model).total * model.dtype.itemsize / 1e6 for model in models]
+
+    def parameters(models: Sequence[PreTrainedModel]) -> list[float]:
+        return [float(count_parameters(model).total) for model in models]
+
+    def flops(models: Sequence[PreTrainedModel]) -> list[float]:
+        return [float(count_flops(model, batch_size, sequence_length)) for model in models]
+
+    known = {"ms": milliseconds, "mb": megabytes, "parameters": parameters, "flops": flops}
+    if unit not in known:
+        raise ValueError(f"unit must be one of {', '.join(UNITS)}, not {unit!r}.")
+    return known[unit]
+
+
+def pruning_costs(teacher: PreTrainedModel, measure: Measure) -> CostTable:
+    """Measure the costs of a model's parts by whole networks, see `cost_table`.
+
+    Args:
+        teacher: an ordinary model whose layers are alike.
+        measure: gives the cost of models.
+
+    Raises:
+        ValueError: its layers differ: a model that was pruned has no table, that of the model before serves it.
+    """
+    sizes = layer_sizes(teacher)
+    if len(set(sizes.heads)) > 1 or len(set(sizes.neurons)) > 1 or 0 in (*sizes.heads, *sizes.neurons):
+        raise ValueError(
+            f"The costs of parts are measured on a model whose layers are alike; this one has {list(sizes.heads)} "
+            f"heads and {list(sizes.neurons)} neurons in its layers, so that it was pruned already. Name the model "
+            "that it was made of."
+        )
+    full = UniformSize(len(sizes.heads), sizes.heads[0], sizes.neurons[0])
+    separate = separate_position_bias(teacher)
+
+    def measure_uniform(uniform: Sequence[UniformSize]) -> Sequence[float]:
+        models = []
+        for layers, heads, neurons in uniform:
+            gone = [0] * (full.layers - layers)
+            models.append(prune(separate, [heads] * layers + gone, [neurons] * layers + gone).eval())
+        return measure(models)
+
+    heads = sorted({max(1, round(full.heads * step / 6)) for step in range(1, 7)})
+    neurons = sorted({max(1, round(full.neurons * share)) for share in MEASURED_SHARES})
+    return cost_table(full, heads, neurons, measure_uniform)
+
+
+@dataclass
+class Pruner:
+    """A model whose harms are measured, to be pruned to one budget after another.
+
+    Attributes:
+        model: the model that is pruned: a float32 copy in eval mode.
+        teacher: the model that it was made of, to which the fits go.
+        scores: of its units.
+        harms: of the levels of its sub-layers.
+        fitting: batches that maps are fitted on.
+        choosing: batches that choose among the fits.
+    """
+
+    model: PreTrainedModel
+    teacher: PreTrainedModel
+    like: PreTrainedModel
+    scores: UnitScores
+    harms: Harms
+    fitting: list[dict[str, Tensor]]
+    choosing: list[dict[str, Tensor]] = field(default_factory=list)
+
+    @classmethod
+    def prepared(
+        cls,
+        model: PreTrainedModel,
+        batches: Iterable[Mapping[str, Tensor]],
+        teacher: PreTrainedModel | None = None,
+        progress: bool = False,
+    ) -> "Pruner":
+        """Scores the units of a model, and measures the harm of every size of its sub-layers.
+
+        Args:
+            model: the model to prune; it stays as it is. It may have been pruned before.
+            batches: see `prune_to_budget`.
+            teacher: the model that a pruned one was made of; by default `model` itself.
+            progress: whether progress bars are shown.
+
+        Raises:
+            ValueError: see `prune_to_budget`.
+        """
+        refuse_supernet(model, "prune_to_budget")
+        refuse_factorized_or_shared(model, "prune_to_budget")
+        whole = copy.deepcopy(separate_position_bias(model)).float().eval()
+        target = whole if teacher is None else copy.deepcopy(separate_position_bias(teacher)).float().eval()
+        fitting, choosing = divided(as_batches(batches, whole))
+
+        scores = unit_scores(whole, [*choosing, *fitting], progress)
+        parts = sub_layers(whole)
+        family = family_of(whole)
+        full = {
+            "attention": full_size(whole.config, family.heads_field),
+            "ffn": full_size(whole.config, family.neurons_field),
+        }
+        levels = [levels_of(part, full[part.part]) for part in parts]
+        compared, fitted = _first_rows(choosing, COMPARED_ROWS), _first_rows(fitting, HARM_FIT_ROWS)
+        harms = measure_harms(whole, scores, compared, fitted, levels, progress)
+        return cls(whole, target, model, scores, harms, fitting, choosing)
+
+    def select(self, budget: float, costs: CostTable, measure: Measure | None = None, unit: str = "") -> Selection:
+        """Choose the sizes of least harm within a budget.
+
+        Args:
+            budget: the most that the network may cost.
+            costs: of its parts.
+            measure: measures the chosen network; where that is over the budget, a smaller one is taken. By default
+                the table is believed.
+            unit: the unit's name, for the message of an error.
+
+        Raises:
+            ValueError: no network is within the budget, or a measured one; the message has the smallest one's cost.
+        """
+        target, closest = budget, float("inf")
+        for _ in range(ATTEMPTS):
+            sizes = self._least_harm(target, costs)
+            if sizes is None:
+                break
+            predicted = costs.cost(sizes)
+            measured = predicted if measure is None else measure([self._cut(sizes)])[0]
+            if measured <= budget:
+                return Selection(sizes, predicted, measured, self._harm(sizes))
+            closest = min(closest, measured)
+            # A clock's noise alone would otherwise stop the search where it stands.
+            target = min(target * budget / measured, 0.98 * target)
+
+        smallest = costs.fixed + min(costs.of_heads(1), costs.of_neurons(1))
+        found = "" if closest == float("inf") else f" The closest that was measured took {closest:.4g}."
+        raise ValueError(
+            f"No network of this model is within {budget:g} {unit}: one with a single unit takes {smallest:.4g}"
+            f"{f' {unit}' if unit else ''}.{found}".replace("  ", " ")
+        )
+
+    def pruned(self, sizes: LayerSizes, progress: bool = False, fits: bool = True) -> PreTrainedModel:
+        """Make the model of these sizes, with its units of the highest scores, and fit it to the teacher.
+
+        Args:
+            sizes: heads and neurons of each layer.
+            progress: whether a progress bar is shown.
+            fits: whether it is fitted.
+
+        Raises:
+            RuntimeError: the model does not compute what the whole one with these units alone does.
+        """
+        cut = self._cut(sizes)
+        if fits:
+            reconstruct(cut, self.teacher, [*self.choosing, *self.fitting], progress=progress)
+        return match_device_dtype_and_mode(cut, self.like)
+
+    def divergence(self, model: PreTrainedModel) -> float:
+        """How far a model's predictions are from the teacher's, on the rows that choose among the fits."""
+        with evaluated(model, self.teacher), torch.no_grad():
+            return divergence(Rows(self.teacher, self.choosing).outputs(), Rows(model, self.choosing).outputs())
+
+    def _least_harm(self, budget: float, costs: CostTable) -> LayerSizes | None:
+        """The sizes of least harm within a budget; None where there are none."""
+        whole = layer_sizes(self.model)
+        if costs.cost(whole) <= budget:
+            return whole
+
+        price = {"attention": costs.of_heads, "ffn": costs.of_neurons}
+        parts = sub_layers(self.model)
+        prices = [[price[part.part](level) for level in harm] for part, harm in zip(parts, self.harms, strict=True)]
+        values = [[-value for value in harm.values()] for harm in self.harms]
+        places = choose_within(prices, values, budget - costs.fixed)
+        if places is None:
+            return None
+
+        chosen = [list(harm)[place] for harm, place in zip(self.harms, places, strict=True)]
+        if not any(chosen):
+            # A network of no unit reads nothing but its first token.
+            return None
+        return LayerSizes(tuple(chosen[0::2]), tuple(chosen[1::2]))
+
+    def _harm(self, sizes: LayerSizes) -> float:
+        chosen = [count for pair in zip(*sizes, strict=True) for count in pair]
+        return sum(harm[count] for harm, count in zip(self.harms, chosen, strict=True))
+
+    def _cut(self, sizes: LayerSizes) -> PreTrainedModel:
+        """The model of these sizes, not fitted."""
+        orders: dict[str, list[Tensor]] = {"attention": [], "ffn": []}
+        counts = {"attention": sizes.heads, "ffn": sizes.neurons}
+        for part in sub_layers(self.model):
+            by_score = self.scores.of(part).argsort(descending=True, stable=True)
+            kept = counts[part.part][part.layer]
+            # Kept units stand in the order that they had.
+            orders[part.part].append(torch.cat([by_score[:kept].sort().values, by_score[kept:]]))
+
+        ordered = reorder_units(copy.deepcopy(self.model), orders["attention"], orders["ffn"])
+        return prune(ordered, sizes.heads, sizes.neurons)
+
+
+def _first_rows(batches: Sequence[dict[str, Tensor]], rows: int) -> list[dict[str, Tensor]]:
+    """The first batches, with at least this many rows where there are as many."""
+    taken, count = [], 0
+    for batch in batches:
+        if count >= rows:
+            break
+        taken.append(batch)
+        count += len(batch["input_ids"])
+    return taken

@@ -1,0 +1,137 @@
+"""Measures what each size of each sub-layer costs in accuracy, one sub-layer at a time."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel
+
+from bertkd.models.evaluated import evaluated
+from bertkd.pruning.fitting import Moments, token_weights
+from bertkd.pruning.network import Rows, SubLayer, counted_tokens, divergence, sub_layers, without
+from bertkd.pruning.scores import UnitScores
+
+__all__ = ["levels_of", "measure_harms"]
+
+# Pulls a fit towards the weights that are there.
+RIDGE = 1e-3
+# Shares of a feed-forward part's neurons that are tried, besides none and all.
+NEURON_SHARES = (1 / 96, 1 / 48, 1 / 24, *(step / 12 for step in range(1, 12)))
+
+Harms = list[dict[int, float]]
+
+
+def levels_of(sub_layer: SubLayer, full_units: int) -> list[int]:
+    """The numbers of units that are tried, from 0 to all that are there.
+
+    Args:
+        sub_layer: a sub-layer.
+        full_units: what the sub-layer of a network of full size has, of which the shares are taken.
+    """
+    if sub_layer.part == "attention":
+        return list(range(sub_layer.units + 1))
+    shares = {max(1, round(share * full_units)) for share in NEURON_SHARES}
+    return sorted({0, sub_layer.units, *(level for level in shares if level < sub_layer.units)})
+
+
+def measure_harms(
+    model: PreTrainedModel,
+    scores: UnitScores,
+    rows: Sequence[Mapping[str, Tensor]],
+    fit_rows: Sequence[Mapping[str, Tensor]],
+    levels: Sequence[Sequence[int]],
+    progress: bool = False,
+) -> Harms:
+    """Measure how far the predictions move when one sub-layer alone keeps fewer units.
+
+    The units of the highest scores stay. Each level is measured with its columns as they are and fitted to the
+    sub-layer's own output, and the smaller number counts, since a fit lowers the error of the output and not always
+    that of the predictions. Level 0 leaves the sub-layer out with its norm, as it is saved.
+
+    Args:
+        model: an ordinary model, in float32.
+        scores: of its units.
+        rows: batches on the model's device whose predictions are compared.
+        fit_rows: batches on the model's device that the fits are made of.
+        levels: numbers of units to try, for each sub-layer.
+        progress: whether a progress bar is shown.
+
+    Returns:
+        For each sub-layer the divergence (see `divergence`) in nats by level; 0 for all of its units.
+    """
+    parts = sub_layers(model)
+    harms: Harms = []
+    total = sum(len(tried) for tried in levels)
+
+    with evaluated(model), torch.no_grad(), tqdm(total=total, desc="Harms", disable=not progress) as bar:
+        compared, fitted = Rows(model, rows), Rows(model, fit_rows)
+        expected = compared.outputs()
+
+        for index in range(0, len(parts), len(parts) // model.config.num_hidden_layers):
+            for sub_layer, tried in zip(parts[index : index + 2], levels[index : index + 2], strict=True):
+                harms.append(_harms_of(sub_layer, tried, scores.of(sub_layer), compared, fitted, expected, bar))
+            compared.advance()
+            fitted.advance()
+    return harms
+
+
+def _harms_of(
+    sub_layer: SubLayer,
+    levels: Sequence[int],
+    scores: Tensor,
+    compared: Rows,
+    fitted: Rows,
+    expected: Tensor,
+    bar: tqdm,
+) -> dict[int, float]:
+    """The divergence of each level of a sub-layer."""
+    if sub_layer.units == 0:
+        return {0: 0.0}
+
+    order = scores.argsort(descending=True, stable=True)
+    moments = own_moments(sub_layer, fitted)
+    harms = {}
+    for level in levels:
+        if level == 0:
+            with without(sub_layer, compared.model):
+                harms[level] = divergence(expected, compared.outputs())
+        elif level == sub_layer.units:
+            harms[level] = 0.0
+        else:
+            projection = sub_layer.projection
+            assert projection is not None
+            columns = sub_layer.columns(order[:level].sort().values).to(projection.weight.device)
+            kept = projection.weight[:, columns]
+            with _projecting(projection, columns, kept, None):
+                as_it_was = divergence(expected, compared.outputs())
+            with _projecting(projection, columns, *moments.fit(columns, kept, RIDGE)):
+                harms[level] = min(as_it_was, divergence(expected, compared.outputs()))
+        bar.update()
+    return harms
+
+
+def own_moments(sub_layer: SubLayer, rows: Rows) -> Moments:
+    """The sums over calibration tokens from which a sub-layer is fitted to its own output."""
+    projection, norm = sub_layer.projection, sub_layer.norm
+    assert projection is not None and norm is not None
+
+    moments = Moments(projection.in_features, projection.out_features, projection.weight.device)
+    for index, (inputs, sums) in rows.run_layer(projection, norm):
+        counted = counted_tokens(rows.model, sub_layer.layer, rows.batches[index])
+        moments.add(inputs, token_weights(sums, counted))
+    return moments.with_goals_of(projection)
+
+
+@contextmanager
+def _projecting(projection: nn.Linear, columns: Tensor, weight: Tensor, bias: Tensor | None) -> Iterator[None]:
+    """Within, a projection reads only these columns, with this weight (d, k), and its bias if none is given."""
+    weight_before, bias_before = projection.weight.data, projection.bias.data
+    projection.weight.data = torch.zeros_like(weight_before).index_copy_(1, columns, weight.to(weight_before.dtype))
+    if bias is not None:
+        projection.bias.data = bias.to(bias_before.dtype)
+    try:
+        yield
+    finally:
+        projection.weight.data, projection.bias.data = weight_before, bias_before

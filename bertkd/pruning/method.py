@@ -1,0 +1,57 @@
+"""Describes pruning to a budget to the rest of bertkd."""
+
+from bertkd.distillation.method import Method
+from bertkd.pruning.config import PrunedKDConfig
+from bertkd.pruning.trainer import PrunedKDTrainer
+
+__all__ = ["METHODS", "variant_name"]
+
+# Shares of the teacher's FLOPs that results have.
+SHARES = ("50%", "25%", "12.5%")
+# What a training does otherwise than by default.
+ABLATIONS = {
+    "": "",
+    "-rungs": ", in rungs",
+    "-unfitted": ", not reconstructed",
+    "-nohidden": ", without hidden states",
+}
+
+
+def variant_name(share: str = "", has_rungs: bool = False, is_fitted: bool = True, beta: float = 1.0) -> str:
+    """The name of a training in results files.
+
+    Args:
+        share: of the teacher's FLOPs that the student may have, such as "50%"; empty where its budget is another.
+        has_rungs: whether it was pruned from a larger student that was distilled first.
+        is_fitted: whether it was reconstructed.
+        beta: the weight of the hidden states' loss.
+    """
+    name = f"pruned-{share.removesuffix('%')}" if share else "pruned"
+    name += "-rungs" if has_rungs else ""
+    return name + ("" if is_fitted else "-unfitted") + ("" if beta > 0 else "-nohidden")
+
+
+def _variants() -> dict[str, str]:
+    """Their labels."""
+    labels = {}
+    for share in ("", *SHARES):
+        for suffix, what in ABLATIONS.items():
+            of_share = f", {share} of the FLOPs" if share else ""
+            labels[f"{variant_name(share)}{suffix}"] = f"Pruned{of_share}{what}"
+    del labels["pruned"]
+    return labels
+
+
+METHODS = (
+    Method(
+        name="pruned",
+        label="Pruned",
+        command="prune",
+        # Of the papers that it is made of, the first one.
+        arxiv="2204.09656",
+        trainer_class=PrunedKDTrainer,
+        config_class=PrunedKDConfig,
+        student="pruned",
+        variants=_variants(),
+    ),
+)

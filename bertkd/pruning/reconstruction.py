@@ -1,0 +1,226 @@
+"""Fits the output projections of a pruned model, so that it computes what the whole model does."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel
+
+from bertkd.models import family_of
+from bertkd.models.adaptive import refuse_supernet
+from bertkd.models.evaluated import evaluated
+from bertkd.models.sizes import refuse_factorized_or_shared
+from bertkd.pruning.fitting import Moments, token_weights
+from bertkd.pruning.network import Rows, SubLayer, as_batches, counted_tokens, divergence, sub_layers
+
+__all__ = ["RIDGES", "divided", "reconstruct"]
+
+RIDGES = (1e-3, 1e-1)
+# Of all rows, those that choose among the fits; a fit is never judged by its own rows.
+CHOOSING_SHARE, MOST_CHOOSING_ROWS = 1 / 4, 512
+"""A fit with fewer tokens for each column of a projection would learn the rows by heart."""
+
+
+def divided(batches: Sequence[dict[str, Tensor]]) -> tuple[list[dict[str, Tensor]], list[dict[str, Tensor]]]:
+    """Divides batches into those that maps are fitted on, and those that choose among the fits.
+
+    Raises:
+        ValueError: there are too few rows for both.
+    """
+    total = sum(len(batch["input_ids"]) for batch in batches)
+    choosing: list[dict[str, Tensor]] = []
+    chosen = 0
+    for batch in batches:
+        if chosen >= min(MOST_CHOOSING_ROWS, CHOOSING_SHARE * total):
+            break
+        choosing.append(batch)
+        chosen += len(batch["input_ids"])
+
+    fitting = list(batches[len(choosing) :])
+    if not fitting:
+        raise ValueError(f"{total} calibration rows in {len(batches)} batch are too few: give two batches at least.")
+    return fitting, choosing
+
+
+def reconstruct(
+    pruned: PreTrainedModel,
+    teacher: PreTrainedModel,
+    batches: Iterable[Mapping[str, Tensor]],
+    ridges: Sequence[float] = RIDGES,
+    progress: bool = False,
+) -> PreTrainedModel:
+    """Fit the output projection of each sub-layer of a pruned model to the teacher's, in place, from front to back.
+
+    In the model as it is by then, with the activations a of a sub-layer and its residual input x, and with the sum s
+    that goes into the same norm of the teacher for the same tokens, the new projection minimises
+
+    `sum over tokens t of w_t ||W a_t + b - (s_t - x_t)||² + ridge · g · ||W - W_before||²`, w_t = 1 / variance of s_t
+
+    (see `Moments.fit`). The goal holds the teacher's residual, so that a fit also makes up for what went before.
+    Where a sub-layer is missing, gain and bias of the norm before it are fitted to the output of the teacher's norm.
+    The fits of all `ridges`, and the weights as they were, are compared by the predictions on rows that no fit has
+    seen, and the best stays. The idea is that of K-prune (arXiv 2308.03449) and Kwon et al. (arXiv 2204.09656).
+
+    Args:
+        pruned: a model as deep as the teacher, with at most its units in each layer.
+        teacher: the model before pruning.
+        batches: dicts of tensors; labels are ignored. The first quarter, at most 512 rows, chooses among the fits.
+        ridges: strengths to be tried.
+        progress: whether a progress bar is shown.
+
+    Returns:
+        `pruned`.
+
+    Raises:
+        ValueError: models of different depth or hidden size, a supernet, factorized or shared layers, or fewer
+            batches than two.
+    """
+    for model in (pruned, teacher):
+        refuse_supernet(model, "reconstruct")
+        refuse_factorized_or_shared(model, "reconstruct")
+    for what in ("num_hidden_layers", "hidden_size"):
+        ours, theirs = getattr(pruned.config, what), getattr(teacher.config, what)
+        if ours != theirs:
+            raise ValueError(
+                f"The pruned model's {what} is {ours} and the teacher's {theirs}: reconstruct compares them layer by "
+                "layer, so that a layer that is left out has to be skipped, not removed."
+            )
+
+    fitting, choosing = divided(as_batches(batches, pruned))
+    with evaluated(pruned, teacher), torch.no_grad():
+        _Reconstruction(pruned, teacher, fitting, choosing, ridges).run(progress)
+    return pruned
+
+
+class _Reconstruction:
+    """One walk through both models."""
+
+    def __init__(
+        self,
+        pruned: PreTrainedModel,
+        teacher: PreTrainedModel,
+        fitting: Sequence[Mapping[str, Tensor]],
+        choosing: Sequence[Mapping[str, Tensor]],
+        ridges: Sequence[float],
+    ) -> None:
+        self.pruned, self.teacher, self.ridges = pruned, teacher, ridges
+        self.of_teacher, self.of_pruned = Rows(teacher, fitting), Rows(pruned, fitting)
+        self.chosen_by = Rows(pruned, choosing)
+        self.expected = Rows(teacher, choosing).outputs()
+        self.norm_before: nn.LayerNorm | None = _embeddings_norm(pruned)
+
+    def run(self, progress: bool) -> None:
+        parts, parts_of_teacher = sub_layers(self.pruned), sub_layers(self.teacher)
+        for first in tqdm(range(0, len(parts), 2), desc="Reconstruction", unit="layer", disable=not progress):
+            wholes = parts_of_teacher[first : first + 2]
+            norms = [whole.norm for whole in wholes if whole.norm is not None]
+            sums: list[list[Tensor]] = [[], []]
+            for _, values in self.of_teacher.run_layer(*norms):
+                found = iter(values)
+                for place, whole in enumerate(wholes):
+                    if whole.norm is not None:
+                        sums[place].append(next(found))
+
+            is_first_in_layer = True
+            for sub_layer, whole, goals in zip(parts[first : first + 2], wholes, sums, strict=True):
+                if sub_layer.projection is not None:
+                    if goals:
+                        self._fit_projection(sub_layer, goals)
+                    self.norm_before = sub_layer.norm
+                    is_first_in_layer = False
+                elif whole.norm is not None and self.norm_before is not None:
+                    self._fit_norm(whole.norm, goals, sub_layer.layer, goes_in=is_first_in_layer)
+
+            for rows in (self.of_teacher, self.of_pruned, self.chosen_by):
+                rows.advance()
+
+    def _divergence(self) -> float:
+        return divergence(self.expected, self.chosen_by.outputs())
+
+    # ---- a sub-layer that is there ----
+
+    def _fit_projection(self, sub_layer: SubLayer, goals: list[Tensor]) -> None:
+        """Fits the output projection of a sub-layer, or leaves it where no fit predicts better."""
+        projection, norm = sub_layer.projection, sub_layer.norm
+        assert projection is not None and norm is not None
+        moments = Moments(projection.in_features, projection.out_features, projection.weight.device)
+
+        for index, (inputs, sums) in self.of_pruned.run_layer(projection, norm):
+            counted = counted_tokens(self.pruned, sub_layer.layer, self.of_pruned.batches[index])
+            weights = token_weights(goals[index], counted)
+            moments.add(inputs, weights, goals[index] - (sums - projection(inputs)))
+
+        columns = torch.arange(projection.in_features, device=projection.weight.device)
+        before = projection.weight.data.clone(), projection.bias.data.clone()
+        fits = [before]
+        for ridge in self.ridges:
+            weight, bias = moments.fit(columns, before[0], ridge)
+            fits.append((weight.to(before[0].dtype), bias.to(before[1].dtype)))
+        _keep_best(projection, fits, self._divergence)
+
+    # ---- a sub-layer that is missing ----
+
+    def _fit_norm(self, whole_norm: nn.LayerNorm, goals: list[Tensor], layer: int, goes_in: bool) -> None:
+        """Fits gain and bias of the norm before a missing sub-layer, so that it gives what that one's norm gave.
+
+        Args:
+            whole_norm: the teacher's norm after the sub-layer.
+            goals: what goes into it, by batch.
+            layer: the layer of the sub-layer.
+            goes_in: whether the norm lies before the layer, so that its output is what goes into it.
+        """
+        norm = self.norm_before
+        assert norm is not None
+        outputs = self.of_pruned.states if goes_in else self.of_pruned.layer_outputs()
+        size = norm.weight.shape[0]
+        sums = torch.zeros(5, size, dtype=torch.float64, device=norm.weight.device)
+        for index, (output, goal) in enumerate(zip(outputs, goals, strict=True)):
+            counted = counted_tokens(self.pruned, layer, self.of_pruned.batches[index])
+            given, wanted = output[counted].double(), whole_norm(goal)[counted].double()
+            terms = (torch.ones_like(given), given, wanted, given * given, given * wanted)
+            sums += torch.stack([term.sum(0) for term in terms])
+
+        count, given_sum, wanted_sum, squares, products = sums
+        variance = squares - given_sum.square() / count
+        covariance = products - given_sum * wanted_sum / count
+        # A channel that is always the same has no gain to be fitted.
+        gain = torch.where(variance > 1e-9 * count, covariance / variance.clamp(min=1e-30), torch.ones_like(variance))
+        shift = (wanted_sum - gain * given_sum) / count
+        gain, shift = gain.to(norm.weight.dtype), shift.to(norm.weight.dtype)
+
+        before = norm.weight.data.clone(), norm.bias.data.clone()
+        states_before = list(self.chosen_by.states)
+        best = self._divergence()
+        norm.weight.data, norm.bias.data = before[0] * gain, before[1] * gain + shift
+        if goes_in:
+            self.chosen_by.states = [states * gain + shift for states in states_before]
+
+        if self._divergence() < best:
+            if goes_in:
+                self.of_pruned.states = [states * gain + shift for states in self.of_pruned.states]
+        else:
+            norm.weight.data, norm.bias.data = before
+            self.chosen_by.states = states_before
+
+
+def _keep_best(projection: nn.Linear, fits, measure) -> None:  # type: ignore[no-untyped-def]
+    """Leaves the weight and bias of a projection for which a measure is least; of equals, the first."""
+    measured = []
+    for weight, bias in fits:
+        projection.weight.data, projection.bias.data = weight, bias
+        value = measure()
+        measured.append(value if value == value else float("inf"))
+    projection.weight.data, projection.bias.data = fits[measured.index(min(measured))]
+
+
+def _embeddings_norm(model: PreTrainedModel) -> nn.LayerNorm | None:
+    """The norm whose output goes into the first layer; None where a projection lies between them."""
+    family = family_of(model)
+    if family.embeddings_projection is not None:
+        try:
+            model.base_model.get_submodule(family.embeddings_projection)
+            return None
+        except AttributeError:
+            pass
+    return model.base_model.get_submodule(family.embeddings_norm)  # type: ignore[return-value]

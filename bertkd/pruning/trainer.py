@@ -1,0 +1,81 @@
+"""Distillation of a pruned student, as a trainer."""
+
+from typing import Any
+
+from torch import Tensor
+
+from bertkd import losses
+from bertkd.distillation.checks import check_layers_can_be_read
+from bertkd.distillation.steps import model_inside
+from bertkd.distillation.trainer import DistillationTrainer
+from bertkd.models import layer_sizes
+from bertkd.pruning.config import PrunedKDConfig
+
+__all__ = ["PrunedKDTrainer"]
+
+
+class PrunedKDTrainer(DistillationTrainer):
+    """Distills the model that a student was pruned out of: by its predictions and its hidden states.
+
+    `PrunedKDConfig` has the loss. What goes into a layer of the student is compared with what goes into that layer of
+    the teacher, and the last output with the teacher's last, as ZipLM (arXiv 2302.04089) does. A layer that the
+    student skips as a whole is not compared.
+
+    Args:
+        model: the student, as deep as the teacher: `prune_to_budget` gives one.
+        teacher_model: the model before pruning.
+        args: a `PrunedKDConfig`.
+
+    Raises:
+        ValueError: what `DistillationTrainer` refuses, and, unless beta is 0, a teacher of another depth or hidden
+            size, or a model of an unsupported family.
+    """
+
+    args: PrunedKDConfig
+    config_class = PrunedKDConfig
+
+    def _set_up_method(self) -> None:
+        super()._set_up_method()
+        self.student_forward_kwargs, self.teacher_forward_kwargs = {}, {}
+        if self.args.beta == 0:
+            return
+
+        assert self.teacher_model is not None, "the base class has checked that there is a teacher"
+        for model in (self.model, self.teacher_model):
+            check_layers_can_be_read(model, type(self).__name__)
+        student = model_inside(self.model)
+        for what in ("num_hidden_layers", "hidden_size"):
+            ours, theirs = getattr(student.config, what), getattr(self.teacher_model.config, what)
+            if ours != theirs:
+                raise ValueError(
+                    f"The student's {what} is {ours} and the teacher's {theirs}: PrunedKDTrainer compares the hidden "
+                    "states of each layer with those that the student was pruned out of. Use a pruned student, or "
+                    "set beta=0."
+                )
+
+        sizes = layer_sizes(student)
+        kept = [layer for layer, pair in enumerate(zip(*sizes, strict=True)) if any(pair)]
+        # Level i is the input of layer i, counted from 0; the last level is the output of the last layer.
+        self.levels = [*kept, student.config.num_hidden_layers]
+        self.student_forward_kwargs = {"output_hidden_states": self.levels}
+        self.teacher_forward_kwargs = {"output_hidden_states": self.levels}
+
+    @property
+    def needs_teacher(self) -> bool:
+        return super().needs_teacher or self.args.beta > 0
+
+    def distillation_loss(
+        self, student_outputs: Any, teacher_outputs: Any, inputs: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """The parts of the base class and "hidden_loss", beta times the hidden states' loss."""
+        parts = super().distillation_loss(student_outputs, teacher_outputs, inputs)
+        if self.args.beta == 0:
+            return parts
+
+        hidden = losses.relative_hidden_loss(
+            [student_outputs.hidden_states[level] for level in self.levels],
+            [teacher_outputs.hidden_states[level] for level in self.levels],
+            inputs.get("attention_mask"),
+        )
+        parts["hidden_loss"] = self.args.beta * hidden
+        return parts
