@@ -1,12 +1,15 @@
 """From a fine-tuned teacher to a folder to deploy, in one command: method, budget, engine and precision.
 
-    bertkd compress --teacher_model_name_or_path outputs/teacher --task_name sst2 --method pkd-skip \
-        --budget 5 --unit ms --engine openvino --precision int8 --output_dir outputs/small
+    bertkd compress --teacher_model_name_or_path outputs/teacher --task_name sst2 --budget 5 --unit ms \
+        --output_dir outputs/small
 
-The largest student of the method that is within the budget in that engine and precision is found by measuring, before
-anything is trained; DynaBERT trains first and searches its supernet. The student is trained by the method's own
-command, exported, and measured once more. It starts from the teacher's layers, or from --model_name_or_path where
-that is given. A command that was killed goes on when it is started again.
+The teacher is pruned to the budget, measured in the engine and precision that will serve, fitted, distilled, exported,
+and measured once more. What several sizes reach without training is shown first. --budget 50% is a share of what the
+teacher costs, and --budget 1 --unit points asks for the fastest size that loses at most one point.
+
+--method pkd-skip and others do a paper's way: the largest student of the method within the budget is found by
+measuring, before anything is trained (DynaBERT trains first and searches its supernet), and starts from the teacher's
+layers, or from --model_name_or_path where that is given. A command that was killed goes on when it is started again.
 """
 
 import math
@@ -17,12 +20,14 @@ from pathlib import Path
 from typing import Any
 
 from bertkd import DistilBertKDConfig
-from bertkd.atomic import write_json, write_text
+from bertkd.atomic import read_json, write_json, write_text
 from bertkd.cli import distilbert, dynabert, export, finetune, kd, resolve, search, tinybert
 from bertkd.cli.commands import CORPUS_DEFAULTS, TaskRun, check_outputs, quiet, run_or_resume
 from bertkd.cli.export import ExportOptions
 from bertkd.cli.options import CorpusOptions, RunOptions, TrainOptions
 from bertkd.cli.parser import Options, one_run, option_value, parse_runs
+from bertkd.cli.prune import PruneOptions
+from bertkd.cli.rules import COUNT
 from bertkd.cli.search import SearchOptions, deployment_of
 from bertkd.distillation.checks import check_vocabularies
 from bertkd.distillation.method import Method
@@ -33,9 +38,11 @@ from bertkd.pipeline import load_language_model, load_model, resolve_model_name
 from bertkd.pipeline.compress import UNITS, Goal, Size, choose_size, depth_sizes, general_sizes, shape_sizes
 from bertkd.pipeline.contents import content_digests
 from bertkd.pipeline.experiment import finished, output_folder, with_changes
+from bertkd.pipeline.pruning import FILE, START, Limit, Pruning, train_pruned
+from bertkd.pipeline.pruning import UNITS as PRUNING_UNITS
 from bertkd.records import ExportResult, ReportSet, RunResult, StageResult, environment, render_page
 
-DEFAULT_METHOD = "pkd-skip"
+DEFAULT_METHOD = "pruned"
 METHOD_NAMES = [method.name for method in all_methods() if method.name != "teacher"]
 DEFAULTS = {"engine": "openvino", "precision": "int8"}
 
@@ -47,10 +54,28 @@ class CompressOptions(ExportOptions, TrainOptions):
     method: str = field(
         default=DEFAULT_METHOD, metadata={"choices": METHOD_NAMES, "help": "The method that trains the student."}
     )
-    budget: float = field(default=0.0, metadata={"help": "The most that the deployed model may cost, in --unit."})
+    budget: str = field(
+        default="",
+        metadata={
+            "help": "The most that the deployed model may cost, in --unit, or as a share of what the teacher costs "
+            "such as 50%."
+        },
+    )
     unit: str = field(
         default="ms",
-        metadata={"choices": UNITS, "help": "The unit of the budget: ms (measured here), mb or parameters."},
+        metadata={
+            "choices": PRUNING_UNITS,
+            "help": "The unit of the budget: ms (measured here), mb or parameters; for the method 'pruned' also "
+            "gflops, or the points that the metric may lose.",
+        },
+    )
+    pruning_rows: int = field(
+        default=2048,
+        metadata={
+            "help": "At most this many training rows, drawn by the seed, say what is pruned and how it is fitted.",
+            "needs": "method=pruned",
+            "range": COUNT,
+        },
     )
     corpus_files: list[str] | None = field(
         default=None, metadata={"help": "Plain text that DistilBERT is pretrained on.", "needs": "method=distilbert"}
@@ -85,6 +110,8 @@ def own_classes(method: Method) -> tuple[type[CompressOptions], type[RunOptions]
     """The options of this command for a method, and those of the method's own command."""
     if method.student == "shape":
         return TinyBertCompressOptions, tinybert.TinyBertOptions
+    if method.student == "pruned":
+        return CompressOptions, PruneOptions
     if method.student == "supernet":
         return DynaBertCompressOptions, dynabert.DynaBertOptions
     return CompressOptions, TrainOptions
@@ -119,8 +146,8 @@ def parse(argv: Sequence[str] | None) -> Run:
 def compress(options: Run) -> dict[str, Any]:
     """Chooses, trains, exports and measures; returns the content of compress.json."""
     own, models, folder = options.own, options.models, output_folder(options.config)
-    goal = Goal(own.budget, own.unit, deployment_of(own))
-    method = method_named(own.method)
+    method, limit = method_named(own.method), Limit(own.budget, own.unit)
+    goal = goal_of(method, limit, own)
 
     # What cannot work ends before anything is trained.
     require_engine(own.engine, own.precision)
@@ -132,7 +159,9 @@ def compress(options: Run) -> dict[str, Any]:
             "teaches there, with a head for masked words, with --language_model."
         )
 
-    if method.student == "supernet":
+    if method.student == "pruned":
+        student, predicted = prune_and_train(limit, options, folder)
+    elif method.student == "supernet":
         student, predicted = train_and_search(method, options, folder)
     else:
         kept_in = None if own.dry_run else folder
@@ -143,18 +172,14 @@ def compress(options: Run) -> dict[str, Any]:
         return {"method": own.method, "predicted": predicted}
 
     exported = export.export(deployed_options(options, student, folder / "deployed"))
-    if goal.unit == "ms":
-        measured = goal.deployment.milliseconds(folder / "deployed")
-    else:
-        measured = exported.size_mb if goal.unit == "mb" else exported.parameters
-
+    outcome = outcome_of(goal, student, folder / "deployed", exported)
     answer = {
         "method": own.method,
-        "budget": goal.budget,
-        "unit": goal.unit,
+        "budget": outcome.budget,
+        "unit": outcome.unit,
         "predicted": predicted,
-        "measured": measured,
-        "is_within_budget": measured <= goal.budget,
+        "measured": outcome.measured,
+        "is_within_budget": outcome.is_within,
         "student": student.name,
         "exported": asdict(exported),
         "command": options.command,
@@ -163,12 +188,63 @@ def compress(options: Run) -> dict[str, Any]:
     write_json(folder / "compress.json", answer)
     page = write_report(folder, teacher_name, student, exported)
 
-    verdict = "within the budget" if measured <= goal.budget else "OVER the budget"
-    print(
-        f"\n{goal.budget:g} {goal.unit} asked for: predicted {predicted:.4g}, measured {measured:.4g}, {verdict}"
-        f"\nStudent: {student}\nTo deploy: {folder / 'deployed'}\nReport: {page}"
-    )
+    print(f"\n{outcome}\nStudent: {student}\nTo deploy: {folder / 'deployed'}\nReport: {page}")
     return answer
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What was asked for, and what came out.
+
+    Attributes:
+        budget: in the unit; for a share that was asked for, the number that it stands for.
+        unit: of the budget.
+        measured: what the deployed model costs, or the points that it lost.
+    """
+
+    budget: float
+    unit: str
+    measured: float
+
+    @property
+    def is_within(self) -> bool:
+        """Whether the budget is met."""
+        return self.measured <= self.budget
+
+    def __str__(self) -> str:
+        verdict = "within the budget" if self.is_within else "OVER the budget"
+        return f"{self.budget:.4g} {self.unit} asked for: measured {self.measured:.4g}, {verdict}."
+
+
+def outcome_of(goal: Goal, student: Path, deployed: Path, exported: ExportResult) -> Outcome:
+    """Measures what was deployed, in the unit of the budget."""
+    budget, unit = goal.budget, goal.unit
+    facts = student / START / FILE
+    if facts.is_file():
+        pruned = read_json(facts)
+        if unit == "points":
+            return Outcome(budget, unit, 100 * (pruned["curve"][0]["value"] - exported.value))
+        budget = pruned["budget"]
+
+    if unit == "ms":
+        return Outcome(budget, unit, goal.deployment.milliseconds(deployed))
+    if unit == "gflops":
+        return Outcome(budget, unit, goal.deployment.costs([load_model(str(student))], unit)[0])
+    return Outcome(budget, unit, exported.size_mb if unit == "mb" else exported.parameters)
+
+
+def goal_of(method: Method, limit: Limit, own: CompressOptions) -> Goal:
+    """What the deployed model may cost.
+
+    Raises:
+        ValueError: a paper's method with a budget that only the method "pruned" knows.
+    """
+    if method.student != "pruned" and (limit.is_share or limit.unit not in UNITS):
+        raise ValueError(
+            f"--budget {limit.text} --unit {limit.unit}: --method {method.name} needs a number of {', '.join(UNITS)}; "
+            "leave --method out for this budget."
+        )
+    return Goal(limit.number, limit.unit, deployment_of(own))
 
 
 def asked(options: Run) -> dict[str, Any]:
@@ -284,6 +360,24 @@ def pretrain(options: Run, size: Size, folder: Path) -> Path:
     if finished(StageResult, own.experiment(), own.config) is None:
         distilbert.train(own)
     return general
+
+
+def prune_and_train(limit: Limit, options: Run, folder: Path) -> tuple[Path, float]:
+    """Prunes the teacher to the limit and distills the student; returns its folder and its measured cost."""
+    student, own = folder / "student", options.own
+    pruning = Pruning([limit], deployment_of(own), own.pruning_rows, has_curve=True)
+    data = resolve.task_data(options)
+    train_pruned(
+        options.experiment(),
+        data,
+        resolve.teacher(options, data.task),
+        pruning,
+        with_changes(options.config, output_dir=str(student), push_to_hub=False),
+        options.models.ignore_weak_teacher,
+    )
+    if own.dry_run:
+        return student, math.nan
+    return student, float(read_json(student / START / FILE)["measured"])
 
 
 def train_and_search(method: Method, options: Run, folder: Path) -> tuple[Path, float]:

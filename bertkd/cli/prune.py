@@ -40,7 +40,7 @@ class PruneOptions(MeasuringOptions, TrainOptions):
             "help": "The unit of the budget: ms (measured here), mb (of the file), parameters or gflops.",
         },
     )
-    calibration_rows: int = field(
+    pruning_rows: int = field(
         default=2048,
         metadata={
             "help": "At most this many training rows, drawn by the seed, say what is pruned and how it is fitted.",
@@ -55,7 +55,7 @@ class PruneOptions(MeasuringOptions, TrainOptions):
 def pruning_of(options: PruneOptions) -> Pruning:
     """The budgets that are asked for."""
     limits = [Limit(text, options.unit) for text in options.budget]
-    return Pruning(limits, deployment_of(options), options.calibration_rows, options.reconstruct)
+    return Pruning(limits, deployment_of(options), options.pruning_rows, options.reconstruct)
 
 
 def train(options: TaskRun[PruneOptions, PrunedKDConfig]) -> list[RunResult]:

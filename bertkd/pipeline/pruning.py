@@ -1,9 +1,11 @@
 """Prunes a teacher to one budget or several in turn, and distills it into each of the students."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -11,23 +13,28 @@ from transformers import PreTrainedModel
 
 from bertkd.atomic import atomic_folder, read_json, write_json
 from bertkd.data.tokenizer_files import save_tokenizer
-from bertkd.models import layer_sizes
+from bertkd.metrics import main_value
+from bertkd.models import LayerSizes, layer_sizes
 from bertkd.models.positions import max_tokens
 from bertkd.pipeline.deployment import Deployment
 from bertkd.pipeline.evaluation import check_teacher, evaluate
-from bertkd.pipeline.experiment import Experiment, finished, output_folder, with_changes
+from bertkd.pipeline.experiment import Experiment, finished, output_folder, start_in_folder, with_changes
 from bertkd.pipeline.models import load_model
 from bertkd.pipeline.task_data import TaskData
 from bertkd.pipeline.training import train_on_task
-from bertkd.pruning import PrunedKDConfig, PrunedKDTrainer, Pruner, pruning_costs
+from bertkd.pruning import PrunedKDConfig, PrunedKDTrainer, Pruner, Selection, pruning_costs
 from bertkd.pruning.method import variant_name
-from bertkd.records import RunResult
+from bertkd.records import ChartPoint, RunResult, curves_chart, metric_label, task_label, terminal_table
 
 __all__ = ["UNITS", "Limit", "Pruning", "train_pruned"]
 
-UNITS = ("ms", "mb", "parameters", "gflops")
-# What a budget made of the teacher, before it is trained.
-START, FILE = "start", "pruning.json"
+UNITS = ("ms", "mb", "parameters", "gflops", "points")
+# What a budget made of the teacher, before it is trained, and the curve from which it can be chosen.
+START, FILE, CHART = "start", "pruning.json", "curve.png"
+# Shares of the teacher's cost that the curve shows, and the rows that its students are fitted on.
+CURVE_SHARES, CURVE_ROWS = (0.75, 0.5, 0.35, 0.25, 0.125), 512
+# As many rows as these are seen in a training whose length nobody sets, in one epoch at least, and in ten at most.
+ROWS_SEEN, MOST_EPOCHS = 60_000, 10
 
 
 @dataclass(frozen=True)
@@ -50,10 +57,10 @@ class Limit:
             number = float(self.text.removesuffix("%"))
         except ValueError:
             number = -1.0
-        if not 0 < number < (100 if self.is_share else float("inf")):
+        if not 0 < number < (100 if self.is_share else float("inf")) or (self.is_share and self.unit == "points"):
             raise ValueError(
-                f"--budget {self.text}: give a positive number of {self.unit}, or a share of what the teacher costs "
-                "such as 50%."
+                f"--budget {self.text}: give a positive number of {self.unit}"
+                f"{'' if self.unit == 'points' else ', or a share of what the teacher costs such as 50%'}."
             )
 
     @property
@@ -61,12 +68,23 @@ class Limit:
         """Whether it is a share of what the teacher costs."""
         return self.text.endswith("%")
 
+    @property
+    def cost_unit(self) -> str:
+        """The unit that networks are measured in: milliseconds where the limit is one of quality."""
+        return "ms" if self.unit == "points" else self.unit
+
+    @property
+    def number(self) -> float:
+        """The number, of percent for a share."""
+        return float(self.text.removesuffix("%"))
+
     def amount(self, whole: float) -> float:
-        """The number, in the unit, for a teacher that costs `whole`."""
-        number = float(self.text.removesuffix("%"))
-        return number * whole / 100 if self.is_share else number
+        """The number in the unit, for a teacher that costs `whole`."""
+        return self.number * whole / 100 if self.is_share else self.number
 
     def __str__(self) -> str:
+        if self.unit == "points":
+            return f"at most {self.text} points lost"
         return f"{self.text} of the teacher's {self.unit}" if self.is_share else f"{self.text} {self.unit}"
 
 
@@ -79,6 +97,7 @@ class Pruning:
         deployment: where a student is to serve, and so where milliseconds are measured.
         rows: how many training rows scores, harms and fits are made from.
         is_fitted: whether what is left is fitted to the teacher.
+        has_curve: whether students of several sizes are made and evaluated first, so that one can be chosen.
 
     Raises:
         ValueError: no budget, or budgets that do not fall.
@@ -88,16 +107,21 @@ class Pruning:
     deployment: Deployment
     rows: int = 2048
     is_fitted: bool = True
+    has_curve: bool = False
 
     def __post_init__(self) -> None:
         if not self.limits:
             raise ValueError("Give a --budget: a number in --unit, or a share of what the teacher costs such as 50%.")
-        amounts = [limit.amount(1.0) for limit in self.limits]
+        amounts = [limit.number for limit in self.limits]
         is_mixed = len({limit.is_share for limit in self.limits}) > 1
         if is_mixed or any(later >= earlier for earlier, later in pairwise(amounts)):
             raise ValueError(
                 f"--budget {' '.join(limit.text for limit in self.limits)}: several budgets are rungs from the "
                 "largest to the smallest student, all numbers or all shares."
+            )
+        if self.limits[0].unit == "points" and (len(self.limits) > 1 or not self.has_curve):
+            raise ValueError(
+                "--unit points chooses one size from the curve that `bertkd compress` makes: give one --budget there."
             )
 
 
@@ -132,6 +156,7 @@ def train_pruned(
     if not ignore_weak_teacher:
         check_teacher(metrics, data)
 
+    config = _with_epochs(config, len(data.splits["train"]))
     results: list[RunResult] = []
     before: PreTrainedModel | None = None
     for number, limit in enumerate(pruning.limits):
@@ -153,6 +178,13 @@ def train_pruned(
     return results
 
 
+def _with_epochs(config: PrunedKDConfig, rows: int) -> PrunedKDConfig:
+    """The config with a number of epochs, where 0 left it open."""
+    if config.num_train_epochs > 0 or config.max_steps > 0:
+        return config
+    return with_changes(config, num_train_epochs=float(min(MOST_EPOCHS, max(1, round(ROWS_SEEN / max(1, rows))))))
+
+
 def _folder_name(limit: Limit) -> str:
     return f"{limit.unit}-{limit.text.replace('%', 'pct')}"
 
@@ -169,71 +201,168 @@ def _start(
     """The student of a budget before it is trained: the one that an earlier start has left, or a new one."""
     folder = output_folder(config) / START
     if experiment.is_dry_run:
-        student, _ = _pruned(data, teacher, before, limit, pruning, config)
-        return student
+        return _Pruned(data, teacher, before, limit, pruning, config).student
 
+    start_in_folder(experiment, config)
     with config.main_process_first(local=False, desc="pruning"):
         if config.process_index == 0 and not (folder / FILE).is_file():
-            student, facts = _pruned(data, teacher, before, limit, pruning, config)
+            pruned = _Pruned(data, teacher, before, limit, pruning, config)
             with atomic_folder(folder) as partial:
-                student.save_pretrained(partial)
-                save_tokenizer(data.tokenizer, partial, max_tokens(student.config))
-                write_json(partial / FILE, facts)
+                pruned.student.save_pretrained(partial)
+                save_tokenizer(data.tokenizer, partial, max_tokens(pruned.student.config))
+                write_json(partial / FILE, pruned.facts)
         facts = read_json(folder / FILE)
+
     if config.process_index == 0:
+        if facts["curve"]:
+            _show_curve(facts, data, output_folder(config) / CHART)
         print(
-            f"\n{limit}: {facts['measured']:.4g} of {facts['whole']:.4g} {limit.unit}, "
-            f"heads {facts['sizes']['heads']}, neurons {facts['sizes']['neurons']}.",
+            f"\n{limit}: the student takes {facts['measured']:.4g} of {facts['whole']:.4g} {facts['unit']}."
+            f"\nHeads by layer: {facts['sizes']['heads']}\nNeurons by layer: {facts['sizes']['neurons']}",
             flush=True,
         )
     return load_model(str(folder))
 
 
-def _pruned(
-    data: TaskData,
-    teacher: PreTrainedModel,
-    before: PreTrainedModel | None,
-    limit: Limit,
-    pruning: Pruning,
-    config: PrunedKDConfig,
-) -> tuple[PreTrainedModel, dict[str, Any]]:
-    """Prunes the teacher, or a student of it, to a budget; with what is known of the result."""
-    deployment, started = pruning.deployment, time.perf_counter()
+class _Pruned:
+    """A student that was pruned from the teacher, or from a student of it, and what is known of it.
 
-    def measure(models: Sequence[PreTrainedModel]) -> list[float]:
-        return deployment.costs(models, limit.unit)
+    Attributes:
+        student: the model, fitted.
+        facts: what goes into `pruning.json`.
+    """
 
-    costs = pruning_costs(teacher, measure)
-    whole = costs.cost(layer_sizes(teacher))
-    seconds = {"costs": time.perf_counter() - started}
+    def __init__(
+        self,
+        data: TaskData,
+        teacher: PreTrainedModel,
+        before: PreTrainedModel | None,
+        limit: Limit,
+        pruning: Pruning,
+        config: PrunedKDConfig,
+    ) -> None:
+        self.data, self.config, self.limit, self.pruning = data, config, limit, pruning
+        self.has_progress = not config.disable_tqdm
+        seconds: dict[str, float] = {}
 
-    for moved in (teacher, before):
-        if moved is not None:
-            nn.Module.to(moved, config.device)
-    batches = data.sampled_batches(pruning.rows, config.seed)
-    has_progress = not config.disable_tqdm
-    if before is None:
-        pruner = Pruner.prepared(teacher, batches, progress=has_progress)
-    else:
-        pruner = Pruner.prepared(before, batches, teacher, progress=has_progress)
-    seconds["harms"] = time.perf_counter() - started - seconds["costs"]
+        with _timed(seconds, "costs"):
+            self.costs = pruning_costs(teacher, self._measure)
+        self.whole = self.costs.cost(layer_sizes(teacher))
 
-    selection = pruner.select(limit.amount(whole), costs, measure, limit.unit)
-    reconstruction_started = time.perf_counter()
-    student = pruner.pruned(selection.sizes, progress=has_progress, fits=pruning.is_fitted)
-    seconds["reconstruction"] = time.perf_counter() - reconstruction_started
+        with _timed(seconds, "harms"):
+            for model in (teacher, before):
+                if model is not None:
+                    nn.Module.to(model, config.device)
+            batches = data.sampled_batches(pruning.rows, config.seed, by_length=True)
+            if before is None:
+                self.pruner = Pruner.prepared(teacher, batches, progress=self.has_progress)
+            else:
+                self.pruner = Pruner.prepared(before, batches, teacher, progress=self.has_progress)
 
-    facts = {
-        "budget": limit.amount(whole),
-        "unit": limit.unit,
-        "whole": whole,
-        "predicted": selection.predicted,
-        "measured": selection.measured,
-        "sizes": selection.sizes._asdict(),
-        "harm": selection.harm,
-        "divergence": pruner.divergence(student),
-        "rows": pruning.rows,
-        "seconds": {name: round(value, 1) for name, value in seconds.items()},
-        "cost_table": asdict(costs),
-    }
-    return student, facts
+        with _timed(seconds, "curve"):
+            curve = self._curve(teacher) if pruning.has_curve else []
+        selection = self._selection(curve)
+        with _timed(seconds, "reconstruction"):
+            self.student = self.pruner.pruned(
+                selection.sizes, progress=self.has_progress, rows=None if pruning.is_fitted else 0
+            )
+
+        self.facts: dict[str, Any] = {
+            "budget": limit.number if limit.unit == "points" else limit.amount(self.whole),
+            "unit": limit.cost_unit,
+            "whole": self.whole,
+            "predicted": selection.predicted,
+            "measured": selection.measured,
+            "sizes": selection.sizes._asdict(),
+            "harm": selection.harm,
+            "divergence": self.pruner.divergence(self.student),
+            "rows": pruning.rows,
+            "seconds": seconds,
+            "cost_table": asdict(self.costs),
+            "curve": curve,
+        }
+
+    def _measure(self, models: Sequence[PreTrainedModel]) -> list[float]:
+        return self.pruning.deployment.costs(models, self.limit.cost_unit)
+
+    def _select(self, budget: float) -> Selection:
+        return self.pruner.select(budget, self.costs, self._measure, self.limit.cost_unit)
+
+    def _selection(self, curve: list[dict[str, Any]]) -> Selection:
+        """The network within the limit.
+
+        Raises:
+            ValueError: there is none.
+        """
+        if self.limit.unit != "points":
+            return self._select(self.limit.amount(self.whole))
+
+        least = curve[0]["value"] - self.limit.number / 100
+        within = [point for point in curve[1:] if point["value"] >= least]
+        if not within:
+            best = max(point["value"] for point in curve[1:])
+            raise ValueError(
+                f"No size of the curve keeps {100 * least:.1f} of {100 * curve[0]['value']:.1f} before it is trained: "
+                f"the best has {100 * best:.1f}. Give a budget in ms, mb or gflops, or allow more points."
+            )
+        fastest = min(within, key=lambda point: float(point["measured"]))
+        sizes = LayerSizes(*(tuple(fastest[name]) for name in LayerSizes._fields))
+        return Selection(sizes, fastest["predicted"], fastest["measured"], fastest["harm"])
+
+    def _curve(self, teacher: PreTrainedModel) -> list[dict[str, Any]]:
+        """The teacher, and students of several sizes before they are trained, from large to small."""
+        metric = self.data.task.metric
+        value = main_value(evaluate(teacher, self.data, self.config), metric)
+        points: list[dict[str, Any]] = [
+            {"share": 1.0, **layer_sizes(teacher)._asdict(), "predicted": self.whole, "measured": self.whole}
+            | {"harm": 0.0, "divergence": 0.0, "value": value}
+        ]
+        for share in CURVE_SHARES:
+            try:
+                selection = self._select(share * self.whole)
+            except ValueError:  # nothing is as small as that
+                break
+            student = self.pruner.pruned(selection.sizes, rows=CURVE_ROWS)
+            metrics = evaluate(student, self.data, self.config, is_trained=False)
+            points.append(
+                {"share": share, **selection.sizes._asdict(), "predicted": selection.predicted}
+                | {"measured": selection.measured, "harm": selection.harm}
+                | {"divergence": self.pruner.divergence(student), "value": main_value(metrics, metric)}
+            )
+        return points
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
+    """Notes how long the block takes."""
+    started = time.perf_counter()
+    yield
+    seconds[name] = round(time.perf_counter() - started, 1)
+
+
+def _show_curve(facts: dict[str, Any], data: TaskData, path: Path) -> None:
+    """Prints the table of sizes before training, and draws it."""
+    unit, metric = facts["unit"], data.task.metric
+    rows, points = [], []
+    for point in facts["curve"]:
+        rows.append(
+            {
+                "of the teacher": f"{100 * point['measured'] / facts['whole']:.0f}%",
+                unit: f"{point['measured']:.4g}",
+                f"{metric} before training": f"{100 * point['value']:.1f}",
+                "KL to the teacher": f"{point['divergence']:.4f}",
+                "heads": " ".join(map(str, point["heads"])),
+                "neurons": " ".join(map(str, point["neurons"])),
+            }
+        )
+        points.append(ChartPoint("", point["measured"], 100 * point["value"]))
+
+    curves_chart(
+        {"Pruned and fitted, not trained": points[1:]},
+        path,
+        f"{task_label(data.task.name)}: sizes to choose from",
+        unit,
+        f"{metric_label(metric)} (%)",
+        reference=ChartPoint("Teacher", points[0].x, points[0].y),
+    )
+    print(f"\n{terminal_table(rows)}\nChart: {path}")

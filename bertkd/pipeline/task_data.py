@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from datasets import Dataset, DatasetDict
 from torch.utils.data import DataLoader
 from transformers import DataCollatorWithPadding
@@ -36,7 +37,9 @@ class TaskData:
         """The validation split that models are ranked by."""
         return self.splits[self.task.validation_splits[0]]
 
-    def sampled_batches(self, rows: int, seed: int, split: str = "train", batch_size: int = 32) -> DataLoader:
+    def sampled_batches(
+        self, rows: int, seed: int, split: str = "train", batch_size: int = 32, by_length: bool = False
+    ) -> DataLoader:
         """Padded batches of rows that are drawn by the seed: model inputs, and the label.
 
         Args:
@@ -44,9 +47,16 @@ class TaskData:
             seed: of the draw.
             split: where they are drawn from: "train", or "validation" for the split that models are ranked by.
             batch_size: rows of a batch.
+            by_length: whether rows of like length make a batch, for little padding; batches still come at random.
         """
         drawn = (self.first_validation if split == "validation" else self.splits["train"]).shuffle(seed=seed)
         drawn = drawn.select(range(min(rows, len(drawn))))
+
+        if by_length:
+            lengths = np.array([len(ids) for ids in drawn["input_ids"]])
+            batches = np.array_split(lengths.argsort(kind="stable"), range(batch_size, len(lengths), batch_size))
+            order = np.random.default_rng(seed).permutation(len(batches))
+            drawn = drawn.select(np.concatenate([batches[index] for index in order]))
 
         wanted = {*self.tokenizer.model_input_names, "label"}
         unused = [name for name in drawn.column_names if name not in wanted]

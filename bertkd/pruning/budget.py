@@ -245,20 +245,20 @@ class Pruner:
             f"{f' {unit}' if unit else ''}.{found}".replace("  ", " ")
         )
 
-    def pruned(self, sizes: LayerSizes, progress: bool = False, fits: bool = True) -> PreTrainedModel:
+    def pruned(self, sizes: LayerSizes, rows: int | None = None, progress: bool = False) -> PreTrainedModel:
         """Make the model of these sizes, with its units of the highest scores, and fit it to the teacher.
 
         Args:
             sizes: heads and neurons of each layer.
+            rows: on how many rows it is fitted; None for all, 0 to leave it as it is.
             progress: whether a progress bar is shown.
-            fits: whether it is fitted.
-
-        Raises:
-            RuntimeError: the model does not compute what the whole one with these units alone does.
         """
         cut = self._cut(sizes)
-        if fits:
+        if rows is None:
             reconstruct(cut, self.teacher, [*self.choosing, *self.fitting], progress=progress)
+        elif rows > 0:
+            batches = [*_first_rows(self.choosing, rows // 3), *_first_rows(self.fitting, rows)]
+            reconstruct(cut, self.teacher, batches, progress=progress)
         return match_device_dtype_and_mode(cut, self.like)
 
     def divergence(self, model: PreTrainedModel) -> float:

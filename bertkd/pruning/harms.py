@@ -17,8 +17,13 @@ __all__ = ["levels_of", "measure_harms"]
 
 # Pulls a fit towards the weights that are there.
 RIDGE = 1e-3
-# Shares of a feed-forward part's neurons that are tried, besides none and all.
-NEURON_SHARES = (1 / 96, 1 / 48, 1 / 24, *(step / 12 for step in range(1, 12)))
+# Shares of a part's units that are tried, besides none and all: the fewer are left, the more each of them matters.
+SHARES = {
+    "attention": (1 / 12, 2 / 12, 3 / 12, 4 / 12, 6 / 12, 8 / 12, 10 / 12),
+    "ffn": (1 / 96, 1 / 48, 1 / 24, 1 / 12, 2 / 12, 3 / 12, 4 / 12, 6 / 12, 8 / 12, 10 / 12),
+}
+# At this share it is measured whether a sub-layer is better fitted or left as it is.
+PROBED = 1 / 3
 
 Harms = list[dict[int, float]]
 
@@ -30,9 +35,7 @@ def levels_of(sub_layer: SubLayer, full_units: int) -> list[int]:
         sub_layer: a sub-layer.
         full_units: what the sub-layer of a network of full size has, of which the shares are taken.
     """
-    if sub_layer.part == "attention":
-        return list(range(sub_layer.units + 1))
-    shares = {max(1, round(share * full_units)) for share in NEURON_SHARES}
+    shares = {max(1, round(share * full_units)) for share in SHARES[sub_layer.part]}
     return sorted({0, sub_layer.units, *(level for level in shares if level < sub_layer.units)})
 
 
@@ -46,9 +49,9 @@ def measure_harms(
 ) -> Harms:
     """Measure how far the predictions move when one sub-layer alone keeps fewer units.
 
-    The units of the highest scores stay. Each level is measured with its columns as they are and fitted to the
-    sub-layer's own output, and the smaller number counts, since a fit lowers the error of the output and not always
-    that of the predictions. Level 0 leaves the sub-layer out with its norm, as it is saved.
+    The units of the highest scores stay. Their columns are fitted to the sub-layer's own output, or left as they are
+    where that harms less at a third of the units: a fit lowers the error of the output, and not always that of the
+    predictions. Level 0 leaves the sub-layer out with its norm, as it is saved.
 
     Args:
         model: an ordinary model, in float32.
@@ -90,24 +93,26 @@ def _harms_of(
     if sub_layer.units == 0:
         return {0: 0.0}
 
-    order = scores.argsort(descending=True, stable=True)
-    moments = own_moments(sub_layer, fitted)
+    projection = sub_layer.projection
+    assert projection is not None
+    order, moments = scores.argsort(descending=True, stable=True), own_moments(sub_layer, fitted)
+
+    def harm_of(level: int, is_fitted: bool) -> float:
+        columns = sub_layer.columns(order[:level].sort().values).to(projection.weight.device)
+        kept = projection.weight[:, columns]
+        weight, bias = moments.fit(columns, kept, RIDGE) if is_fitted else (kept, projection.bias)
+        with _projecting(projection, columns, weight, bias):
+            return divergence(expected, compared.outputs())
+
+    probed = min(levels, key=lambda level: abs(level - PROBED * sub_layer.units))
+    is_fitted = 0 < probed < sub_layer.units and harm_of(probed, True) <= harm_of(probed, False)
     harms = {}
     for level in levels:
         if level == 0:
             with without(sub_layer, compared.model):
                 harms[level] = divergence(expected, compared.outputs())
-        elif level == sub_layer.units:
-            harms[level] = 0.0
         else:
-            projection = sub_layer.projection
-            assert projection is not None
-            columns = sub_layer.columns(order[:level].sort().values).to(projection.weight.device)
-            kept = projection.weight[:, columns]
-            with _projecting(projection, columns, kept, None):
-                as_it_was = divergence(expected, compared.outputs())
-            with _projecting(projection, columns, *moments.fit(columns, kept, RIDGE)):
-                harms[level] = min(as_it_was, divergence(expected, compared.outputs()))
+            harms[level] = harm_of(level, is_fitted) if level < sub_layer.units else 0.0
         bar.update()
     return harms
 
@@ -125,12 +130,11 @@ def own_moments(sub_layer: SubLayer, rows: Rows) -> Moments:
 
 
 @contextmanager
-def _projecting(projection: nn.Linear, columns: Tensor, weight: Tensor, bias: Tensor | None) -> Iterator[None]:
-    """Within, a projection reads only these columns, with this weight (d, k), and its bias if none is given."""
+def _projecting(projection: nn.Linear, columns: Tensor, weight: Tensor, bias: Tensor) -> Iterator[None]:
+    """Within, a projection reads only these columns, with this weight (d, k) and bias (d,)."""
     weight_before, bias_before = projection.weight.data, projection.bias.data
     projection.weight.data = torch.zeros_like(weight_before).index_copy_(1, columns, weight.to(weight_before.dtype))
-    if bias is not None:
-        projection.bias.data = bias.to(bias_before.dtype)
+    projection.bias.data = bias.to(bias_before.dtype)
     try:
         yield
     finally:

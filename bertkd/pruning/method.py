@@ -51,6 +51,8 @@ METHODS = (
         arxiv="2204.09656",
         trainer_class=PrunedKDTrainer,
         config_class=PrunedKDConfig,
+        # The number of epochs follows that of the rows.
+        defaults={"num_train_epochs": 0.0},
         student="pruned",
         variants=_variants(),
     ),

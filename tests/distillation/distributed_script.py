@@ -28,6 +28,8 @@ from bertkd import (
     TinyBertKDConfig,
     TinyBertKDTrainer,
 )
+from bertkd.pruning import PrunedKDConfig, PrunedKDTrainer
+from bertkd.students import prune
 
 
 def patient_kd(family: str, hidden: int, shared: dict[str, Any], data: dict[str, Any]) -> DistillationTrainer:
@@ -64,6 +66,14 @@ def distilbert(family: str, hidden: int, shared: dict[str, Any], data: dict[str,
     return DistilBertKDTrainer(model=models[0], teacher_model=models[1], args=args, processing_class=tokenizer, **data)
 
 
+def pruned(family: str, hidden: int, shared: dict[str, Any], data: dict[str, Any]) -> DistillationTrainer:
+    del shared["teacher_cache_dir"]
+    args = PrunedKDConfig(**shared, learning_rate=0.02)
+    student = prune(tiny_model(family, layers=3, hidden=hidden, seed=1), [1, 0, 2], [12, 24, 0])
+    teacher = tiny_model(family, layers=3, hidden=hidden, seed=2)
+    return PrunedKDTrainer(model=student, teacher_model=teacher, args=args, **data)
+
+
 def streamed(family: str, hidden: int, shared: dict[str, Any], data: dict[str, Any]) -> DistillationTrainer:
     del shared["teacher_cache_dir"], shared["num_train_epochs"]
     args = DistillationConfig(**shared, learning_rate=0.02, max_steps=6)
@@ -86,7 +96,7 @@ def main(method: str, family: str, hidden: int, world_size: int, accumulation: i
         "data_collator": Collator(PAD[family]),
     }
     torch.manual_seed(7)
-    methods = (patient_kd, dynabert, tinybert, distilbert, streamed)
+    methods = (patient_kd, dynabert, tinybert, distilbert, pruned, streamed)
     make = {one.__name__: one for one in methods}[method]
     trainer = make(family, hidden, shared, data)
     if trainer.args.world_size != world_size:
