@@ -1,9 +1,11 @@
 """Fits an output projection by weighted least squares, from sums over calibration tokens."""
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Moments", "token_weights"]
+__all__ = ["Moments", "fit_channels", "token_weights"]
 
 
 def token_weights(sums: Tensor, counted: Tensor) -> Tensor:
@@ -107,3 +109,30 @@ class Moments:
         outputs = (weight @ self.gram[columns][:, columns] * weight).sum()
         outputs = outputs + 2 * bias @ (weight @ inputs) + self.weight * bias.square().sum()
         return outputs - 2 * ((weight.T * cross).sum() + bias @ self.goals) + goal_squares
+
+
+def fit_channels(pairs: Iterable[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Fits gain and shift of each channel by least squares: `gain · given + shift` comes closest to what is wanted.
+
+    Args:
+        pairs: tokens (n, H) that are given, and that are wanted, in parts.
+
+    Returns:
+        Gain and shift (H,), in the dtype of the tokens. A channel that is always the same keeps the gain 1.
+    """
+    sums: Tensor | None = None
+    dtype = torch.float32
+    for given, wanted in pairs:
+        dtype = given.dtype
+        given, wanted = given.double(), wanted.double()
+        terms = (torch.ones_like(given), given, wanted, given * given, given * wanted)
+        added = torch.stack([term.sum(0) for term in terms])
+        sums = added if sums is None else sums + added
+    assert sums is not None, "there is a batch"
+
+    count, given_sum, wanted_sum, squares, products = sums
+    variance = squares - given_sum.square() / count
+    covariance = products - given_sum * wanted_sum / count
+    gain = torch.where(variance > 1e-9 * count, covariance / variance.clamp(min=1e-30), torch.ones_like(variance))
+    shift = (wanted_sum - gain * given_sum) / count
+    return gain.to(dtype), shift.to(dtype)

@@ -2,15 +2,17 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
+from bertkd.models import family_of
 from bertkd.models.evaluated import evaluated
-from bertkd.pruning.fitting import Moments, token_weights
-from bertkd.pruning.network import Rows, SubLayer, counted_tokens, divergence, sub_layers, without
+from bertkd.pruning.fitting import Moments, fit_channels, token_weights
+from bertkd.pruning.network import Rows, SubLayer, counted_tokens, divergence, embeddings_norm, sub_layers, without
 from bertkd.pruning.scores import UnitScores
 
 __all__ = ["levels_of", "measure_harms"]
@@ -109,12 +111,46 @@ def _harms_of(
     harms = {}
     for level in levels:
         if level == 0:
-            with without(sub_layer, compared.model):
-                harms[level] = divergence(expected, compared.outputs())
+            harms[level] = _harm_of_leaving_out(sub_layer, compared, fitted, expected)
         else:
             harms[level] = harm_of(level, is_fitted) if level < sub_layer.units else 0.0
         bar.update()
     return harms
+
+
+def _harm_of_leaving_out(sub_layer: SubLayer, compared: Rows, fitted: Rows, expected: Tensor) -> float:
+    """The divergence without a sub-layer; gain and bias of the norm before it are fitted where that harms less."""
+    norm, model = sub_layer.norm, compared.model
+    assert norm is not None
+    with without(sub_layer, model):
+        as_it_was = divergence(expected, compared.outputs())
+
+    # What goes into the sub-layer comes from the norm before, unless something else lies between them.
+    is_first_part = sub_layer.part == "attention"
+    norm_before: Any = sub_layer.module.get_submodule(family_of(model).attention_norm)
+    if is_first_part and sub_layer.layer == 0 and embeddings_norm(model) is None:
+        return as_it_was
+    if not is_first_part and not isinstance(norm_before, nn.LayerNorm):
+        return as_it_was
+
+    goals = [norm(sums) for _, (sums,) in fitted.run_layer(norm)]
+    with without(sub_layer, model):
+        given = fitted.states if is_first_part else fitted.layer_outputs()
+    counted = [counted_tokens(model, sub_layer.layer, batch) for batch in fitted.batches]
+    gain, shift = fit_channels((h[real], goal[real]) for h, goal, real in zip(given, goals, counted, strict=True))
+
+    states = compared.states
+    weight, bias = norm_before.weight.data, norm_before.bias.data
+    try:
+        if is_first_part:
+            compared.states = [state * gain + shift for state in states]
+        else:
+            norm_before.weight.data, norm_before.bias.data = weight * gain, bias * gain + shift
+        with without(sub_layer, model):
+            return min(as_it_was, divergence(expected, compared.outputs()))
+    finally:
+        compared.states = states
+        norm_before.weight.data, norm_before.bias.data = weight, bias
 
 
 def own_moments(sub_layer: SubLayer, rows: Rows) -> Moments:

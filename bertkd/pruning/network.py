@@ -68,6 +68,18 @@ def sub_layers(model: PreTrainedModel) -> list[SubLayer]:
     return found
 
 
+def embeddings_norm(model: PreTrainedModel) -> nn.LayerNorm | None:
+    """The norm whose output goes into the first layer; None where a projection lies between them."""
+    family = family_of(model)
+    if family.embeddings_projection is not None:
+        try:
+            model.base_model.get_submodule(family.embeddings_projection)
+            return None
+        except AttributeError:
+            pass
+    return model.base_model.get_submodule(family.embeddings_norm)  # type: ignore[return-value]
+
+
 @contextmanager
 def without(sub_layer: SubLayer, model: PreTrainedModel) -> Iterator[None]:
     """Within, a model runs as if it lacked this sub-layer."""

@@ -7,12 +7,19 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
-from bertkd.models import family_of
 from bertkd.models.adaptive import refuse_supernet
 from bertkd.models.evaluated import evaluated
 from bertkd.models.sizes import refuse_factorized_or_shared
-from bertkd.pruning.fitting import Moments, token_weights
-from bertkd.pruning.network import Rows, SubLayer, as_batches, counted_tokens, divergence, sub_layers
+from bertkd.pruning.fitting import Moments, fit_channels, token_weights
+from bertkd.pruning.network import (
+    Rows,
+    SubLayer,
+    as_batches,
+    counted_tokens,
+    divergence,
+    embeddings_norm,
+    sub_layers,
+)
 
 __all__ = ["RIDGES", "divided", "reconstruct"]
 
@@ -108,7 +115,7 @@ class _Reconstruction:
         self.of_teacher, self.of_pruned = Rows(teacher, fitting), Rows(pruned, fitting)
         self.chosen_by = Rows(pruned, choosing)
         self.expected = Rows(teacher, choosing).outputs()
-        self.norm_before: nn.LayerNorm | None = _embeddings_norm(pruned)
+        self.norm_before: nn.LayerNorm | None = embeddings_norm(pruned)
 
     def run(self, progress: bool) -> None:
         parts, parts_of_teacher = sub_layers(self.pruned), sub_layers(self.teacher)
@@ -173,21 +180,9 @@ class _Reconstruction:
         norm = self.norm_before
         assert norm is not None
         outputs = self.of_pruned.states if goes_in else self.of_pruned.layer_outputs()
-        size = norm.weight.shape[0]
-        sums = torch.zeros(5, size, dtype=torch.float64, device=norm.weight.device)
-        for index, (output, goal) in enumerate(zip(outputs, goals, strict=True)):
-            counted = counted_tokens(self.pruned, layer, self.of_pruned.batches[index])
-            given, wanted = output[counted].double(), whole_norm(goal)[counted].double()
-            terms = (torch.ones_like(given), given, wanted, given * given, given * wanted)
-            sums += torch.stack([term.sum(0) for term in terms])
-
-        count, given_sum, wanted_sum, squares, products = sums
-        variance = squares - given_sum.square() / count
-        covariance = products - given_sum * wanted_sum / count
-        # A channel that is always the same has no gain to be fitted.
-        gain = torch.where(variance > 1e-9 * count, covariance / variance.clamp(min=1e-30), torch.ones_like(variance))
-        shift = (wanted_sum - gain * given_sum) / count
-        gain, shift = gain.to(norm.weight.dtype), shift.to(norm.weight.dtype)
+        counted = [counted_tokens(self.pruned, layer, batch) for batch in self.of_pruned.batches]
+        pairs = zip(outputs, goals, counted, strict=True)
+        gain, shift = fit_channels((output[real], whole_norm(goal)[real]) for output, goal, real in pairs)
 
         before = norm.weight.data.clone(), norm.bias.data.clone()
         states_before = list(self.chosen_by.states)
@@ -212,15 +207,3 @@ def _keep_best(projection: nn.Linear, fits, measure) -> None:  # type: ignore[no
         value = measure()
         measured.append(value if value == value else float("inf"))
     projection.weight.data, projection.bias.data = fits[measured.index(min(measured))]
-
-
-def _embeddings_norm(model: PreTrainedModel) -> nn.LayerNorm | None:
-    """The norm whose output goes into the first layer; None where a projection lies between them."""
-    family = family_of(model)
-    if family.embeddings_projection is not None:
-        try:
-            model.base_model.get_submodule(family.embeddings_projection)
-            return None
-        except AttributeError:
-            pass
-    return model.base_model.get_submodule(family.embeddings_norm)  # type: ignore[return-value]
