@@ -43,6 +43,7 @@ class Step:
     models: list[Path]
     files: list[tuple[Path, Path]]
     turn: int = 0  # the place of its seed among the method's, where each seed is a step
+    is_start: bool = False  # whether a step that is not done builds on it
 
     def __str__(self) -> str:
         return f"\n$ bertkd {shlex.join(self.command)}{'  # done' if self.is_done else ''}"
@@ -53,10 +54,9 @@ class Step:
 
     @property
     def is_done(self) -> bool:
-        # Other steps start from these models, which are not committed as the records are.
-        is_start = self.method == "teacher" or self.task == TEXT
-        has_model = not is_start or (ROOT / self.folder / "model.safetensors").is_file()
-        return has_model and all((ROOT / target).is_file() for _, target in self.files)
+        # Models are not committed as the records are.
+        has_models = all((ROOT / source.parent / "model.safetensors").is_file() for source, _ in self.files)
+        return (has_models or not self.is_start) and all((ROOT / target).is_file() for _, target in self.files)
 
 
 @dataclass(frozen=True)
@@ -217,6 +217,15 @@ def read_plan(name: str) -> Plan:
     return Plan(**content)
 
 
+def with_starts(steps: Sequence[Step]) -> list[Step]:
+    """Returns the steps; those are marked whose models a later step needs that is not done."""
+    marked = list(steps)
+    for place, step in reversed(list(enumerate(steps))):
+        later = marked[place + 1 :]
+        marked[place] = replace(step, is_start=any(not other.is_done and other.builds_on(step) for other in later))
+    return marked
+
+
 def estimate(steps: Sequence[Step]) -> str:
     """Says how long the steps that are not done take one after the other, by the records of those that are.
 
@@ -326,6 +335,7 @@ def main() -> None:
         steps += plan.grid_steps(task)
     for task in options.exports:
         steps += plan.export_steps(task, options.methods)
+    steps = with_starts(steps)
 
     if options.dry_run:
         print(*steps, sep="\n")

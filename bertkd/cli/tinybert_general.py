@@ -18,7 +18,7 @@ from bertkd.cli.tinybert import check_trainer_stage
 from bertkd.models.loading import load_checkpoint, load_tokenizer
 from bertkd.pipeline import resolve_model_name, train_on_text
 from bertkd.pipeline.experiment import with_changes
-from bertkd.pipeline.models import is_released_tinybert, projection_folder
+from bertkd.pipeline.models import installed_folder, is_released_tinybert, projection_folder
 from bertkd.records import StageResult
 from bertkd.students import layers_to_keep
 
@@ -34,7 +34,7 @@ def train(options: Run) -> StageResult | None:
 
     name = resolve_model_name(models.teacher_model_name_or_path)
     teacher = load_checkpoint(AutoModel, name, what="teacher")
-    tokenizer = load_tokenizer(models.tokenizer_name or name)
+    tokenizer = load_tokenizer(installed_folder(models.tokenizer_name or name))
     student = start_of_student(options, teacher)
 
     # A projection that an earlier distillation has trained goes on.

@@ -19,6 +19,7 @@ from bertkd.tinybert import load_released
 __all__ = [
     "check_same_vocabulary",
     "copy_for_task",
+    "installed_folder",
     "is_released_tinybert",
     "label_settings",
     "load_language_model",
@@ -42,12 +43,18 @@ def resolve_model_name(name: str) -> str:
         OSError: there is no such folder, and the hub does not have the name or cannot be reached.
         ValueError: its config.json is broken.
     """
+    folder = installed_folder(name)
+    if folder == name:
+        load_config(name)
+    return folder
+
+
+def installed_folder(name: str) -> str:
+    """As `resolve_model_name`, for a folder that may hold a tokenizer alone: nothing is checked."""
     if name == "minilm":
         return str(minilm_path())
     if name == "mpnet-base":
         return str(mpnet_path())
-
-    load_config(name)
     return name
 
 

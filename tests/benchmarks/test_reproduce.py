@@ -263,7 +263,28 @@ def test_what_is_done_is_not_done_again(
     lines = capsys.readouterr().out.split("\n\n")
     assert "$ bertkd kd --config kd/stsb " in lines[-1] and lines[-1].endswith("  # done\n")
 
-    # The record of a teacher is committed, but its students need the model.
-    assert not teacher.is_done
-    (tmp_path / teacher.folder / "model.safetensors").touch()
-    assert teacher.is_done
+
+def test_a_record_without_its_model_is_not_enough_for_a_later_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = plan_of("base").training_steps(["stsb"], ["kd-6", "dynabert"])
+    by_stage = {f"{step.method}{step.files[0][0].parent.name}": step for step in steps}
+    width, depth, last = (by_stage[f"dynabert{stage}"] for stage in ("width", "depth", "finetune"))
+    monkeypatch.setattr(reproduce, "ROOT", tmp_path)
+
+    def waiting() -> list[Step]:
+        return [replace(step, is_start=False) for step in reproduce.with_starts(steps) if not step.is_done]
+
+    # The records are committed, and the models are not.
+    for step in steps:
+        for _, target in step.files:
+            (tmp_path / target).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / target).write_text("{}")
+    assert waiting() == []
+
+    (tmp_path / last.files[0][1]).unlink()
+    assert waiting() == [step for step in steps if step.method == "teacher" or step in (width, depth, last)]
+    for step in (width, depth):
+        (tmp_path / step.files[0][0]).parent.mkdir(parents=True)
+        (tmp_path / step.files[0][0].parent / "model.safetensors").touch()
+    assert [step.method for step in waiting()] == ["teacher", "dynabert"]

@@ -17,9 +17,10 @@ from transformers import (
 )
 
 from bertkd import DistilBertKDConfig
-from bertkd.cli import distilbert, finetune, kd, resolve
+from bertkd.cli import distilbert, finetune, kd, resolve, tinybert_general
 from bertkd.cli.options import CorpusOptions
 from bertkd.distilbert import distilbert_student
+from bertkd.pipeline import models
 from bertkd.pipeline.distilbert import PAPER_LAYERS, layers_of_student
 
 QUICK = ["--use_cpu", "--disable_tqdm", "true", "--num_train_epochs", "1"]
@@ -89,6 +90,18 @@ def test_the_student_starts_where_it_is_told(corpus: list[str], language_model: 
             assert torch.equal(made[name], expected.state_dict()[name])
         else:
             assert not torch.equal(made[name], distilbert_student(teacher).state_dict()[name])
+
+
+def test_a_tokenizer_may_be_that_of_an_installed_model(
+    corpus: list[str], language_model: Path, pretrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(models, "minilm_path", lambda: pretrained)
+    options = ["--teacher_model_name_or_path", str(language_model), "--tokenizer_name", "minilm", "--max_steps", "2"]
+    distilbert.main([*corpus, *options, "--output_dir", str(tmp_path / "a")])
+    options += ["--num_student_layers", "2", "--init_from", "teacher"]
+    tinybert_general.main([*corpus, *options, "--output_dir", str(tmp_path / "b")])
+    for name in ("a", "b"):
+        assert (tmp_path / name / "tokenizer.json").is_file()
 
 
 def test_layers_are_named_by_the_paper_or_by_the_user() -> None:
