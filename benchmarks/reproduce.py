@@ -68,6 +68,7 @@ class Method:
     settings: list[str] = field(default_factory=list)  # names of the plan's settings
     options: Options = field(default_factory=dict)
     runs: list[Options] = field(default_factory=lambda: [{}])  # one command for each, all in one folder
+    stages: dict[str, str] = field(default_factory=dict)  # subfolders with records of their own, and their names there
     skip: list[str] = field(default_factory=list)  # the tasks without this method
     writes: str = "results.json"  # the record that the command leaves beside the model
     record: str = "$method-seed$seed.json"  # the name of its copy
@@ -193,8 +194,9 @@ class Plan:
         models = [folder if len(seeds) == 1 else folder / f"seed-{seed}" for seed in seeds]
         files = []
         for seed, model in zip(seeds, models, strict=True):
-            for stage in options.get("stages", [""]):
-                target = Template(method.record).substitute(method=name, seed=seed, stage=stage)
+            stages = method.stages or {stage: stage for stage in options.get("stages", [""])}
+            for stage, stage_name in stages.items():
+                target = Template(method.record).substitute(method=name, seed=seed, stage=stage_name)
                 files.append((model / stage / method.writes, Path(self.results, method.results, task, target)))
         return Step(task, name, command, folder, models, files, turn)
 
@@ -324,12 +326,16 @@ def main() -> None:
     parser.add_argument("--exports", nargs="*", default=[], choices=tasks, help="Also export the models of these.")
     parser.add_argument("--precision", default="--bf16 --use_cpu", help="Options of the Trainer, '' for float32.")
     parser.add_argument("--jobs", type=int, default=1, help="Steps at a time, on one device.")
+    parser.add_argument(
+        "--seeds_apart", action="store_true", help="Make each seed a step, and run the first of everything first."
+    )
     parser.add_argument("--minutes", type=float, help="After so many minutes, start no further step.")
     parser.add_argument("--dry_run", action="store_true", help="Only print the commands.")
     parser.add_argument("--estimate", action="store_true", help="Only print how long what is left will take.")
     options = parser.parse_args()
 
     plan = replace(plan, glue_dir=options.glue_dir, precision=options.precision)
+    plan = replace(plan, seeds_apart=plan.seeds_apart or options.seeds_apart)
     steps = plan.training_steps(options.tasks, options.methods)
     for task in options.grid:
         steps += plan.grid_steps(task)

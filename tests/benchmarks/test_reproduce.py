@@ -18,6 +18,8 @@ from benchmarks.reproduce import TEXT, Plan, Step, read_plan
 from bertkd import DistilBertKDConfig, DistillationConfig, DynaBertKDConfig, PatientKDConfig, TinyBertKDConfig
 from bertkd.cli import distilbert, dynabert, export, mlm, tinybert
 from bertkd.cli.options import CorpusOptions, ShapeOptions, TaskOptions, TrainOptions
+from bertkd.cli.prune import PruneOptions
+from bertkd.pruning import PrunedKDConfig
 
 # The trainer's config and the own options of each command that the plans use.
 CLASSES: dict[str, tuple[Any, Any]] = {
@@ -28,6 +30,7 @@ CLASSES: dict[str, tuple[Any, Any]] = {
     "tinybert": (TinyBertKDConfig, tinybert.TinyBertOptions),
     "mlm": (DistilBertKDConfig, mlm.MaskedLMOptions),
     "tinybert-general": (TinyBertKDConfig, ShapeOptions),
+    "prune": (PrunedKDConfig, PruneOptions),
     "distilbert": (DistilBertKDConfig, distilbert.DistilBertOptions),
     "export": (DistillationConfig, export.ExportOptions),
 }
@@ -84,7 +87,7 @@ def test_the_minilm_plan_has_all_methods_searches_ablations_and_exports() -> Non
     plan = plan_of()
     tasks, methods = tasks_and_methods(plan)
     steps = plan.training_steps(tasks, methods)
-    assert tasks == ["sst2", "stsb", "mrpc", "cola", "rte", "imdb"] and len(methods) == 19
+    assert tasks == ["sst2", "stsb", "mrpc", "cola", "rte", "imdb"] and len(methods) == 25
     assert {step.method for step in steps if step.task == TEXT} == set(plan.text)
 
     for task in tasks:
