@@ -29,6 +29,8 @@ UNITS = ("ms", "mb", "parameters", "flops")
 COMPARED_ROWS, HARM_FIT_ROWS = 256, 1024
 # Searches with a smaller budget, where what was found costs more than the table says.
 ATTEMPTS = 6
+# A network that costs at least this share of the budget uses it well enough.
+NEAR = 0.95
 # Shares of the neurons that a cost table is measured at; those between are interpolated.
 MEASURED_SHARES = (1 / 48, 1 / 12, 1 / 4, 1 / 2, 3 / 4, 1)
 
@@ -218,25 +220,35 @@ class Pruner:
         Args:
             budget: the most that the network may cost.
             costs: of its parts.
-            measure: measures the chosen network; where that is over the budget, a smaller one is taken. By default
-                the table is believed.
+            measure: measures the chosen network; where that is over the budget, a smaller one is taken, and where
+                it is far below, a larger one. By default the table is believed.
             unit: the unit's name, for the message of an error.
 
         Raises:
             ValueError: no network is within the budget, or a measured one; the message has the smallest one's cost.
         """
         target, closest = budget, float("inf")
+        best: Selection | None = None
         for _ in range(ATTEMPTS):
             sizes = self._least_harm(target, costs)
-            if sizes is None:
+            if sizes is None or (best is not None and sizes == best.sizes):
                 break
             predicted = costs.cost(sizes)
             measured = predicted if measure is None else measure([self._cut(sizes)])[0]
-            if measured <= budget:
-                return Selection(sizes, predicted, measured, self._harm(sizes))
+            harm = self._harm(sizes)
+            if measured <= budget and (best is None or harm < best.harm):
+                best = Selection(sizes, predicted, measured, harm)
+            if measure is None or NEAR * budget <= measured <= budget or sizes == layer_sizes(self.model):
+                break
+
+            # The sum of parts is not the whole: the table is corrected by what this network was measured to cost.
             closest = min(closest, measured)
-            # A clock's noise alone would otherwise stop the search where it stands.
-            target = min(target * budget / measured, 0.98 * target)
+            target *= budget / measured
+            if measured > budget:
+                # A clock's noise alone would otherwise stop the search where it stands.
+                target *= 0.99
+        if best is not None:
+            return best
 
         smallest = costs.fixed + min(costs.of_heads(1), costs.of_neurons(1))
         found = "" if closest == float("inf") else f" The closest that was measured took {closest:.4g}."

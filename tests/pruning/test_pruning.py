@@ -342,6 +342,16 @@ def test_a_size_that_is_measured_over_the_budget_gives_way_to_a_smaller_one() ->
     assert selection.measured <= budget < 1.1 * pruner.select(budget, costs).predicted
 
 
+def test_a_size_that_is_measured_far_below_the_budget_gives_way_to_a_larger_one() -> None:
+    model = model_of()
+    measure = measure_of("parameters", 1, 9)
+    pruner, costs = Pruner.prepared(model, batches_of()), pruning_costs(model, measure)
+    budget = 0.7 * measure([model])[0]
+    # A clock that finds everything a fifth cheaper than the table.
+    selection = pruner.select(budget, costs, lambda models: [0.8 * cost for cost in measure(models)])
+    assert 0.95 * budget <= selection.measured <= budget < selection.predicted
+
+
 def test_a_budget_that_nothing_meets_is_refused_with_the_smallest_cost() -> None:
     with pytest.raises(
         ValueError, match=r"No network of this model is within 10 parameters: one with a single unit takes \d"
