@@ -11,7 +11,7 @@ __all__ = ["COMMANDS", "main", "run_command"]
 # What each command does, in the order of `bertkd --help`. The module is the name with underscores.
 COMMANDS = {
     "compress": "Go from a fine-tuned teacher and a budget to a folder to deploy.",
-    "demo": "Distill a small model on built-in data, and compare four methods.",
+    "demo": "Prune and distill a small model on built-in data: a table and a chart.",
     "finetune": "Fine-tune a teacher, or the student that distillation has to beat.",
     "kd": "Distill by the teacher's softened predictions (vanilla KD).",
     "patient-kd": "Distill by predictions and the [CLS] states of intermediate layers.",

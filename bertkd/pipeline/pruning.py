@@ -78,6 +78,10 @@ class Limit:
         """The number, of percent for a share."""
         return float(self.text.removesuffix("%"))
 
+    def folder_in(self, folder: Path) -> Path:
+        """The folder of this limit's student, where there are several."""
+        return folder / f"{self.unit}-{self.text.replace('%', 'pct')}"
+
     def amount(self, whole: float) -> float:
         """The number in the unit, for a teacher that costs `whole`."""
         return self.number * whole / 100 if self.is_share else self.number
@@ -162,7 +166,7 @@ def train_pruned(
     for number, limit in enumerate(pruning.limits):
         own = config
         if len(pruning.limits) > 1:
-            own = with_changes(config, output_dir=str(output_folder(config) / _folder_name(limit)))
+            own = with_changes(config, output_dir=str(limit.folder_in(output_folder(config))))
         folder = output_folder(own)
 
         result = finished(RunResult, experiment, own)
@@ -183,10 +187,6 @@ def _with_epochs(config: PrunedKDConfig, rows: int) -> PrunedKDConfig:
     if config.num_train_epochs > 0 or config.max_steps > 0:
         return config
     return with_changes(config, num_train_epochs=float(min(MOST_EPOCHS, max(1, round(ROWS_SEEN / max(1, rows))))))
-
-
-def _folder_name(limit: Limit) -> str:
-    return f"{limit.unit}-{limit.text.replace('%', 'pct')}"
 
 
 def _start(

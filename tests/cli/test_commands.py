@@ -44,7 +44,8 @@ from bertkd.cli.options import TrainOptions
 from bertkd.data import GLUE_TASKS
 from bertkd.dynabert import CostTable, Importance, make_adaptive
 from bertkd.efficiency import measure_latency
-from bertkd.pipeline import TaskData, check_teacher, evaluate, limit_rows, subnetwork_search, training
+from bertkd.export import open_exported
+from bertkd.pipeline import TaskData, check_teacher, evaluate, limit_rows, pruning, subnetwork_search, training
 from bertkd.pipeline import demo as demo_pipeline
 from bertkd.pipeline.subnetwork_search import Budget
 from bertkd.records import read_result
@@ -690,16 +691,23 @@ def test_the_demo_leaves_table_chart_results_and_student(
 ) -> None:
     real_rows = demo_pipeline.load_glue
     monkeypatch.setattr(demo_pipeline, "MODEL", str(pretrained))
-    monkeypatch.setattr(training, "check_teacher", lambda *_: None)  # it learns too little from so few rows
+    monkeypatch.setattr(pruning, "check_teacher", lambda *_: None)  # it learns too little from so few rows
     monkeypatch.setattr(demo_pipeline, "load_glue", lambda *a, **k: limit_rows(real_rows(*a, **k), 256, 64))
     results = demo.main(["--output_dir", str(tmp_path), "--epochs", "1"])
-    assert [result.method for result in results] == ["teacher", "finetuned", "kd", "pkd-skip", "pkd-last"]
+    assert [result.method for result in results] == ["teacher", "pruned-50", "pruned-25-rungs"]
     assert (tmp_path / "chart.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
-    assert len(json.loads((tmp_path / "results.json").read_text())) == 5
-    assert AutoModelForSequenceClassification.from_pretrained(tmp_path / "pkd-skip").config.num_hidden_layers == 3
-    table = capsys.readouterr().out.splitlines()[-15:]
-    for name in ("Teacher", "Fine-tuned", "KD", "PKD-skip", "PKD-last"):
+    assert len(json.loads((tmp_path / "results.json").read_text())) == 6
+    parameters = [result.parameters for result in results]
+    assert parameters == sorted(parameters, reverse=True) and len(set(parameters)) == 3
+
+    student = tmp_path / "students" / "gflops-25pct"
+    AutoModelForSequenceClassification.from_pretrained(student)
+    open_exported(student / "int8")
+    table = capsys.readouterr().out.splitlines()[-12:]
+    for name in ("Teacher", "Teacher, int8", "Pruned, 50% of the FLOPs", "Pruned, 25% of the FLOPs, in rungs, int8"):
         assert any(name in line for line in table), name
+    # What is done is not done again.
+    assert demo.main(["--output_dir", str(tmp_path), "--epochs", "1"])[2].finished == results[2].finished
 
 
 # ---- the cost of training ----
