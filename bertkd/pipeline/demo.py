@@ -85,7 +85,7 @@ def _train_students(
 ) -> list[RunResult]:
     """Prunes the teacher to the budgets, one after the other, and distills it into each of the students."""
     print(f"\n=== students of {' and '.join(BUDGETS)} of the teacher's FLOPs ===", flush=True)
-    settings = {"learning_rate": 1e-4, "num_train_epochs": epochs, "output_dir": str(folder), "disable_tqdm": False}
+    settings = {"learning_rate": 1e-4, "num_train_epochs": epochs, "output_dir": str(folder)}
     config = PrunedKDConfig(**{**COMMON, **settings})
     experiment = Experiment(
         command=command,

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from bertkd.atomic import atomic_folder, read_json, write_json
 from bertkd.data.tokenizer_files import save_tokenizer
+from bertkd.efficiency.costs import CostTable
 from bertkd.metrics import main_value
 from bertkd.models import LayerSizes, layer_sizes
 from bertkd.models.positions import max_tokens
@@ -156,29 +157,31 @@ def train_pruned(
     Raises:
         ValueError: no network is within a budget, or the teacher is too weak.
     """
-    metrics = evaluate(teacher, data, config)
-    if not ignore_weak_teacher:
-        check_teacher(metrics, data)
-
     config = _with_epochs(config, len(data.splits["train"]))
     results: list[RunResult] = []
+    metrics: dict[str, float] = {}
+    costs: CostTable | None = None
     before: PreTrainedModel | None = None
+
     for number, limit in enumerate(pruning.limits):
         own = config
         if len(pruning.limits) > 1:
             own = with_changes(config, output_dir=str(limit.folder_in(output_folder(config))))
-        folder = output_folder(own)
 
         result = finished(RunResult, experiment, own)
         if result is None:
-            start = _start(experiment, data, teacher, before, limit, pruning, own)
+            if not metrics:
+                metrics = evaluate(teacher, data, config)
+                if not ignore_weak_teacher:
+                    check_teacher(metrics, data)
+            start, costs = _start(experiment, data, teacher, before, costs, limit, pruning, own)
             share = limit.text if limit.is_share and limit.unit == "gflops" else ""
             name = variant_name(share, number > 0, pruning.is_fitted, config.beta)
             result = train_on_task(experiment, data, start, own, PrunedKDTrainer, name, teacher, metrics)
             before = start
         if result is not None:
             results.append(result)
-            before = load_model(str(folder))
+            before = load_model(str(output_folder(own)))
     return results
 
 
@@ -194,19 +197,25 @@ def _start(
     data: TaskData,
     teacher: PreTrainedModel,
     before: PreTrainedModel | None,
+    costs: CostTable | None,
     limit: Limit,
     pruning: Pruning,
     config: PrunedKDConfig,
-) -> PreTrainedModel:
-    """The student of a budget before it is trained: the one that an earlier start has left, or a new one."""
+) -> tuple[PreTrainedModel, CostTable | None]:
+    """The student of a budget before it is trained: the one that an earlier start has left, or a new one.
+
+    With it come the costs of the teacher's parts, where they were measured here or before.
+    """
     folder = output_folder(config) / START
     if experiment.is_dry_run:
-        return _Pruned(data, teacher, before, limit, pruning, config).student
+        pruned = _Pruned(data, teacher, before, costs, limit, pruning, config)
+        return pruned.student, pruned.costs
 
     start_in_folder(experiment, config)
     with config.main_process_first(local=False, desc="pruning"):
         if config.process_index == 0 and not (folder / FILE).is_file():
-            pruned = _Pruned(data, teacher, before, limit, pruning, config)
+            pruned = _Pruned(data, teacher, before, costs, limit, pruning, config)
+            costs = pruned.costs
             with atomic_folder(folder) as partial:
                 pruned.student.save_pretrained(partial)
                 save_tokenizer(data.tokenizer, partial, max_tokens(pruned.student.config))
@@ -221,7 +230,7 @@ def _start(
             f"\nHeads by layer: {facts['sizes']['heads']}\nNeurons by layer: {facts['sizes']['neurons']}",
             flush=True,
         )
-    return load_model(str(folder))
+    return load_model(str(folder)), costs
 
 
 class _Pruned:
@@ -237,16 +246,18 @@ class _Pruned:
         data: TaskData,
         teacher: PreTrainedModel,
         before: PreTrainedModel | None,
+        costs: CostTable | None,
         limit: Limit,
         pruning: Pruning,
         config: PrunedKDConfig,
     ) -> None:
         self.data, self.config, self.limit, self.pruning = data, config, limit, pruning
-        self.has_progress = not config.disable_tqdm
+        # `quiet` turns off the bars of transformers, and these say how long a person still has to wait.
+        self.has_progress = config.process_index == 0
         seconds: dict[str, float] = {}
 
         with _timed(seconds, "costs"):
-            self.costs = pruning_costs(teacher, self._measure)
+            self.costs = pruning_costs(teacher, self._measure) if costs is None else costs
         self.whole = self.costs.cost(layer_sizes(teacher))
 
         with _timed(seconds, "harms"):

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -162,7 +162,8 @@ class Pruner:
 
     Attributes:
         model: the model that is pruned: a float32 copy in eval mode.
-        teacher: the model that it was made of, to which the fits go.
+        teacher: the model that it was made of, to which the fits go, likewise.
+        like: the model as it was given, whose device, dtype and mode the pruned ones get.
         scores: of its units.
         harms: of the levels of its sub-layers.
         fitting: batches that maps are fitted on.
@@ -175,7 +176,7 @@ class Pruner:
     scores: UnitScores
     harms: Harms
     fitting: list[dict[str, Tensor]]
-    choosing: list[dict[str, Tensor]] = field(default_factory=list)
+    choosing: list[dict[str, Tensor]]
 
     @classmethod
     def prepared(
