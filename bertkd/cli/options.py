@@ -79,6 +79,13 @@ class TaskOptions:
     )
     validation_file: str | None = field(default=None, metadata={"help": "A file of your own to evaluate on."})
     test_file: str | None = field(default=None, metadata={"help": "A file of your own to predict."})
+    unlabeled_file: str | None = field(
+        default=None,
+        metadata={
+            "help": "A file of texts without labels, in the task's text columns, that the student learns from besides "
+            "the training rows. It needs --alpha 1: the teacher answers for all of them."
+        },
+    )
     text_column_names: list[str] | None = field(
         default=None,
         metadata={

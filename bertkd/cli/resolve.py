@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any
 
-from datasets import DatasetDict
+from datasets import Dataset, DatasetDict, concatenate_datasets
 from transformers import PreTrainedModel, set_seed
 
 from bertkd.cli.options import CorpusOptions, ModelOptions, ShapeOptions, TaskOptions
@@ -45,6 +45,8 @@ __all__ = [
 
 # The rows of a stream that are in memory, to be drawn from.
 STREAM_BUFFER = 10_000
+# Files without labels are read with the names of some classes.
+UNUSED_CLASSES = ("none", "other")
 
 
 # ---- data ----
@@ -92,7 +94,25 @@ def task_data(options: Options[TaskOptions, Any, DistillationConfig]) -> TaskDat
     """
     check_evaluation_rows(options.data)
     rows, task = task_rows(options.data, with_test=options.config.do_predict)
+    if options.data.unlabeled_file is not None:
+        if options.config.alpha < 1:
+            raise ValueError(
+                f"--unlabeled_file needs --alpha 1, and alpha is {options.config.alpha:g}: rows without labels are "
+                "taught by the teacher alone."
+            )
+        rows["train"] = with_unlabeled(rows["train"], task, options.data.unlabeled_file)
     return TaskData.tokenized(rows, task, tokenizer_for(options.models), options.data.max_seq_length)
+
+
+def with_unlabeled(rows: Dataset, task: Task, file: str) -> Dataset:
+    """The texts of training rows and of a file, without any labels.
+
+    Raises:
+        ValueError: the file cannot be read, or lacks a text column of the task.
+    """
+    texts, _ = load_files(file, text_keys=task.text_keys, labels=task.labels or UNUSED_CLASSES)
+    columns = list(task.text_keys)
+    return concatenate_datasets([rows.select_columns(columns), texts["train"].select_columns(columns)])
 
 
 def check_evaluation_rows(options: TaskOptions) -> None:

@@ -22,7 +22,15 @@ MODEL_OPTIONS = (
     "projection_from",
 )
 # Options that name files or folders, or several of them.
-FILE_OPTIONS = ("train_file", "validation_file", "test_file", "corpus_files", "augment_vectors", "glue_dir")
+FILE_OPTIONS = (
+    "train_file",
+    "unlabeled_file",
+    "validation_file",
+    "test_file",
+    "corpus_files",
+    "augment_vectors",
+    "glue_dir",
+)
 PATH_OPTIONS = (*MODEL_OPTIONS, *FILE_OPTIONS)
 # What decides the answers of a model's folder; a card or a record in it does not.
 MODEL_FILES = (
