@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -157,32 +158,185 @@ def train_pruned(
     Raises:
         ValueError: no network is within a budget, or the teacher is too weak.
     """
-    config = _with_epochs(config, len(data.splits["train"]))
-    results: list[RunResult] = []
-    metrics: dict[str, float] = {}
-    costs: CostTable | None = None
-    before: PreTrainedModel | None = None
+    return _Training(experiment, data, teacher, pruning, config, ignore_weak_teacher).run()
 
-    for number, limit in enumerate(pruning.limits):
-        own = config
-        if len(pruning.limits) > 1:
-            own = with_changes(config, output_dir=str(limit.folder_in(output_folder(config))))
 
-        result = finished(RunResult, experiment, own)
-        if result is None:
-            if not metrics:
-                metrics = evaluate(teacher, data, config)
-                if not ignore_weak_teacher:
-                    check_teacher(metrics, data)
-            start, costs = _start(experiment, data, teacher, before, costs, limit, pruning, own)
-            share = limit.text if limit.is_share and limit.unit == "gflops" else ""
-            name = variant_name(share, number > 0, pruning.is_fitted, config.beta)
-            result = train_on_task(experiment, data, start, own, PrunedKDTrainer, name, teacher, metrics)
-            before = start
-        if result is not None:
-            results.append(result)
-            before = load_model(str(output_folder(own)))
-    return results
+class _Training:
+    """One start of `train_pruned`."""
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        data: TaskData,
+        teacher: PreTrainedModel,
+        pruning: Pruning,
+        config: PrunedKDConfig,
+        ignore_weak_teacher: bool,
+    ) -> None:
+        self.experiment, self.data, self.teacher, self.pruning = experiment, data, teacher, pruning
+        self.config = _with_epochs(config, len(data.splits["train"]))
+        self.ignore_weak_teacher = ignore_weak_teacher
+        # `quiet` turns off the bars of transformers, and these say how long a person still has to wait.
+        self.has_progress = config.process_index == 0
+
+    def run(self) -> list[RunResult]:
+        """Makes the students that an earlier start has not made; returns all records."""
+        results: list[RunResult] = []
+        before: PreTrainedModel | None = None
+        limits = self.pruning.limits
+
+        for number, limit in enumerate(limits):
+            config = self.config
+            if len(limits) > 1:
+                config = with_changes(config, output_dir=str(limit.folder_in(output_folder(config))))
+
+            result = finished(RunResult, self.experiment, config)
+            if result is None:
+                start = self.start(limit, before, config)
+                share = limit.text if limit.is_share and limit.unit == "gflops" else ""
+                name = variant_name(share, number > 0, self.pruning.is_fitted, config.beta)
+                result = train_on_task(
+                    self.experiment,
+                    self.data,
+                    start,
+                    config,
+                    PrunedKDTrainer,
+                    name,
+                    self.teacher,
+                    self.teacher_metrics,
+                )
+                before = start
+            if result is not None:
+                results.append(result)
+                before = load_model(str(output_folder(config)))
+        return results
+
+    # ---- what is computed when it is needed first ----
+
+    @cached_property
+    def teacher_metrics(self) -> dict[str, float]:
+        """The teacher's metrics on the task.
+
+        Raises:
+            ValueError: it is too weak.
+        """
+        metrics = evaluate(self.teacher, self.data, self.config)
+        if not self.ignore_weak_teacher:
+            check_teacher(metrics, self.data)
+        return metrics
+
+    @cached_property
+    def costs(self) -> CostTable:
+        """The costs of the teacher's parts."""
+        return pruning_costs(self.teacher, self.measure)
+
+    @cached_property
+    def whole(self) -> float:
+        """What the teacher costs."""
+        return self.costs.cost(layer_sizes(self.teacher))
+
+    @property
+    def unit(self) -> str:
+        """The unit that networks are measured in."""
+        return self.pruning.limits[0].cost_unit
+
+    def measure(self, models: Sequence[PreTrainedModel]) -> list[float]:
+        """What models cost where they are to serve."""
+        return self.pruning.deployment.costs(models, self.unit)
+
+    # ---- a student before it is trained ----
+
+    def start(self, limit: Limit, before: PreTrainedModel | None, config: PrunedKDConfig) -> PreTrainedModel:
+        """The student of a limit before it is trained: the one that an earlier start has left, or a new one.
+
+        Args:
+            limit: what it may cost.
+            before: the student that it is pruned out of; None for the teacher.
+            config: of its training.
+        """
+        # A weak teacher is found before minutes are spent on it.
+        assert self.teacher_metrics
+        if self.experiment.is_dry_run:
+            return self.pruned(limit, before)[0]
+
+        folder = output_folder(config) / START
+        start_in_folder(self.experiment, config)
+        with config.main_process_first(local=False, desc="pruning"):
+            if config.process_index == 0 and not (folder / FILE).is_file():
+                student, facts = self.pruned(limit, before)
+                with atomic_folder(folder) as partial:
+                    student.save_pretrained(partial)
+                    save_tokenizer(self.data.tokenizer, partial, max_tokens(student.config))
+                    write_json(partial / FILE, facts)
+            facts = read_json(folder / FILE)
+
+        if config.process_index == 0:
+            if facts["curve"]:
+                _show_curve(facts, self.data, output_folder(config) / CHART)
+            print(
+                f"\n{limit}: the student takes {facts['measured']:.4g} of {facts['whole']:.4g} {facts['unit']}."
+                f"\nHeads by layer: {facts['sizes']['heads']}\nNeurons by layer: {facts['sizes']['neurons']}",
+                flush=True,
+            )
+        return load_model(str(folder))
+
+    def pruned(self, limit: Limit, before: PreTrainedModel | None) -> tuple[PreTrainedModel, dict[str, Any]]:
+        """Prunes the teacher, or a student of it; returns the student and what goes into `pruning.json`."""
+        seconds: dict[str, float] = {}
+        with _timed(seconds, "costs"):
+            whole = self.whole
+
+        with _timed(seconds, "harms"):
+            for model in (self.teacher, before):
+                if model is not None:
+                    nn.Module.to(model, self.config.device)
+            batches = self.data.sampled_batches(self.pruning.rows, self.config.seed, by_length=True)
+            if before is None:
+                pruner = Pruner.prepared(self.teacher, batches, progress=self.has_progress)
+            else:
+                pruner = Pruner.prepared(before, batches, self.teacher, progress=self.has_progress)
+
+        with _timed(seconds, "curve"):
+            curve = self.curve(pruner) if self.pruning.has_curve else []
+        if limit.unit == "points":
+            selection = _fastest_within(curve, limit.number)
+        else:
+            selection = pruner.select(limit.amount(whole), self.costs, self.measure, self.unit)
+
+        with _timed(seconds, "reconstruction"):
+            rows = None if self.pruning.is_fitted else 0
+            student = pruner.pruned(selection.sizes, rows, self.has_progress)
+
+        return student, {
+            "budget": limit.number if limit.unit == "points" else limit.amount(whole),
+            "unit": self.unit,
+            "whole": whole,
+            "predicted": selection.predicted,
+            "measured": selection.measured,
+            "sizes": selection.sizes._asdict(),
+            "harm": selection.harm,
+            "divergence": pruner.divergence(student),
+            "rows": self.pruning.rows,
+            "seconds": seconds,
+            "cost_table": asdict(self.costs),
+            "curve": curve,
+        }
+
+    def curve(self, pruner: Pruner) -> list[dict[str, Any]]:
+        """The teacher, and students of several sizes before they are trained, from large to small."""
+        metric = self.data.task.metric
+        whole = Selection(layer_sizes(self.teacher), self.whole, self.whole, 0.0)
+        points = [_point(whole, main_value(self.teacher_metrics, metric), 0.0)]
+
+        for share in CURVE_SHARES:
+            try:
+                selection = pruner.select(share * self.whole, self.costs, self.measure, self.unit)
+            except ValueError:  # nothing is as small as that
+                break
+            student = pruner.pruned(selection.sizes, CURVE_ROWS)
+            metrics = evaluate(student, self.data, self.config, is_trained=False)
+            points.append(_point(selection, main_value(metrics, metric), pruner.divergence(student)))
+        return points
 
 
 def _with_epochs(config: PrunedKDConfig, rows: int) -> PrunedKDConfig:
@@ -192,155 +346,30 @@ def _with_epochs(config: PrunedKDConfig, rows: int) -> PrunedKDConfig:
     return with_changes(config, num_train_epochs=float(min(MOST_EPOCHS, max(1, round(ROWS_SEEN / max(1, rows))))))
 
 
-def _start(
-    experiment: Experiment,
-    data: TaskData,
-    teacher: PreTrainedModel,
-    before: PreTrainedModel | None,
-    costs: CostTable | None,
-    limit: Limit,
-    pruning: Pruning,
-    config: PrunedKDConfig,
-) -> tuple[PreTrainedModel, CostTable | None]:
-    """The student of a budget before it is trained: the one that an earlier start has left, or a new one.
+def _point(selection: Selection, value: float, divergence: float) -> dict[str, Any]:
+    """A point of the curve: a network, its metric and its divergence from the teacher."""
+    facts: dict[str, Any] = {**asdict(selection), "sizes": selection.sizes._asdict()}
+    return {**facts, "value": value, "divergence": divergence}
 
-    With it come the costs of the teacher's parts, where they were measured here or before.
+
+def _fastest_within(curve: Sequence[dict[str, Any]], points: float) -> Selection:
+    """The fastest network of a curve whose metric is at most some points below the teacher's.
+
+    Raises:
+        ValueError: there is none.
     """
-    folder = output_folder(config) / START
-    if experiment.is_dry_run:
-        pruned = _Pruned(data, teacher, before, costs, limit, pruning, config)
-        return pruned.student, pruned.costs
-
-    start_in_folder(experiment, config)
-    with config.main_process_first(local=False, desc="pruning"):
-        if config.process_index == 0 and not (folder / FILE).is_file():
-            pruned = _Pruned(data, teacher, before, costs, limit, pruning, config)
-            costs = pruned.costs
-            with atomic_folder(folder) as partial:
-                pruned.student.save_pretrained(partial)
-                save_tokenizer(data.tokenizer, partial, max_tokens(pruned.student.config))
-                write_json(partial / FILE, pruned.facts)
-        facts = read_json(folder / FILE)
-
-    if config.process_index == 0:
-        if facts["curve"]:
-            _show_curve(facts, data, output_folder(config) / CHART)
-        print(
-            f"\n{limit}: the student takes {facts['measured']:.4g} of {facts['whole']:.4g} {facts['unit']}."
-            f"\nHeads by layer: {facts['sizes']['heads']}\nNeurons by layer: {facts['sizes']['neurons']}",
-            flush=True,
+    teacher, *students = curve
+    least = teacher["value"] - points / 100
+    within = [student for student in students if student["value"] >= least]
+    if not within:
+        best = max((student["value"] for student in students), default=0.0)
+        raise ValueError(
+            f"No size of the curve keeps {100 * least:.1f} of {100 * teacher['value']:.1f} before it is trained: the "
+            f"best has {100 * best:.1f}. Give a budget in ms, mb or gflops, or allow more points."
         )
-    return load_model(str(folder)), costs
-
-
-class _Pruned:
-    """A student that was pruned from the teacher, or from a student of it, and what is known of it.
-
-    Attributes:
-        student: the model, fitted.
-        facts: what goes into `pruning.json`.
-    """
-
-    def __init__(
-        self,
-        data: TaskData,
-        teacher: PreTrainedModel,
-        before: PreTrainedModel | None,
-        costs: CostTable | None,
-        limit: Limit,
-        pruning: Pruning,
-        config: PrunedKDConfig,
-    ) -> None:
-        self.data, self.config, self.limit, self.pruning = data, config, limit, pruning
-        # `quiet` turns off the bars of transformers, and these say how long a person still has to wait.
-        self.has_progress = config.process_index == 0
-        seconds: dict[str, float] = {}
-
-        with _timed(seconds, "costs"):
-            self.costs = pruning_costs(teacher, self._measure) if costs is None else costs
-        self.whole = self.costs.cost(layer_sizes(teacher))
-
-        with _timed(seconds, "harms"):
-            for model in (teacher, before):
-                if model is not None:
-                    nn.Module.to(model, config.device)
-            batches = data.sampled_batches(pruning.rows, config.seed, by_length=True)
-            if before is None:
-                self.pruner = Pruner.prepared(teacher, batches, progress=self.has_progress)
-            else:
-                self.pruner = Pruner.prepared(before, batches, teacher, progress=self.has_progress)
-
-        with _timed(seconds, "curve"):
-            curve = self._curve(teacher) if pruning.has_curve else []
-        selection = self._selection(curve)
-        with _timed(seconds, "reconstruction"):
-            self.student = self.pruner.pruned(
-                selection.sizes, progress=self.has_progress, rows=None if pruning.is_fitted else 0
-            )
-
-        self.facts: dict[str, Any] = {
-            "budget": limit.number if limit.unit == "points" else limit.amount(self.whole),
-            "unit": limit.cost_unit,
-            "whole": self.whole,
-            "predicted": selection.predicted,
-            "measured": selection.measured,
-            "sizes": selection.sizes._asdict(),
-            "harm": selection.harm,
-            "divergence": self.pruner.divergence(self.student),
-            "rows": pruning.rows,
-            "seconds": seconds,
-            "cost_table": asdict(self.costs),
-            "curve": curve,
-        }
-
-    def _measure(self, models: Sequence[PreTrainedModel]) -> list[float]:
-        return self.pruning.deployment.costs(models, self.limit.cost_unit)
-
-    def _select(self, budget: float) -> Selection:
-        return self.pruner.select(budget, self.costs, self._measure, self.limit.cost_unit)
-
-    def _selection(self, curve: list[dict[str, Any]]) -> Selection:
-        """The network within the limit.
-
-        Raises:
-            ValueError: there is none.
-        """
-        if self.limit.unit != "points":
-            return self._select(self.limit.amount(self.whole))
-
-        least = curve[0]["value"] - self.limit.number / 100
-        within = [point for point in curve[1:] if point["value"] >= least]
-        if not within:
-            best = max(point["value"] for point in curve[1:])
-            raise ValueError(
-                f"No size of the curve keeps {100 * least:.1f} of {100 * curve[0]['value']:.1f} before it is trained: "
-                f"the best has {100 * best:.1f}. Give a budget in ms, mb or gflops, or allow more points."
-            )
-        fastest = min(within, key=lambda point: float(point["measured"]))
-        sizes = LayerSizes(*(tuple(fastest[name]) for name in LayerSizes._fields))
-        return Selection(sizes, fastest["predicted"], fastest["measured"], fastest["harm"])
-
-    def _curve(self, teacher: PreTrainedModel) -> list[dict[str, Any]]:
-        """The teacher, and students of several sizes before they are trained, from large to small."""
-        metric = self.data.task.metric
-        value = main_value(evaluate(teacher, self.data, self.config), metric)
-        points: list[dict[str, Any]] = [
-            {"share": 1.0, **layer_sizes(teacher)._asdict(), "predicted": self.whole, "measured": self.whole}
-            | {"harm": 0.0, "divergence": 0.0, "value": value}
-        ]
-        for share in CURVE_SHARES:
-            try:
-                selection = self._select(share * self.whole)
-            except ValueError:  # nothing is as small as that
-                break
-            student = self.pruner.pruned(selection.sizes, rows=CURVE_ROWS)
-            metrics = evaluate(student, self.data, self.config, is_trained=False)
-            points.append(
-                {"share": share, **selection.sizes._asdict(), "predicted": selection.predicted}
-                | {"measured": selection.measured, "harm": selection.harm}
-                | {"divergence": self.pruner.divergence(student), "value": main_value(metrics, metric)}
-            )
-        return points
+    fastest = min(within, key=lambda student: float(student["measured"]))
+    sizes = LayerSizes(*(tuple(fastest["sizes"][name]) for name in LayerSizes._fields))
+    return Selection(sizes, fastest["predicted"], fastest["measured"], fastest["harm"])
 
 
 @contextmanager
@@ -362,8 +391,8 @@ def _show_curve(facts: dict[str, Any], data: TaskData, path: Path) -> None:
                 unit: f"{point['measured']:.4g}",
                 f"{metric} before training": f"{100 * point['value']:.1f}",
                 "KL to the teacher": f"{point['divergence']:.4f}",
-                "heads": " ".join(map(str, point["heads"])),
-                "neurons": " ".join(map(str, point["neurons"])),
+                "heads": " ".join(map(str, point["sizes"]["heads"])),
+                "neurons": " ".join(map(str, point["sizes"]["neurons"])),
             }
         )
         points.append(ChartPoint("", point["measured"], 100 * point["value"]))
