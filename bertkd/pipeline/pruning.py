@@ -152,20 +152,22 @@ def train_pruned(
     Raises:
         ValueError: no network is within a budget, or the teacher is too weak.
     """
+    config = _with_epochs(config, len(data.splits["train"]))
+    configs = [config]
+    if len(pruning.limits) > 1:
+        folder = output_folder(config)
+        configs = [with_changes(config, output_dir=str(folder / _folder_name(limit))) for limit in pruning.limits]
+    found = [finished(RunResult, experiment, own) for own in configs]
+    if all(found):
+        return [result for result in found if result is not None]
+
     metrics = evaluate(teacher, data, config)
     if not ignore_weak_teacher:
         check_teacher(metrics, data)
 
-    config = _with_epochs(config, len(data.splits["train"]))
     results: list[RunResult] = []
     before: PreTrainedModel | None = None
-    for number, limit in enumerate(pruning.limits):
-        own = config
-        if len(pruning.limits) > 1:
-            own = with_changes(config, output_dir=str(output_folder(config) / _folder_name(limit)))
-        folder = output_folder(own)
-
-        result = finished(RunResult, experiment, own)
+    for number, (limit, own, result) in enumerate(zip(pruning.limits, configs, found, strict=True)):
         if result is None:
             start = _start(experiment, data, teacher, before, limit, pruning, own)
             share = limit.text if limit.is_share and limit.unit == "gflops" else ""
@@ -174,7 +176,7 @@ def train_pruned(
             before = start
         if result is not None:
             results.append(result)
-            before = load_model(str(folder))
+            before = load_model(str(output_folder(own)))
     return results
 
 
