@@ -11,11 +11,13 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedModel
 
-from bertkd.atomic import atomic_folder, read_json, write_json
+from bertkd.atomic import atomic_folder, plain_json, read_json, write_json
 from bertkd.data.tokenizer_files import save_tokenizer
+from bertkd.distillation.checkpoints import last_checkpoint
 from bertkd.metrics import main_value
 from bertkd.models import LayerSizes, layer_sizes
 from bertkd.models.positions import max_tokens
+from bertkd.pipeline.contents import content_digests
 from bertkd.pipeline.deployment import Deployment
 from bertkd.pipeline.evaluation import check_teacher, evaluate
 from bertkd.pipeline.experiment import Experiment, finished, output_folder, start_in_folder, with_changes
@@ -206,13 +208,14 @@ def _start(
         return _Pruned(data, teacher, before, limit, pruning, config).student
 
     start_in_folder(experiment, config)
+    asked = _asked(experiment, limit, config)
     with config.main_process_first(local=False, desc="pruning"):
-        if config.process_index == 0 and not (folder / FILE).is_file():
+        if config.process_index == 0 and not _is_left(folder, asked):
             pruned = _Pruned(data, teacher, before, limit, pruning, config)
             with atomic_folder(folder) as partial:
                 pruned.student.save_pretrained(partial)
                 save_tokenizer(data.tokenizer, partial, max_tokens(pruned.student.config))
-                write_json(partial / FILE, pruned.facts)
+                write_json(partial / FILE, {**pruned.facts, "asked": asked})
         facts = read_json(folder / FILE)
 
     if config.process_index == 0:
@@ -224,6 +227,25 @@ def _start(
             flush=True,
         )
     return load_model(str(folder))
+
+
+def _asked(experiment: Experiment, limit: Limit, config: PrunedKDConfig) -> dict[str, Any]:
+    """Everything that a pruned student depends on, as JSON values."""
+    inputs = experiment.inputs(config)
+    contents = content_digests(inputs)
+    # A teacher that was moved is the same teacher.
+    options = {name: value for name, value in experiment.options.items() if name not in contents}
+    asked = {"limit": str(limit), "seed": config.seed, "options": options, "contents": contents}
+    return dict(plain_json(asked))
+
+
+def _is_left(folder: Path, asked: dict[str, Any]) -> bool:
+    """Whether an earlier start has left the whole student that is asked for."""
+    # The config is the last of the files that are put there.
+    if not ((folder / FILE).is_file() and (folder / "config.json").is_file()):
+        return False
+    # Before anything was trained, a folder may be started with other settings. A training goes on with its own start.
+    return last_checkpoint(folder.parent) is not None or read_json(folder / FILE).get("asked") == asked
 
 
 class _Pruned:
