@@ -20,7 +20,7 @@ from bertkd.models.positions import max_tokens
 from bertkd.pipeline.contents import content_digests
 from bertkd.pipeline.deployment import Deployment
 from bertkd.pipeline.evaluation import check_teacher, evaluate
-from bertkd.pipeline.experiment import Experiment, finished, output_folder, start_in_folder, with_changes
+from bertkd.pipeline.experiment import Experiment, finished, output_folder, start_in_folder, with_changes, writes_output_folder
 from bertkd.pipeline.models import load_model
 from bertkd.pipeline.task_data import TaskData
 from bertkd.pipeline.training import train_on_task
@@ -193,6 +193,7 @@ def _folder_name(limit: Limit) -> str:
     return f"{limit.unit}-{limit.text.replace('%', 'pct')}"
 
 
+@writes_output_folder
 def _start(
     experiment: Experiment,
     data: TaskData,
