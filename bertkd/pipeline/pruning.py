@@ -21,7 +21,7 @@ from bertkd.pipeline.contents import content_digests
 from bertkd.pipeline.deployment import Deployment
 from bertkd.pipeline.evaluation import check_teacher, evaluate
 from bertkd.pipeline.experiment import Experiment, finished, output_folder, start_in_folder, with_changes, writes_output_folder
-from bertkd.pipeline.models import load_model
+from bertkd.pipeline.models import copy_for_task, load_model
 from bertkd.pipeline.task_data import TaskData
 from bertkd.pipeline.training import train_on_task
 from bertkd.pruning import PrunedKDConfig, PrunedKDTrainer, Pruner, Selection, pruning_costs
@@ -279,10 +279,12 @@ class _Pruned:
                 if model is not None:
                     nn.Module.to(model, config.device)
             batches = data.sampled_batches(pruning.rows, config.seed, by_length=True)
+            # The student answers in the task's order of labels.
+            whole = copy_for_task(teacher, data.task)
             if before is None:
-                self.pruner = Pruner.prepared(teacher, batches, progress=self.has_progress)
+                self.pruner = Pruner.prepared(whole, batches, progress=self.has_progress)
             else:
-                self.pruner = Pruner.prepared(before, batches, teacher, progress=self.has_progress)
+                self.pruner = Pruner.prepared(before, batches, whole, progress=self.has_progress)
 
         with _timed(seconds, "curve"):
             curve = self._curve(teacher) if pruning.has_curve else []
