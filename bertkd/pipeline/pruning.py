@@ -273,6 +273,7 @@ class _Pruned:
         with _timed(seconds, "costs"):
             self.costs = pruning_costs(teacher, self._measure)
         self.whole = self.costs.cost(layer_sizes(teacher))
+        self._check_limits()
 
         with _timed(seconds, "harms"):
             for model in (teacher, before):
@@ -308,6 +309,23 @@ class _Pruned:
             "cost_table": asdict(self.costs),
             "curve": curve,
         }
+
+    def _check_limits(self) -> None:
+        """Refuses a budget that nothing meets, of a later rung too, before harms are measured and rungs are trained.
+
+        Raises:
+            ValueError: the message has the cost of the smallest network.
+        """
+        unit = self.limit.cost_unit
+        smallest = self.costs.fixed + min(self.costs.of_heads(1), self.costs.of_neurons(1))
+        for limit in self.pruning.limits:
+            amount = limit.amount(self.whole)
+            if limit.unit != "points" and amount < smallest:
+                is_what = f", which is {amount:.4g} {unit}" if limit.is_share else f" {unit}"
+                raise ValueError(
+                    f"--budget {limit.text}{is_what}: no network of this teacher is as small. One with a single "
+                    f"unit takes {smallest:.4g} {unit}, and the teacher {self.whole:.4g}."
+                )
 
     def _measure(self, models: Sequence[PreTrainedModel]) -> list[float]:
         return self.pruning.deployment.costs(models, self.limit.cost_unit)
