@@ -220,14 +220,28 @@ def _start(
         facts = read_json(folder / FILE)
 
     if config.process_index == 0:
-        if facts["curve"]:
-            _show_curve(facts, data, output_folder(config) / CHART)
-        print(
-            f"\n{limit}: the student takes {facts['measured']:.4g} of {facts['whole']:.4g} {facts['unit']}."
-            f"\nHeads by layer: {facts['sizes']['heads']}\nNeurons by layer: {facts['sizes']['neurons']}",
-            flush=True,
-        )
+        _show(facts, limit, data, output_folder(config) / CHART)
     return load_model(str(folder))
+
+
+def _show(facts: dict[str, Any], limit: Limit, data: TaskData, chart: Path | None) -> None:
+    """Prints what a budget made of the teacher, after the sizes to choose from.
+
+    Args:
+        facts: the content of `pruning.json`.
+        limit: the budget.
+        data: the task.
+        chart: where the sizes are drawn; None for nowhere.
+    """
+    if facts["curve"]:
+        _show_curve(facts, data, chart)
+    if facts["is_whole"]:
+        print(f"\n{limit}: the teacher meets the budget already: nothing is pruned.")
+    print(
+        f"\n{limit}: the student takes {facts['measured']:.4g} of {facts['whole']:.4g} {facts['unit']}."
+        f"\nHeads by layer: {facts['sizes']['heads']}\nNeurons by layer: {facts['sizes']['neurons']}",
+        flush=True,
+    )
 
 
 def _asked(experiment: Experiment, limit: Limit, config: PrunedKDConfig) -> dict[str, Any]:
@@ -302,6 +316,7 @@ class _Pruned:
             "predicted": selection.predicted,
             "measured": selection.measured,
             "sizes": selection.sizes._asdict(),
+            "is_whole": selection.sizes == layer_sizes(teacher),
             "harm": selection.harm,
             "divergence": self.pruner.divergence(self.student),
             "rows": pruning.rows,
@@ -385,8 +400,8 @@ def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
     seconds[name] = round(time.perf_counter() - started, 1)
 
 
-def _show_curve(facts: dict[str, Any], data: TaskData, path: Path) -> None:
-    """Prints the table of sizes before training, and draws it."""
+def _show_curve(facts: dict[str, Any], data: TaskData, path: Path | None) -> None:
+    """Prints the table of sizes before training, and draws it where there is a path."""
     unit, metric = facts["unit"], data.task.metric
     rows, points = [], []
     for point in facts["curve"]:
@@ -402,6 +417,10 @@ def _show_curve(facts: dict[str, Any], data: TaskData, path: Path) -> None:
         )
         points.append(ChartPoint("", point["measured"], 100 * point["value"]))
 
+    print(f"\n{terminal_table(rows)}")
+    if path is None:
+        return
+
     curves_chart(
         {"Pruned and fitted, not trained": points[1:]},
         path,
@@ -410,4 +429,4 @@ def _show_curve(facts: dict[str, Any], data: TaskData, path: Path) -> None:
         f"{metric_label(metric)} (%)",
         reference=ChartPoint("Teacher", points[0].x, points[0].y),
     )
-    print(f"\n{terminal_table(rows)}\nChart: {path}")
+    print(f"Chart: {path}")
