@@ -206,7 +206,10 @@ def _start(
     """The student of a budget before it is trained: the one that an earlier start has left, or a new one."""
     folder = output_folder(config) / START
     if experiment.is_dry_run:
-        return _Pruned(data, teacher, before, limit, pruning, config).student
+        planned = _Pruned(data, teacher, before, limit, pruning, config)
+        if config.process_index == 0:
+            _show(plain_json(planned.facts), limit, data, None)
+        return planned.student
 
     start_in_folder(experiment, config)
     asked = _asked(experiment, limit, config)
