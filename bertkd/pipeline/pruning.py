@@ -172,7 +172,7 @@ def train_pruned(
     for number, (limit, own, result) in enumerate(zip(pruning.limits, configs, found, strict=True)):
         if result is None:
             start = _start(experiment, data, teacher, before, limit, pruning, own)
-            share = limit.text if limit.is_share and limit.unit == "gflops" else ""
+            share = f"{limit.number:g}%" if limit.is_share and limit.unit == "gflops" else ""
             name = variant_name(share, number > 0, pruning.is_fitted, config.beta)
             result = train_on_task(experiment, data, start, own, PrunedKDTrainer, name, teacher, metrics)
             before = start
@@ -322,7 +322,7 @@ class _Pruned:
             "is_whole": selection.sizes == layer_sizes(teacher),
             "harm": selection.harm,
             "divergence": self.pruner.divergence(self.student),
-            "rows": pruning.rows,
+            "rows": min(pruning.rows, len(data.splits["train"])),
             "seconds": seconds,
             "cost_table": asdict(self.costs),
             "curve": curve,
