@@ -20,7 +20,14 @@ from bertkd.models.positions import max_tokens
 from bertkd.pipeline.contents import content_digests
 from bertkd.pipeline.deployment import Deployment
 from bertkd.pipeline.evaluation import check_teacher, evaluate
-from bertkd.pipeline.experiment import Experiment, finished, output_folder, start_in_folder, with_changes, writes_output_folder
+from bertkd.pipeline.experiment import (
+    Experiment,
+    finished,
+    output_folder,
+    start_in_folder,
+    with_changes,
+    writes_output_folder,
+)
 from bertkd.pipeline.models import copy_for_task, load_model
 from bertkd.pipeline.task_data import TaskData
 from bertkd.pipeline.training import train_on_task
@@ -238,7 +245,8 @@ def _show(facts: dict[str, Any], limit: Limit, data: TaskData, chart: Path | Non
     """
     if facts["curve"]:
         _show_curve(facts, data, chart)
-    if facts["is_whole"]:
+    # Files of earlier versions do not say it.
+    if facts.get("is_whole"):
         print(f"\n{limit}: the teacher meets the budget already: nothing is pruned.")
     print(
         f"\n{limit}: the student takes {facts['measured']:.4g} of {facts['whole']:.4g} {facts['unit']}."
