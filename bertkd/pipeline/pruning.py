@@ -12,16 +12,25 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedModel
 
-from bertkd.atomic import atomic_folder, read_json, write_json
+from bertkd.atomic import atomic_folder, plain_json, read_json, write_json
 from bertkd.data.tokenizer_files import save_tokenizer
+from bertkd.distillation.checkpoints import last_checkpoint
 from bertkd.efficiency.costs import CostTable
 from bertkd.metrics import main_value
 from bertkd.models import LayerSizes, layer_sizes
 from bertkd.models.positions import max_tokens
+from bertkd.pipeline.contents import content_digests
 from bertkd.pipeline.deployment import Deployment
 from bertkd.pipeline.evaluation import check_teacher, evaluate
-from bertkd.pipeline.experiment import Experiment, finished, output_folder, start_in_folder, with_changes
-from bertkd.pipeline.models import load_model
+from bertkd.pipeline.experiment import (
+    Experiment,
+    finished,
+    output_folder,
+    start_in_folder,
+    with_changes,
+    writes_output_folder,
+)
+from bertkd.pipeline.models import copy_for_task, load_model
 from bertkd.pipeline.task_data import TaskData
 from bertkd.pipeline.training import train_on_task
 from bertkd.pruning import PrunedKDConfig, PrunedKDTrainer, Pruner, Selection, pruning_costs
@@ -192,8 +201,8 @@ class _Training:
 
             result = finished(RunResult, self.experiment, config)
             if result is None:
-                start = self.start(limit, before, config)
-                share = limit.text if limit.is_share and limit.unit == "gflops" else ""
+                start = _start(self.experiment, config, self, limit, before)
+                share = f"{limit.number:g}%" if limit.is_share and limit.unit == "gflops" else ""
                 name = variant_name(share, number > 0, self.pruning.is_fitted, config.beta)
                 result = train_on_task(
                     self.experiment,
@@ -208,7 +217,7 @@ class _Training:
                 before = start
             if result is not None:
                 results.append(result)
-                before = load_model(str(output_folder(config)))
+                before = load_model(str(output_folder(config))) if number + 1 < len(limits) else None
         return results
 
     # ---- what is computed when it is needed first ----
@@ -244,57 +253,26 @@ class _Training:
         """What models cost where they are to serve."""
         return self.pruning.deployment.costs(models, self.unit)
 
-    # ---- a student before it is trained ----
-
-    def start(self, limit: Limit, before: PreTrainedModel | None, config: PrunedKDConfig) -> PreTrainedModel:
-        """The student of a limit before it is trained: the one that an earlier start has left, or a new one.
-
-        Args:
-            limit: what it may cost.
-            before: the student that it is pruned out of; None for the teacher.
-            config: of its training.
-        """
-        # A weak teacher is found before minutes are spent on it.
-        assert self.teacher_metrics
-        if self.experiment.is_dry_run:
-            return self.pruned(limit, before)[0]
-
-        folder = output_folder(config) / START
-        start_in_folder(self.experiment, config)
-        with config.main_process_first(local=False, desc="pruning"):
-            if config.process_index == 0 and not (folder / FILE).is_file():
-                student, facts = self.pruned(limit, before)
-                with atomic_folder(folder) as partial:
-                    student.save_pretrained(partial)
-                    save_tokenizer(self.data.tokenizer, partial, max_tokens(student.config))
-                    write_json(partial / FILE, facts)
-            facts = read_json(folder / FILE)
-
-        if config.process_index == 0:
-            if facts["curve"]:
-                _show_curve(facts, self.data, output_folder(config) / CHART)
-            print(
-                f"\n{limit}: the student takes {facts['measured']:.4g} of {facts['whole']:.4g} {facts['unit']}."
-                f"\nHeads by layer: {facts['sizes']['heads']}\nNeurons by layer: {facts['sizes']['neurons']}",
-                flush=True,
-            )
-        return load_model(str(folder))
+    # ---- pruning ----
 
     def pruned(self, limit: Limit, before: PreTrainedModel | None) -> tuple[PreTrainedModel, dict[str, Any]]:
         """Prunes the teacher, or a student of it; returns the student and what goes into `pruning.json`."""
         seconds: dict[str, float] = {}
         with _timed(seconds, "costs"):
             whole = self.whole
+            self.check_limits()
 
         with _timed(seconds, "harms"):
             for model in (self.teacher, before):
                 if model is not None:
                     nn.Module.to(model, self.config.device)
             batches = self.data.sampled_batches(self.pruning.rows, self.config.seed, by_length=True)
+            # The student answers in the task's order of labels.
+            teacher = copy_for_task(self.teacher, self.data.task)
             if before is None:
-                pruner = Pruner.prepared(self.teacher, batches, progress=self.has_progress)
+                pruner = Pruner.prepared(teacher, batches, progress=self.has_progress)
             else:
-                pruner = Pruner.prepared(before, batches, self.teacher, progress=self.has_progress)
+                pruner = Pruner.prepared(before, batches, teacher, progress=self.has_progress)
 
         with _timed(seconds, "curve"):
             curve = self.curve(pruner) if self.pruning.has_curve else []
@@ -314,13 +292,30 @@ class _Training:
             "predicted": selection.predicted,
             "measured": selection.measured,
             "sizes": selection.sizes._asdict(),
+            "is_whole": selection.sizes == layer_sizes(self.teacher),
             "harm": selection.harm,
             "divergence": pruner.divergence(student),
-            "rows": self.pruning.rows,
+            "rows": min(self.pruning.rows, len(self.data.splits["train"])),
             "seconds": seconds,
             "cost_table": asdict(self.costs),
             "curve": curve,
         }
+
+    def check_limits(self) -> None:
+        """Refuses a budget that nothing meets, of a later rung too, before harms are measured and rungs are trained.
+
+        Raises:
+            ValueError: the message has the cost of the smallest network.
+        """
+        smallest = self.costs.fixed + min(self.costs.of_heads(1), self.costs.of_neurons(1))
+        for limit in self.pruning.limits:
+            amount = limit.amount(self.whole)
+            if limit.unit != "points" and amount < smallest:
+                is_what = f", which is {amount:.4g} {self.unit}" if limit.is_share else f" {self.unit}"
+                raise ValueError(
+                    f"--budget {limit.text}{is_what}: no network of this teacher is as small. One with a single "
+                    f"unit takes {smallest:.4g} {self.unit}, and the teacher {self.whole:.4g}."
+                )
 
     def curve(self, pruner: Pruner) -> list[dict[str, Any]]:
         """The teacher, and students of several sizes before they are trained, from large to small."""
@@ -337,6 +332,82 @@ class _Training:
             metrics = evaluate(student, self.data, self.config, is_trained=False)
             points.append(_point(selection, main_value(metrics, metric), pruner.divergence(student)))
         return points
+
+
+@writes_output_folder
+def _start(
+    experiment: Experiment, config: PrunedKDConfig, training: _Training, limit: Limit, before: PreTrainedModel | None
+) -> PreTrainedModel:
+    """The student of a limit before it is trained: the one that an earlier start has left, or a new one.
+
+    Args:
+        experiment: what the training is called and where it came from.
+        config: of the student's training.
+        training: makes a new one.
+        limit: what it may cost.
+        before: the student that it is pruned out of; None for the teacher.
+    """
+    # A weak teacher is found before minutes are spent on it.
+    assert training.teacher_metrics
+    if experiment.is_dry_run:
+        student, facts = training.pruned(limit, before)
+        if config.process_index == 0:
+            _show(plain_json(facts), limit, training.data, None)
+        return student
+
+    folder = output_folder(config) / START
+    start_in_folder(experiment, config)
+    asked = _asked(experiment, limit, config)
+    with config.main_process_first(local=False, desc="pruning"):
+        if config.process_index == 0 and not _is_left(folder, asked):
+            student, facts = training.pruned(limit, before)
+            with atomic_folder(folder) as partial:
+                student.save_pretrained(partial)
+                save_tokenizer(training.data.tokenizer, partial, max_tokens(student.config))
+                write_json(partial / FILE, {**facts, "asked": asked})
+        facts = read_json(folder / FILE)
+
+    if config.process_index == 0:
+        _show(facts, limit, training.data, output_folder(config) / CHART)
+    return load_model(str(folder))
+
+
+def _asked(experiment: Experiment, limit: Limit, config: PrunedKDConfig) -> dict[str, Any]:
+    """Everything that a pruned student depends on, as JSON values."""
+    contents = content_digests(experiment.inputs(config))
+    # A teacher that was moved is the same teacher.
+    options = {name: value for name, value in experiment.options.items() if name not in contents}
+    asked = {"limit": str(limit), "seed": config.seed, "options": options, "contents": contents}
+    return dict(plain_json(asked))
+
+
+def _is_left(folder: Path, asked: dict[str, Any]) -> bool:
+    """Whether an earlier start has left the whole student that is asked for."""
+    # The config is the last of the files that are put there.
+    if not ((folder / FILE).is_file() and (folder / "config.json").is_file()):
+        return False
+    # Before anything was trained, a folder may be started with other settings. A training goes on with its own start.
+    return last_checkpoint(folder.parent) is not None or read_json(folder / FILE).get("asked") == asked
+
+
+def _show(facts: dict[str, Any], limit: Limit, data: TaskData, chart: Path | None) -> None:
+    """Prints what a budget made of the teacher, after the sizes to choose from.
+
+    Args:
+        facts: the content of `pruning.json`.
+        limit: the budget.
+        data: the task.
+        chart: where the sizes are drawn; None for nowhere.
+    """
+    if facts["curve"]:
+        _show_curve(facts, data, chart)
+    if facts["is_whole"]:
+        print(f"\n{limit}: the teacher meets the budget already: nothing is pruned.")
+    print(
+        f"\n{limit}: the student takes {facts['measured']:.4g} of {facts['whole']:.4g} {facts['unit']}."
+        f"\nHeads by layer: {facts['sizes']['heads']}\nNeurons by layer: {facts['sizes']['neurons']}",
+        flush=True,
+    )
 
 
 def _with_epochs(config: PrunedKDConfig, rows: int) -> PrunedKDConfig:
@@ -380,8 +451,8 @@ def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
     seconds[name] = round(time.perf_counter() - started, 1)
 
 
-def _show_curve(facts: dict[str, Any], data: TaskData, path: Path) -> None:
-    """Prints the table of sizes before training, and draws it."""
+def _show_curve(facts: dict[str, Any], data: TaskData, path: Path | None) -> None:
+    """Prints the table of sizes before training, and draws it where there is a path."""
     unit, metric = facts["unit"], data.task.metric
     rows, points = [], []
     for point in facts["curve"]:
@@ -397,6 +468,10 @@ def _show_curve(facts: dict[str, Any], data: TaskData, path: Path) -> None:
         )
         points.append(ChartPoint("", point["measured"], 100 * point["value"]))
 
+    print(f"\n{terminal_table(rows)}")
+    if path is None:
+        return
+
     curves_chart(
         {"Pruned and fitted, not trained": points[1:]},
         path,
@@ -405,4 +480,4 @@ def _show_curve(facts: dict[str, Any], data: TaskData, path: Path) -> None:
         f"{metric_label(metric)} (%)",
         reference=ChartPoint("Teacher", points[0].x, points[0].y),
     )
-    print(f"\n{terminal_table(rows)}\nChart: {path}")
+    print(f"Chart: {path}")
