@@ -133,6 +133,11 @@ class Pruning:
                 "--unit points chooses one size from the curve that `bertkd compress` makes: give one --budget there."
             )
 
+    def folder_of(self, limit: Limit, config: PrunedKDConfig) -> Path:
+        """The folder of the student of a limit: the output folder, or one in it where there are several limits."""
+        folder = output_folder(config)
+        return folder if len(self.limits) == 1 else folder / f"{limit.unit}-{limit.text.replace('%', 'pct')}"
+
 
 def train_pruned(
     experiment: Experiment,
@@ -162,10 +167,7 @@ def train_pruned(
         ValueError: no network is within a budget, or the teacher is too weak.
     """
     config = _with_epochs(config, len(data.splits["train"]))
-    configs = [config]
-    if len(pruning.limits) > 1:
-        folder = output_folder(config)
-        configs = [with_changes(config, output_dir=str(folder / _folder_name(limit))) for limit in pruning.limits]
+    configs = [with_changes(config, output_dir=str(pruning.folder_of(limit, config))) for limit in pruning.limits]
     found = [finished(RunResult, experiment, own) for own in configs]
     if all(found):
         return [result for result in found if result is not None]
@@ -194,10 +196,6 @@ def _with_epochs(config: PrunedKDConfig, rows: int) -> PrunedKDConfig:
     if config.num_train_epochs > 0 or config.max_steps > 0:
         return config
     return with_changes(config, num_train_epochs=float(min(MOST_EPOCHS, max(1, round(ROWS_SEEN / max(1, rows))))))
-
-
-def _folder_name(limit: Limit) -> str:
-    return f"{limit.unit}-{limit.text.replace('%', 'pct')}"
 
 
 @writes_output_folder
