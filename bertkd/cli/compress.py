@@ -367,8 +367,11 @@ def prune_and_train(limit: Limit, options: Run, folder: Path) -> tuple[Path, flo
     student, own = folder / "student", options.own
     pruning = Pruning([limit], deployment_of(own), own.pruning_rows, has_curve=True)
     data = resolve.task_data(options)
+    # What only the export reads may change after the training.
+    values = {member.name: getattr(own, member.name) for member in fields(PruneOptions) if hasattr(own, member.name)}
+    training = replace(options, own=PruneOptions(**{**values, "budget": [own.budget]}))
     train_pruned(
-        options.experiment(),
+        training.experiment(),
         data,
         resolve.teacher(options, data.task),
         pruning,

@@ -75,9 +75,11 @@ def main(argv: Sequence[str] | None = None) -> list[RunResult]:
         "prune", str(__doc__), PrunedKDConfig, argv, dict(METHODS[0].defaults), PruneOptions
     )
     check_outputs(runs)
-    results = []
-    for options in runs:
-        results += train(options)
-    if results and runs[-1].config.process_index == 0:
-        print_summary(results, [str(options.config.output_dir) for options in runs])
-    return results
+    by_seed = [train(options) for options in runs]
+
+    pruning = pruning_of(runs[0].own)
+    if runs[-1].config.process_index == 0:
+        # The mean of students of different budgets says nothing: each budget has a table. A dry run has none.
+        for limit, results in zip(pruning.limits, zip(*by_seed, strict=True), strict=False):
+            print_summary(results, [str(pruning.folder_of(limit, options.config)) for options in runs])
+    return [result for results in by_seed for result in results]

@@ -139,6 +139,11 @@ class Pruning:
                 "--unit points chooses one size from the curve that `bertkd compress` makes: give one --budget there."
             )
 
+    def folder_of(self, limit: Limit, config: PrunedKDConfig) -> Path:
+        """The folder of the student of a limit: the output folder, or one in it where there are several limits."""
+        folder = output_folder(config)
+        return folder if len(self.limits) == 1 else limit.folder_in(folder)
+
 
 def train_pruned(
     experiment: Experiment,
@@ -195,10 +200,7 @@ class _Training:
         limits = self.pruning.limits
 
         for number, limit in enumerate(limits):
-            config = self.config
-            if len(limits) > 1:
-                config = with_changes(config, output_dir=str(limit.folder_in(output_folder(config))))
-
+            config = with_changes(self.config, output_dir=str(self.pruning.folder_of(limit, self.config)))
             result = finished(RunResult, self.experiment, config)
             if result is None:
                 start = _start(self.experiment, config, self, limit, before)
