@@ -7,7 +7,7 @@ from pathlib import Path
 
 from bertkd.distillation.method import Method
 
-__all__ = ["all_methods", "compared_with", "method_key", "method_label", "method_named"]
+__all__ = ["all_methods", "compared_with", "method_key", "method_label", "method_named", "sizes_follow_task"]
 
 # What is no method, but has a name in results files.
 OTHER_LABELS = {"shrunk": "Smaller without training"}
@@ -60,6 +60,11 @@ def compared_with(name: str) -> str:
         if name in method.variants_compared_with:
             return method.variants_compared_with[name]
     return ""
+
+
+def sizes_follow_task(name: str) -> bool:
+    """Whether students of this name differ in size from task to task, because a budget says how large they are."""
+    return any(method.student == "pruned" and name in (method.name, *method.variants) for method in all_methods())
 
 
 def _labels() -> dict[str, str]:

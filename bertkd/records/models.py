@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from bertkd.methods import method_key, method_label
+from bertkd.methods import method_key, method_label, sizes_follow_task
 from bertkd.records import tables
 from bertkd.records.results import ExportResult, RunResult
 
@@ -73,6 +73,7 @@ def summarize(runs: Iterable[RunResult], exports: Iterable[ExportResult] = ()) -
     depths = {row["layers"] for row in rows if row["kind"] == "student"}
     for row in rows:
         has_depth = len(depths) > 1 and row["kind"] != "subnetwork" and row["method"] != "teacher"
+        has_depth = has_depth and not sizes_follow_task(row["method"])
         names = [method_label(row["method"]), f"{row['layers']} layers" if has_depth else "", row["variant"]]
         row["label"] = ", ".join(filter(None, names))
 
@@ -132,13 +133,15 @@ def _means_over_seeds(table: pd.DataFrame) -> pd.DataFrame:
             raise ValueError(
                 f"{name}: a seed occurs twice among {seeds.tolist()}; keep runs with other settings in another folder."
             )
-        for key in ("metric", "parameters"):
+        # The rows that a seed draws decide which sizes are within a budget.
+        has_one_size = not sizes_follow_task(first["method"])
+        for key in ("metric", "parameters") if has_one_size else ("metric",):
             if group[key].nunique() > 1:
                 raise ValueError(f"{name}: the runs differ in {key}: {sorted(group[key].unique().tolist())}.")
 
     # What is the same for all seeds, what is a mean of them, and what needs a function.
-    constant = groups[["label", "metric", "shown_metric", "parameters", "width", "depth"]].first()
-    means = groups[["speedup", "speedup_best", "size_mb", "value_before", "agreement"]].mean()
+    constant = groups[["label", "metric", "shown_metric", "width", "depth"]].first()
+    means = groups[["parameters", "speedup", "speedup_best", "size_mb", "value_before", "agreement"]].mean()
     own = groups.agg(value=("value", _mean), std=("value", "std"), quality=("scores", _quality), seeds=("seed", tuple))
     return pd.concat([constant, own, means], axis=1).reset_index()
 
@@ -157,7 +160,9 @@ def _quality(scores: pd.Series[Any]) -> str:
 def best_students(models: pd.DataFrame) -> pd.Series[bool]:
     """Tells which students have the highest value, at the precision shown, of their task and number of layers."""
     shown = models["value"].where(models["kind"] == "student").round(1)
-    rivals = shown.groupby([models["task"], models["layers"]])
+    # Students of different budgets are no rivals.
+    budget = models["label"].where(models["method"].map(sizes_follow_task).astype(bool), "")
+    rivals = shown.groupby([models["task"], models["layers"], budget])
     return (shown == rivals.transform("max")) & (rivals.transform("count") > 1)
 
 
@@ -173,9 +178,12 @@ def result_rows(models: pd.DataFrame, mark_best: bool = False) -> list[dict[str,
     """
     if models.empty:
         return []
+    # Of a budget's students, which differ from task to task, the table has the mean.
+    means = models.groupby("label")["parameters"].transform("mean")
+    parameters = means.where(models["method"].map(sizes_follow_task).astype(bool), models["parameters"])
     models = models.assign(
         header=models["task"].map(tables.task_label) + " " + models["shown_metric"],
-        count=models["parameters"].map(tables.count_label),
+        count=parameters.map(tables.count_label),
         mark=best_students(models).map({True: "**" if mark_best else "", False: ""}),
     )
 
