@@ -391,7 +391,8 @@ def train_and_search(method: Method, options: Run, folder: Path) -> tuple[Path, 
 
     student, own = folder / "student", options.own
     shared = {member.name for member in fields(SearchOptions)} & {member.name for member in fields(own)}
-    search_options = SearchOptions(**{name: getattr(own, name) for name in sorted(shared)})
+    values = {name: getattr(own, name) for name in sorted(shared)}
+    search_options = SearchOptions(**{**values, "budget": Limit(own.budget, own.unit).number})
     answer = search.search(
         replace(
             options,
