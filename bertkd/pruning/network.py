@@ -104,13 +104,29 @@ def as_batches(batches: Iterable[Mapping[str, Tensor]], model: PreTrainedModel) 
     """Batches on the model's device, without labels.
 
     Raises:
-        ValueError: there is no batch, or one has no token ids.
+        ValueError: there is no batch, or one has no token ids or no row, or is no dict of tensors.
     """
     kept = []
     for batch in batches:
+        if not isinstance(batch, Mapping):
+            raise ValueError(
+                "A batch of calibration rows has to be a dict of tensors, such as a data loader's, not a "
+                f"{type(batch).__name__}: give a list of batches."
+            )
         if "input_ids" not in batch:
             raise ValueError(f"A batch of calibration rows has no input_ids; it has {', '.join(batch)}.")
-        kept.append({name: value.to(model.device) for name, value in batch.items() if name not in ("labels", "label")})
+
+        inputs = {name: value for name, value in batch.items() if name not in ("labels", "label")}
+        for name, value in inputs.items():
+            if not isinstance(value, Tensor):
+                raise ValueError(
+                    f"{name} of a batch of calibration rows has to be a tensor, not a {type(value).__name__}."
+                )
+        if batch["input_ids"].numel() == 0:
+            raise ValueError(
+                f"A batch of calibration rows has no row: its input_ids have the shape {tuple(batch['input_ids'].shape)}."
+            )
+        kept.append({name: value.to(model.device) for name, value in inputs.items()})
     if not kept:
         raise ValueError("There is no batch of calibration rows: give some hundred rows at least.")
     return kept
