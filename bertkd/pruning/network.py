@@ -19,7 +19,17 @@ from bertkd.models.adaptive import AdaptiveLayers
 from bertkd.models.pruned import skip_attention, skip_feed_forward
 from bertkd.models.sizes import head_size
 
-__all__ = ["PARTS", "Rows", "SubLayer", "as_batches", "counted_tokens", "divergence", "sub_layers", "without"]
+__all__ = [
+    "PARTS",
+    "Rows",
+    "SubLayer",
+    "as_batches",
+    "counted_tokens",
+    "divergence",
+    "refuse_other_heads",
+    "sub_layers",
+    "without",
+]
 
 PARTS = ("attention", "ffn")
 
@@ -66,6 +76,21 @@ def sub_layers(model: PreTrainedModel) -> list[SubLayer]:
                 modules = [layer.get_submodule(projection), layer.get_submodule(norm)]
             found.append(SubLayer(index, part, layer, modules[0], modules[1], units, unit_size))
     return found
+
+
+def refuse_other_heads(model: PreTrainedModel, caller: str) -> None:
+    """Refuses what does not classify sequences, or is of an unsupported family.
+
+    Args:
+        model: the model to check.
+        caller: the name of the function that needs a classifier, for the message.
+
+    Raises:
+        ValueError: it is another model.
+    """
+    family_of(model)
+    if not type(model).__name__.endswith("ForSequenceClassification"):
+        raise ValueError(f"{caller} needs a sequence classifier, not a {type(model).__name__}.")
 
 
 def embeddings_norm(model: PreTrainedModel) -> nn.LayerNorm | None:
