@@ -124,6 +124,12 @@ class _Reconstruction:
         self.of_teacher, self.of_pruned = Rows(teacher, fitting), Rows(pruned, fitting)
         self.chosen_by = Rows(pruned, choosing)
         self.expected = Rows(teacher, choosing).outputs()
+        for logits, whose in ((self.expected, "teacher"), (self.chosen_by.outputs(), "pruned model")):
+            if not logits.isfinite().all():
+                raise ValueError(
+                    f"The {whose}'s predictions on the calibration rows are not finite: its weights are damaged, or "
+                    "they overflow. Compute in float32."
+                )
         self.norm_before: nn.LayerNorm | None = embeddings_norm(pruned)
 
     def run(self, progress: bool) -> None:
