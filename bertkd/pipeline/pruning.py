@@ -302,7 +302,9 @@ class _Pruned:
             for model in (teacher, before):
                 if model is not None:
                     nn.Module.to(model, config.device)
-            batches = data.sampled_batches(pruning.rows, config.seed, by_length=True)
+            # Few rows still make some batches: those that are fitted on are not those that choose among the fits.
+            rows = min(pruning.rows, len(data.splits["train"]))
+            batches = data.sampled_batches(rows, config.seed, batch_size=min(32, max(1, rows // 4)), by_length=True)
             # The student answers in the task's order of labels.
             whole = copy_for_task(teacher, data.task)
             if before is None:
@@ -328,7 +330,7 @@ class _Pruned:
             "is_whole": selection.sizes == layer_sizes(teacher),
             "harm": selection.harm,
             "divergence": self.pruner.divergence(self.student),
-            "rows": min(pruning.rows, len(data.splits["train"])),
+            "rows": rows,
             "seconds": seconds,
             "cost_table": asdict(self.costs),
             "curve": curve,

@@ -48,7 +48,11 @@ def divided(batches: Sequence[dict[str, Tensor]]) -> tuple[list[dict[str, Tensor
 
     fitting = list(batches[len(choosing) :])
     if not fitting:
-        raise ValueError(f"{total} calibration rows in {len(batches)} batch are too few: give two batches at least.")
+        counted = f"{total} calibration row{'s' if total != 1 else ''}"
+        raise ValueError(
+            f"There are too few calibration rows, {counted} in a single batch: give two batches at least, since a fit "
+            "is not judged by its own rows."
+        )
     return fitting, choosing
 
 
