@@ -45,6 +45,8 @@ CURVE_SHARES, CURVE_ROWS = (0.75, 0.5, 0.35, 0.25, 0.125), 512
 # As many rows as these are seen in a training whose length nobody sets, in one epoch at least, and in ten at most.
 ROWS_SEEN, MOST_EPOCHS = 60_000, 10
 
+NO_BUDGET = "Give a --budget: a number in --unit, or a share of what the teacher costs such as 50%."
+
 
 @dataclass(frozen=True)
 class Limit:
@@ -62,6 +64,8 @@ class Limit:
     unit: str
 
     def __post_init__(self) -> None:
+        if not self.text.strip():
+            raise ValueError(NO_BUDGET)
         try:
             number = float(self.text.removesuffix("%"))
         except ValueError:
@@ -120,7 +124,7 @@ class Pruning:
 
     def __post_init__(self) -> None:
         if not self.limits:
-            raise ValueError("Give a --budget: a number in --unit, or a share of what the teacher costs such as 50%.")
+            raise ValueError(NO_BUDGET)
         amounts = [limit.number for limit in self.limits]
         is_mixed = len({limit.is_share for limit in self.limits}) > 1
         if is_mixed or any(later >= earlier for earlier, later in pairwise(amounts)):
