@@ -148,9 +148,8 @@ def as_batches(batches: Iterable[Mapping[str, Tensor]], model: PreTrainedModel) 
                     f"{name} of a batch of calibration rows has to be a tensor, not a {type(value).__name__}."
                 )
         if batch["input_ids"].numel() == 0:
-            raise ValueError(
-                f"A batch of calibration rows has no row: its input_ids have the shape {tuple(batch['input_ids'].shape)}."
-            )
+            shape = tuple(batch["input_ids"].shape)
+            raise ValueError(f"A batch of calibration rows has no row: its input_ids have the shape {shape}.")
         kept.append({name: value.to(model.device) for name, value in inputs.items()})
     if not kept:
         raise ValueError("There is no batch of calibration rows: give some hundred rows at least.")
