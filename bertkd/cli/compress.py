@@ -121,7 +121,8 @@ def parse(argv: Sequence[str] | None) -> Run:
     """The command line, with the options of the method that it names.
 
     Raises:
-        ValueError: an unknown method, several seeds, or an option that the method sets itself.
+        ValueError: an unknown method, several seeds, an option that the method sets itself, or a model to start from
+            for a student that is pruned.
         SystemExit: an unknown option.
     """
     words = list(sys.argv[1:] if argv is None else argv)
@@ -140,6 +141,11 @@ def parse(argv: Sequence[str] | None) -> Run:
         "compress", str(__doc__), config_class, argv, {**defaults, **DEFAULTS}, own_classes(method)[0]
     )
     options = one_run(runs, "What is to be deployed is one model.")
+    if method.student == "pruned" and (options.models.model_name_or_path or options.models.init_from != "pretrained"):
+        raise ValueError(
+            "The student of --method pruned is pruned out of the teacher, and starts from nothing else: leave "
+            "--model_name_or_path and --init_from out, or name a paper's method with --method."
+        )
     return replace(options, config=with_changes(options.config, **method.settings))
 
 
@@ -391,7 +397,8 @@ def train_and_search(method: Method, options: Run, folder: Path) -> tuple[Path, 
 
     student, own = folder / "student", options.own
     shared = {member.name for member in fields(SearchOptions)} & {member.name for member in fields(own)}
-    search_options = SearchOptions(**{name: getattr(own, name) for name in sorted(shared)})
+    values = {name: getattr(own, name) for name in sorted(shared)}
+    search_options = SearchOptions(**{**values, "budget": Limit(own.budget, own.unit).number})
     answer = search.search(
         replace(
             options,

@@ -61,6 +61,7 @@ def pruning_of(options: PruneOptions) -> Pruning:
 def train(options: TaskRun[PruneOptions, PrunedKDConfig]) -> list[RunResult]:
     """Prunes and distills for every budget."""
     pruning = pruning_of(options.own)
+    resolve.required_teacher(options.models)
     data = resolve.task_data(options)
     teacher = resolve.teacher(options, data.task)
     return train_pruned(

@@ -189,6 +189,7 @@ _UNUSED = {
         "teacher_model_name_or_path",
         "tokenizer_name",
     },
+    "prune": {*_WITHOUT_STUDENT, "init_from", "model_name_or_path"},
     "search": {"teacher_labels"},
     "shrink": {"teacher_labels", "teacher_model_name_or_path"},
     "tinybert-general": {*_ON_TEXT, "temperature"},

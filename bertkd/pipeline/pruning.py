@@ -44,8 +44,12 @@ UNITS = ("ms", "mb", "parameters", "gflops", "points")
 START, FILE, CHART = "start", "pruning.json", "curve.png"
 # Shares of the teacher's cost that the curve shows, and the rows that its students are fitted on.
 CURVE_SHARES, CURVE_ROWS = (0.75, 0.5, 0.35, 0.25, 0.125), 512
+# Rows of a batch that scores, harms and fits are made from.
+CALIBRATION_BATCH = 32
 # As many rows as these are seen in a training whose length nobody sets, in one epoch at least, and in ten at most.
 ROWS_SEEN, MOST_EPOCHS = 60_000, 10
+
+NO_BUDGET = "Give a --budget: a number in --unit, or a share of what the teacher costs such as 50%."
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,8 @@ class Limit:
     unit: str
 
     def __post_init__(self) -> None:
+        if not self.text.strip():
+            raise ValueError(NO_BUDGET)
         try:
             number = float(self.text.removesuffix("%"))
         except ValueError:
@@ -126,7 +132,7 @@ class Pruning:
 
     def __post_init__(self) -> None:
         if not self.limits:
-            raise ValueError("Give a --budget: a number in --unit, or a share of what the teacher costs such as 50%.")
+            raise ValueError(NO_BUDGET)
         amounts = [limit.number for limit in self.limits]
         is_mixed = len({limit.is_share for limit in self.limits}) > 1
         if is_mixed or any(later >= earlier for earlier, later in pairwise(amounts)):
@@ -268,7 +274,10 @@ class _Training:
             for model in (self.teacher, before):
                 if model is not None:
                     nn.Module.to(model, self.config.device)
-            batches = self.data.sampled_batches(self.pruning.rows, self.config.seed, by_length=True)
+            # Few rows still make some batches: those that are fitted on are not those that choose among the fits.
+            rows = min(self.pruning.rows, len(self.data.splits["train"]))
+            size = min(CALIBRATION_BATCH, max(1, rows // 4))
+            batches = self.data.sampled_batches(rows, self.config.seed, batch_size=size, by_length=True)
             # The student answers in the task's order of labels.
             teacher = copy_for_task(self.teacher, self.data.task)
             if before is None:
@@ -284,8 +293,8 @@ class _Training:
             selection = pruner.select(limit.amount(whole), self.costs, self.measure, self.unit)
 
         with _timed(seconds, "reconstruction"):
-            rows = None if self.pruning.is_fitted else 0
-            student = pruner.pruned(selection.sizes, rows, self.has_progress)
+            fitted_rows = None if self.pruning.is_fitted else 0
+            student = pruner.pruned(selection.sizes, fitted_rows, self.has_progress)
 
         return student, {
             "budget": limit.number if limit.unit == "points" else limit.amount(whole),
@@ -297,7 +306,7 @@ class _Training:
             "is_whole": selection.sizes == layer_sizes(self.teacher),
             "harm": selection.harm,
             "divergence": pruner.divergence(student),
-            "rows": min(self.pruning.rows, len(self.data.splits["train"])),
+            "rows": rows,
             "seconds": seconds,
             "cost_table": asdict(self.costs),
             "curve": curve,

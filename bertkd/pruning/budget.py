@@ -1,6 +1,7 @@
 """Prunes a model to a budget: which units go is measured, and what is left is fitted to the model before."""
 
 import copy
+import numbers
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -87,11 +88,13 @@ def prune_to_budget(
         A pruned model of the classes that `prune` makes, on the same device, in the same dtype and mode.
 
     Raises:
-        ValueError: no network is within the budget (the message has the smallest one's cost), an unknown unit, or a
-            model that cannot be pruned.
+        ValueError: no network is within the budget (the message has the smallest one's cost), a budget that is not
+            positive, an unknown unit, a measure of other costs than one for each model, or a model that cannot be
+            pruned.
     """
-    if measure is None:
-        measure = measure_of(unit, batch_size, sequence_length)
+    if not isinstance(budget, numbers.Real) or not 0 < budget < float("inf"):
+        raise ValueError(f"budget must be a positive number, not {budget!r}.")
+    measure = checked(measure or measure_of(unit, batch_size, sequence_length))
     pruner = Pruner.prepared(teacher, batches, progress=progress)
     costs = pruning_costs(teacher, measure)
     selection = pruner.select(budget, costs, measure, unit)
@@ -102,7 +105,7 @@ def measure_of(unit: str, batch_size: int, sequence_length: int) -> Measure:
     """The function that tells what models cost, in a unit of `UNITS`.
 
     Raises:
-        ValueError: an unknown unit.
+        ValueError: an unknown unit, or a pass of nothing.
     """
 
     def milliseconds(models: Sequence[PreTrainedModel]) -> list[float]:
@@ -118,10 +121,27 @@ def measure_of(unit: str, batch_size: int, sequence_length: int) -> Measure:
     def flops(models: Sequence[PreTrainedModel]) -> list[float]:
         return [float(count_flops(model, batch_size, sequence_length)) for model in models]
 
+    if batch_size < 1 or sequence_length < 1:
+        raise ValueError(f"A pass needs at least one row and one token, not {batch_size} and {sequence_length}.")
     known = {"ms": milliseconds, "mb": megabytes, "parameters": parameters, "flops": flops}
     if unit not in known:
         raise ValueError(f"unit must be one of {', '.join(UNITS)}, not {unit!r}.")
     return known[unit]
+
+
+def checked(measure: Measure) -> Measure:
+    """A measure that refuses other costs than one for each model, finite and not negative."""
+
+    def costs(models: Sequence[PreTrainedModel]) -> list[float]:
+        found = [float(cost) for cost in measure(models)]
+        if len(found) != len(models):
+            raise ValueError(f"measure has to give one cost for each model, and gave {len(found)} for {len(models)}.")
+        for cost in found:
+            if not 0 <= cost < float("inf"):
+                raise ValueError(f"measure gave the cost {cost:g}: a cost is a finite number, and not negative.")
+        return found
+
+    return costs
 
 
 def pruning_costs(teacher: PreTrainedModel, measure: Measure) -> CostTable:
@@ -132,7 +152,8 @@ def pruning_costs(teacher: PreTrainedModel, measure: Measure) -> CostTable:
         measure: gives the cost of models.
 
     Raises:
-        ValueError: its layers differ: a model that was pruned has no table, that of the model before serves it.
+        ValueError: its layers differ: a model that was pruned has no table, that of the model before serves it. Or
+            `measure` gives other costs than one for each model.
     """
     sizes = layer_sizes(teacher)
     if len(set(sizes.heads)) > 1 or len(set(sizes.neurons)) > 1 or 0 in (*sizes.heads, *sizes.neurons):
@@ -149,7 +170,7 @@ def pruning_costs(teacher: PreTrainedModel, measure: Measure) -> CostTable:
         for layers, heads, neurons in uniform:
             gone = [0] * (full.layers - layers)
             models.append(prune(separate, [heads] * layers + gone, [neurons] * layers + gone).eval())
-        return measure(models)
+        return checked(measure)(models)
 
     heads = sorted({max(1, round(full.heads * step / 6)) for step in range(1, 7)})
     neurons = sorted({max(1, round(full.neurons * share)) for share in MEASURED_SHARES})

@@ -19,7 +19,17 @@ from bertkd.models.adaptive import AdaptiveLayers
 from bertkd.models.pruned import skip_attention, skip_feed_forward
 from bertkd.models.sizes import head_size
 
-__all__ = ["PARTS", "Rows", "SubLayer", "as_batches", "counted_tokens", "divergence", "sub_layers", "without"]
+__all__ = [
+    "PARTS",
+    "Rows",
+    "SubLayer",
+    "as_batches",
+    "counted_tokens",
+    "divergence",
+    "refuse_other_heads",
+    "sub_layers",
+    "without",
+]
 
 PARTS = ("attention", "ffn")
 
@@ -68,6 +78,21 @@ def sub_layers(model: PreTrainedModel) -> list[SubLayer]:
     return found
 
 
+def refuse_other_heads(model: PreTrainedModel, caller: str) -> None:
+    """Refuses what does not classify sequences, or is of an unsupported family.
+
+    Args:
+        model: the model to check.
+        caller: the name of the function that needs a classifier, for the message.
+
+    Raises:
+        ValueError: it is another model.
+    """
+    family_of(model)
+    if not type(model).__name__.endswith("ForSequenceClassification"):
+        raise ValueError(f"{caller} needs a sequence classifier, not a {type(model).__name__}.")
+
+
 def embeddings_norm(model: PreTrainedModel) -> nn.LayerNorm | None:
     """The norm whose output goes into the first layer; None where a projection lies between them."""
     family = family_of(model)
@@ -104,13 +129,28 @@ def as_batches(batches: Iterable[Mapping[str, Tensor]], model: PreTrainedModel) 
     """Batches on the model's device, without labels.
 
     Raises:
-        ValueError: there is no batch, or one has no token ids.
+        ValueError: there is no batch, or one has no token ids or no row, or is no dict of tensors.
     """
     kept = []
     for batch in batches:
+        if not isinstance(batch, Mapping):
+            raise ValueError(
+                "A batch of calibration rows has to be a dict of tensors, such as a data loader's, not a "
+                f"{type(batch).__name__}: give a list of batches."
+            )
         if "input_ids" not in batch:
             raise ValueError(f"A batch of calibration rows has no input_ids; it has {', '.join(batch)}.")
-        kept.append({name: value.to(model.device) for name, value in batch.items() if name not in ("labels", "label")})
+
+        inputs = {name: value for name, value in batch.items() if name not in ("labels", "label")}
+        for name, value in inputs.items():
+            if not isinstance(value, Tensor):
+                raise ValueError(
+                    f"{name} of a batch of calibration rows has to be a tensor, not a {type(value).__name__}."
+                )
+        if batch["input_ids"].numel() == 0:
+            shape = tuple(batch["input_ids"].shape)
+            raise ValueError(f"A batch of calibration rows has no row: its input_ids have the shape {shape}.")
+        kept.append({name: value.to(model.device) for name, value in inputs.items()})
     if not kept:
         raise ValueError("There is no batch of calibration rows: give some hundred rows at least.")
     return kept

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
+from bertkd.models import family_of
 from bertkd.models.adaptive import refuse_supernet
 from bertkd.models.evaluated import evaluated
 from bertkd.models.sizes import refuse_factorized_or_shared
@@ -18,6 +19,7 @@ from bertkd.pruning.network import (
     counted_tokens,
     divergence,
     embeddings_norm,
+    refuse_other_heads,
     sub_layers,
 )
 
@@ -46,7 +48,11 @@ def divided(batches: Sequence[dict[str, Tensor]]) -> tuple[list[dict[str, Tensor
 
     fitting = list(batches[len(choosing) :])
     if not fitting:
-        raise ValueError(f"{total} calibration rows in {len(batches)} batch are too few: give two batches at least.")
+        counted = f"{total} calibration row{'s' if total != 1 else ''}"
+        raise ValueError(
+            f"There are too few calibration rows, {counted} in a single batch: give two batches at least, since a fit "
+            "is not judged by its own rows."
+        )
     return fitting, choosing
 
 
@@ -80,12 +86,19 @@ def reconstruct(
         `pruned`.
 
     Raises:
-        ValueError: models of different depth or hidden size, a supernet, factorized or shared layers, or fewer
-            batches than two.
+        ValueError: models of different family, labels, depth or hidden size, another model than a sequence classifier,
+            a supernet, factorized or shared layers, predictions that are not finite, or fewer batches than two.
     """
     for model in (pruned, teacher):
         refuse_supernet(model, "reconstruct")
+        refuse_other_heads(model, "reconstruct")
         refuse_factorized_or_shared(model, "reconstruct")
+    ours, theirs = pruned.config.num_labels, teacher.config.num_labels
+    if family_of(pruned) != family_of(teacher) or ours != theirs:
+        raise ValueError(
+            f"The pruned model is a {pruned.config.model_type} with {ours} labels, and the teacher a "
+            f"{teacher.config.model_type} with {theirs}: reconstruct needs the model that was pruned."
+        )
     for what in ("num_hidden_layers", "hidden_size"):
         ours, theirs = getattr(pruned.config, what), getattr(teacher.config, what)
         if ours != theirs:
@@ -115,6 +128,12 @@ class _Reconstruction:
         self.of_teacher, self.of_pruned = Rows(teacher, fitting), Rows(pruned, fitting)
         self.chosen_by = Rows(pruned, choosing)
         self.expected = Rows(teacher, choosing).outputs()
+        for logits, whose in ((self.expected, "teacher"), (self.chosen_by.outputs(), "pruned model")):
+            if not logits.isfinite().all():
+                raise ValueError(
+                    f"The {whose}'s predictions on the calibration rows are not finite: its weights are damaged, or "
+                    "they overflow. Compute in float32."
+                )
         self.norm_before: nn.LayerNorm | None = embeddings_norm(pruned)
 
     def run(self, progress: bool) -> None:

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from bertkd.models.adaptive import refuse_supernet
 from bertkd.models.evaluated import evaluated
 from bertkd.models.sizes import refuse_factorized_or_shared
-from bertkd.pruning.network import SubLayer, as_batches, sub_layers
+from bertkd.pruning.network import SubLayer, as_batches, refuse_other_heads, sub_layers
 
 __all__ = ["UnitScores", "unit_scores"]
 
@@ -67,8 +67,7 @@ def unit_scores(model: PreTrainedModel, batches: Iterable[Mapping[str, Tensor]],
             score that is not finite.
     """
     refuse_supernet(model, "unit_scores")
-    if not type(model).__name__.endswith("ForSequenceClassification"):
-        raise ValueError(f"unit_scores needs a sequence classifier, not a {type(model).__name__}.")
+    refuse_other_heads(model, "unit_scores")
     refuse_factorized_or_shared(model, "unit_scores")
     parts = sub_layers(model)
     present = [part for part in parts if part.units > 0]

@@ -148,7 +148,7 @@ WITHOUT_EFFECT = [
     ),
     option(
         "a corpus of Patient-KD",
-        f"compress --budget 5 --teacher_model_name_or_path {{teacher}} {TASK} --corpus_files a.txt",
+        f"compress --method pkd-skip --budget 5 --teacher_model_name_or_path {{teacher}} {TASK} --corpus_files a.txt",
         "--corpus_files has no effect where --method is pkd-skip",
     ),
     option("no model to augment with", f"{TINYBERT} --student_shape TinyBERT4", "--augment_model.*--augment false"),
@@ -228,7 +228,7 @@ NUMBERS = [
     number(
         "a budget that is not a number",
         f"compress --teacher_model_name_or_path {{teacher}} {TASK} --budget nan",
-        "--budget must be a finite number",
+        "--budget nan: give a positive number of ms, or a share of what the teacher costs such as 50%",
     ),
     number("a demo of no epochs", "demo --epochs 0", "--epochs must be greater than 0"),
     number("a benchmark of no rows", "bench bert3 --batch_size 0", "--batch_size must be at least 1"),

@@ -334,4 +334,4 @@ def test_every_recipe_is_a_command() -> None:
     for script in scripts - of_benchmarks:
         (name,) = re.findall(r'run_command\("([\w-]+)"\)', (ROOT / "recipes" / f"{script}.py").read_text())
         assert name in COMMANDS
-    assert len(scripts - of_benchmarks) == len(COMMANDS) - 2  # env and configs are new
+    assert len(scripts - of_benchmarks) == len(COMMANDS) - 3  # env, configs and prune are new
