@@ -6,6 +6,7 @@ import json
 import pkgutil
 import re
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pytest
@@ -16,9 +17,10 @@ from helpers import tiny_model
 from transformers import AutoTokenizer, TrainingArguments
 
 import bertkd
-from benchmarks import benchmark_training, collect_results
+from benchmarks import benchmark_training, collect_results, pruning_table
 from bertkd.cli import COMMANDS
 from bertkd.data import GLUE_TASKS, load_glue, tokenize
+from bertkd.metrics import main_value
 from bertkd.models import FAMILIES
 
 DOCS = ROOT / "docs"
@@ -28,6 +30,10 @@ PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md")), DOCS / "reference" / "i
 # Their commands are records of what ran.
 GENERATED = ("performance.md",)
 QUICK = ["--use_cpu", "--max_train_samples", "32", "--max_eval_samples", "32", "--num_train_epochs", "1"]
+# What is pruned is fitted on one batch of 32 rows, and chosen by another one.
+QUICK_PRUNING = ["--max_train_samples", "64"]
+# A tiny model on a busy machine: any time and any accuracy will do.
+QUICK_EXPORT = ["--max_drop", "1", "--calibration_rows", "8", "--repeats", "2"]
 QUICK_CORPUS = ["--use_cpu", "--num_train_epochs", "1", "--eval_rows", "4", "--corpus_min_tokens", "3"]
 # Of the package, what is no part of the API.
 NOT_API = {"__main__", "atomic", "cli", "configs", "folder_lock", "pipeline"}
@@ -80,10 +86,10 @@ def test_commands_that_reproduce_the_papers_run_one_after_the_other(
     write_own_files(glue_dir)
     language_model = pretrain_tiny(pretrained)
     exports = [words for words in commands(DOCS / "export.md") if words[1] == "export"]
-    # A tiny model on a busy machine: any time will do.
     more = {
         "search": ["--budget", "1e6", "--repeats", "2"],
-        "export": ["--max_drop", "1", "--calibration_rows", "8", "--repeats", "2"],
+        "prune": QUICK_PRUNING,
+        "export": QUICK_EXPORT,
         "tinybert": [
             *("--augment_model", language_model, "--augment_copies", "1", "--intermediate_num_train_epochs", "1")
         ],
@@ -106,7 +112,7 @@ def test_commands_that_reproduce_the_papers_run_one_after_the_other(
 
     assert ran == [
         *("finetune", "finetune", "kd", "patient-kd", "dynabert", "search", "tinybert-general", "tinybert"),
-        *("distilbert", "kd", "submit", "export"),
+        *("distilbert", "kd", "prune", "submit", "export"),
     ]
     (deployed,) = [block for block in blocks(DOCS / "export.md", "python") if OF_AN_EXPORT in block]
     names: dict[str, Any] = {}
@@ -126,7 +132,7 @@ def test_few_labels_and_much_text_become_a_student_as_the_guide_says(
         command = bertkd_command(words)
         assert command is not None, words
         name, options = command
-        more = {"augment": ["--augment_copies", "1"]}.get(name, [])
+        more = {"augment": ["--augment_copies", "1"], "prune": QUICK_PRUNING}.get(name, [])
         if "--num_student_layers" in options:
             more = ["--num_student_layers", "2"]
         if "--seed" in options:
@@ -135,7 +141,7 @@ def test_few_labels_and_much_text_become_a_student_as_the_guide_says(
         run_quickly(name, options, pretrained, language_model, more)
         ran.append(name)
 
-    assert ran == ["finetune", "kd", "mlm", "finetune", "distilbert", "kd", "augment"]
+    assert ran == ["finetune", "kd", "prune", "mlm", "finetune", "distilbert", "kd", "augment"]
     assert Path("outputs/augmented/train.parquet").is_file()
 
 
@@ -150,10 +156,12 @@ def test_own_files_become_a_student_as_the_quickstart_says(
         if command := bertkd_command(words):
             name, options = command
             options = [str(pretrained) if option == "minilm" else option for option in options]
-            run_command(name, [*options, *QUICK, "--ignore_weak_teacher"])
+            more = [*QUICK_PRUNING, *QUICK_EXPORT] if name == "compress" else []
+            run_command(name, [*options, *QUICK, "--ignore_weak_teacher", *more])
             ran.append(options[-1])
 
-    assert ran == ["outputs/teacher", "outputs/finetuned", "outputs/kd", "outputs/pkd"]
+    assert ran == ["outputs/teacher", "outputs/finetuned", "outputs/kd", "outputs/pkd", "outputs/small"]
+    assert Path("outputs/small/student/curve.png").is_file()
     for block in blocks(DOCS / "quickstart.md", "python"):
         exec(compile(block, "quickstart.md", "exec"), {})
 
@@ -197,14 +205,18 @@ def test_python_in_the_docs_runs(
     monkeypatch.chdir(tmp_path)
     tokenizer = AutoTokenizer.from_pretrained(pretrained)
     train = load_glue("sst2", str(glue_dir), splits=["train"])
-    sizes: dict[str, Any] = {"num_labels": 2, "id2label": {0: "negative", 1: "positive"}}
+    sizes: dict[str, Any] = {
+        "num_labels": 2,
+        "id2label": {0: "negative", 1: "positive"},
+        "max_position_embeddings": 128,
+    }
     teacher = tiny_model(layers=6, vocab_size=len(tokenizer), **sizes)
     teacher.save_pretrained("outputs/teacher")
     names = {
         "teacher": teacher,
         "student": tiny_model(layers=3, seed=1, vocab_size=len(tokenizer), **sizes),
         "tokenizer": tokenizer,
-        "train_dataset": tokenize(train, GLUE_TASKS["sst2"], tokenizer, 32)["train"].select(range(16)),
+        "train_dataset": tokenize(train, GLUE_TASKS["sst2"], tokenizer, 32)["train"].select(range(40)),
         "batches": [dict(tokenizer(["a fine film", "dull"], padding=True, return_tensors="pt"))],
         "metrics": lambda runner: {"accuracy": 1.0},
     }
@@ -410,3 +422,55 @@ def test_figures_in_sentences_are_those_of_the_results_files() -> None:
     before, after = 100 * kd["metrics_before"]["accuracy"], 100 * kd["value"]
     page = " ".join((ROOT / "docs/levers.md").read_text().split())
     assert f"from {before:.1f} to {after:.1f} % accuracy" in page and f"{kd['size_mb']:.1f} MB" in page
+
+
+def test_the_table_of_pruned_students_is_that_of_the_results_files() -> None:
+    page, runs = pruning_table.PAGE.read_text(encoding="utf-8"), pruning_table.read(pruning_table.RESULTS)
+    assert runs
+    assert page == pruning_table.with_table(page, runs), "run: python benchmarks/pruning_table.py"
+    with pytest.raises(ValueError, match="no place for the table"):
+        pruning_table.with_table("no markers", runs)
+
+
+def test_figures_in_sentences_about_pruned_students_are_those_of_the_results_files() -> None:
+    runs = pruning_table.read(pruning_table.RESULTS)
+    tasks = sorted({run.task for run in runs})
+    before = {(run.method, run.task): main_value(run.metrics_before or {}, run.metric) for run in runs}
+    teacher = {run.task: main_value(run.teacher_metrics or {}, run.metric) for run in runs}
+
+    def mean(task: str, method: str) -> float:
+        files = sorted((pruning_table.RESULTS / task).glob(f"{method}-seed*.json"))
+        return 100 * fmean(json.loads(file.read_text())["value"] for file in files)
+
+    def of_all_tasks(method: str) -> float:
+        return fmean(mean(task, method) for task in tasks)
+
+    def gain(share: str, task: str) -> float:
+        return mean(task, f"pruned-{share}") - 100 * before[f"pruned-{share}", task]
+
+    page = " ".join((DOCS / "pruning.md").read_text().split())
+    assert {run.seed for run in runs} == {42} and len(tasks) == 4, "the page says one seed, and four tasks"
+    whole, pruned = 100 * fmean(teacher.values()), [of_all_tasks(f"pruned-{share}") for share in ("50", "25", "12.5")]
+    sentence = f"the teacher has {whole:.1f}, and the distilled students have "
+    assert sentence + "{:.1f}, {:.1f} and {:.1f}".format(*pruned) in page
+    methods = ("finetuned", "kd", "pkd-skip", "pkd-last")
+    six, three = (max(of_all_tasks(f"{method}-{layers}") for method in methods) for layers in (6, 3))
+    assert f"has {six:.1f} with six of the twelve layers and {three:.1f} with three" in page
+
+    lost = []
+    for run in runs:
+        if run.method == "pruned-50":
+            lost += [(run.teacher_metrics or {})[name] - value for name, value in (run.metrics_before or {}).items()]
+    assert f"no metric at half of the FLOPs is more than {100 * max(lost):.1f} points below" in page
+    assert before["pruned-12.5", "cola"] == 0
+    added, cola, rte, mrpc = gain("12.5", "cola"), gain("50", "cola"), gain("50", "rte"), gain("25", "mrpc")
+    assert f"{-cola:.1f}" == f"{-rte:.1f}"
+    assert (
+        f"adds {added:.1f} points to that student of CoLA, and takes {-cola:.1f} from CoLA and RTE at a half" in page
+    )
+    assert f"and {-mrpc:.1f} from MRPC at a quarter" in page
+    best, ours = mean("stsb", "kd-6"), mean("stsb", "pruned-50")
+    assert (
+        f"vanilla KD with six layers has {best:.1f} as the mean of both metrics, and the pruned student has " in page
+    )
+    assert f"has {ours:.1f}." in page

@@ -69,7 +69,7 @@ def faults(path: Path) -> list[str]:
 
 
 def test_each_method_has_a_notebook() -> None:
-    methods = {"patient_kd", "distilbert", "tinybert", "dynabert"}
+    methods = {"patient_kd", "distilbert", "tinybert", "dynabert", "pruning"}
     assert methods <= {path.stem for path in NOTEBOOKS}
     listed = set(re.findall(r"\]\((\w+\.ipynb)\)", (FOLDER / "README.md").read_text()))
     assert listed == {path.name for path in NOTEBOOKS}
