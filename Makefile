@@ -59,6 +59,8 @@ docs: $(INSTALLED)  ## Build the documentation as a site in site/; a dead link o
 results: $(INSTALLED)  ## Make the tables and charts of docs/ again from the results files
 	$(BIN)/python benchmarks/collect_results.py $(ARGS)
 	$(BIN)/python benchmarks/shrink_table.py
+	$(BIN)/python benchmarks/pruning_table.py
+	$(BIN)/python benchmarks/benchmark_pruning.py
 	$(BIN)/python benchmarks/promises_table.py
 
 report: $(INSTALLED)  ## Make one HTML page of all results, with charts of quality against speed and size

@@ -30,7 +30,7 @@ from bertkd.pruning.budget import measure_of
 from bertkd.records import environment, markdown_table, metric_label, task_label
 
 RECORD = Path(__file__).parents[1] / "docs" / "pruning.json"
-MARKERS = ("<!-- pruning:start -->", "<!-- pruning:end -->")
+MARKERS = ("<!-- training-free:start -->", "<!-- training-free:end -->")
 SEED = 42
 
 

@@ -337,8 +337,9 @@ class _Training:
         for share in CURVE_SHARES:
             try:
                 selection = pruner.select(share * self.whole, self.costs, self.measure, self.unit)
-            except ValueError:  # nothing is as small as that
-                break
+            except ValueError:
+                # Nothing is as small as that, or the clock was disturbed while it was measured.
+                continue
             student = pruner.pruned(selection.sizes, CURVE_ROWS)
             metrics = evaluate(student, self.data, self.config, is_trained=False)
             points.append(_point(selection, main_value(metrics, metric), pruner.divergence(student)))
