@@ -1,5 +1,6 @@
 """Prunes a teacher to one budget or several in turn, and distills it into each of the students."""
 
+import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -377,6 +378,9 @@ def _start(
                 student.save_pretrained(partial)
                 save_tokenizer(training.data.tokenizer, partial, max_tokens(student.config))
                 write_json(partial / FILE, {**facts, "asked": asked})
+        if config.process_index == 0:
+            # A run that was killed right after the last file may have left it.
+            shutil.rmtree(folder / ".partial", ignore_errors=True)
         facts = read_json(folder / FILE)
 
     if config.process_index == 0:

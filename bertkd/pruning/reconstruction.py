@@ -96,7 +96,7 @@ def reconstruct(
     ours, theirs = pruned.config.num_labels, teacher.config.num_labels
     if family_of(pruned) != family_of(teacher) or ours != theirs:
         raise ValueError(
-            f"The pruned model is a {pruned.config.model_type} with {ours} labels, and the teacher a "
+            f"The pruned model is of type {pruned.config.model_type} with {ours} labels, and the teacher of type "
             f"{teacher.config.model_type} with {theirs}: reconstruct needs the model that was pruned."
         )
     for what in ("num_hidden_layers", "hidden_size"):

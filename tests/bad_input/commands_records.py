@@ -13,7 +13,8 @@ KIND = "records and reports"
 TASK = "--task_name sst2 --glue_dir {glue} --max_train_samples 16 --max_eval_samples 16 --use_cpu --output_dir out"
 REPORT = "report --results_dir runs --output_dir out"
 COMPARE = "bench {teacher} --engines pytorch --precisions float32 --repeats 1 --output_dir out --compare bench.json"
-COMPRESS = f"compress --method kd --teacher_model_name_or_path {{teacher}} --engine pytorch --budget 9 {TASK}"
+OF_TEACHER = "--method kd --teacher_model_name_or_path {teacher}"
+COMPRESS = f"compress {OF_TEACHER} --engine pytorch --precision float32 --budget 9 {TASK}"
 SHRINK = f"shrink --model_name_or_path {{teacher}} --share_layers 2 --record figures.json {TASK}"
 
 

@@ -24,10 +24,10 @@ sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
 from faults.boundaries import FAULTS, Boundaries  # noqa: E402
 from faults.scenarios import SCENARIOS, Scenario, prepare  # noqa: E402
 
-from bertkd.cli import augment, commands, dynabert, export, extract, main, patient_kd  # noqa: E402
+from bertkd.cli import augment, commands, dynabert, export, extract, main, patient_kd, prune  # noqa: E402
 
 # The commands of the scenarios, which `main` would import in each fork.
-WARM = (augment, commands, dynabert, export, extract, patient_kd)
+WARM = (augment, commands, dynabert, export, extract, patient_kd, prune)
 
 DONE, SENTENCE, TRACEBACK = 0, 3, 4
 # What only a programmer understands.

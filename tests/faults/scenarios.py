@@ -76,6 +76,10 @@ TRAINING = (
     "--output_dir {dir}/out"
 )
 EXPORT = f"export {TASK} --engine pytorch --precision float32 --repeats 2 --sequence_length 8 --output_dir {{dir}}/out"
+PRUNING = (
+    f"prune --teacher_model_name_or_path {{made}}/teacher --ignore_weak_teacher {TASK} {QUICK} --budget 60% "
+    "--unit gflops --sequence_length 8 --output_dir {dir}/out"
+)
 EXTRACT = "extract --model_name_or_path {made}/supernet --output_dir {dir}/out"
 
 SCENARIOS = {
@@ -95,6 +99,7 @@ SCENARIOS = {
         earlier=f"{EXPORT} --model_name_or_path {{made}}/narrow",
     ),
     "extraction": Scenario(f"{EXTRACT} --width 0.5", weights(), earlier=f"{EXTRACT} --depth 0.5"),
+    "pruning": Scenario(PRUNING, weights()),
     "two processes": Scenario(TRAINING, weights(), processes=2),
 }
 

@@ -37,6 +37,8 @@ def test_commands_whose_disk_fails_end_in_a_sentence(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.faults
 @pytest.mark.timeout(4 * 3600)
-@pytest.mark.parametrize("scenario", ["training", "cache", "augmentation", "export", "extraction", "two processes"])
+@pytest.mark.parametrize(
+    "scenario", ["training", "cache", "augmentation", "export", "extraction", "pruning", "two processes"]
+)
 def test_commands_may_be_killed_anywhere(scenario: str, tmp_path: Path) -> None:
     disturbed(tmp_path, "--scenarios", scenario)
