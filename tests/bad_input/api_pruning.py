@@ -73,8 +73,8 @@ def pruned() -> Any:
     return prune(tiny_model(), [1, 2], [12, 24])
 
 
-def cut(teacher: Any = None, batches: Any = None, budget: float = 9_000, unit: str = "parameters", **more: Any) -> Any:
-    """Prunes to a budget; the tiny teacher has some 10,000 parameters."""
+def cut(teacher: Any = None, batches: Any = None, budget: float = 5_000, unit: str = "parameters", **more: Any) -> Any:
+    """Prunes to a budget; the tiny teacher has some 6,000 parameters."""
     teacher = tiny_model() if teacher is None else teacher
     return prune_to_budget(teacher, rows() if batches is None else batches, budget, unit, **more)
 

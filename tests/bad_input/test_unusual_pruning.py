@@ -1,0 +1,23 @@
+"""Unusual models that pruning takes as they are."""
+
+import pytest
+import torch
+from helpers import tiny_model
+
+from bad_input.api_pruning import cut, pruned, rows
+from bertkd.efficiency import count_parameters
+from bertkd.pruning import reconstruct, unit_scores
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_model_in_half_precision_is_pruned_and_stays_so(dtype: torch.dtype) -> None:
+    model = tiny_model().to(dtype)
+    scores, expected = unit_scores(model, rows()), unit_scores(tiny_model(), rows())
+    torch.testing.assert_close(scores.heads, expected.heads, rtol=0.05, atol=1e-3)
+    torch.testing.assert_close(scores.neurons, expected.neurons, rtol=0.2, atol=2e-3)
+
+    student = cut(model)
+    assert student.dtype == model.dtype == dtype
+    assert count_parameters(student).total <= 5_000 < count_parameters(model).total
+    fitted = reconstruct(pruned().to(dtype), tiny_model(), rows())
+    assert fitted.dtype == dtype and all(value.isfinite().all() for value in fitted.state_dict().values())
