@@ -333,7 +333,7 @@ class _Training:
         """The teacher, and students of several sizes before they are trained, from large to small."""
         metric = self.data.task.metric
         whole = Selection(layer_sizes(self.teacher), self.whole, self.whole, 0.0)
-        points = [_point(whole, main_value(self.teacher_metrics, metric), 0.0)]
+        points = [_point(1.0, whole, main_value(self.teacher_metrics, metric), 0.0)]
 
         for share in CURVE_SHARES:
             try:
@@ -343,7 +343,7 @@ class _Training:
                 continue
             student = pruner.pruned(selection.sizes, CURVE_ROWS)
             metrics = evaluate(student, self.data, self.config, is_trained=False)
-            points.append(_point(selection, main_value(metrics, metric), pruner.divergence(student)))
+            points.append(_point(share, selection, main_value(metrics, metric), pruner.divergence(student)))
         return points
 
 
@@ -433,10 +433,10 @@ def _with_epochs(config: PrunedKDConfig, rows: int) -> PrunedKDConfig:
     return with_changes(config, num_train_epochs=float(min(MOST_EPOCHS, max(1, round(ROWS_SEEN / max(1, rows))))))
 
 
-def _point(selection: Selection, value: float, divergence: float) -> dict[str, Any]:
-    """A point of the curve: a network, its metric and its divergence from the teacher."""
+def _point(share: float, selection: Selection, value: float, divergence: float) -> dict[str, Any]:
+    """A point of the curve: the share asked for, a network, its metric and its divergence from the teacher."""
     facts: dict[str, Any] = {**asdict(selection), "sizes": selection.sizes._asdict()}
-    return {**facts, "value": value, "divergence": divergence}
+    return {"share": share, **facts, "value": value, "divergence": divergence}
 
 
 def _fastest_within(curve: Sequence[dict[str, Any]], points: float) -> Selection:

@@ -414,7 +414,7 @@ def test_compress_to_points_takes_the_fastest_size_that_keeps_the_quality(
     facts = facts_of(tmp_path / "run" / "student")
     within = [point for point in facts["curve"][1:] if point["value"] >= 0.7]
     assert within and facts["measured"] == min(point["measured"] for point in within) and facts["unit"] == "ms"
-    assert facts["sizes"]["neurons"] == next(p for p in within if p["measured"] == facts["measured"])["neurons"]
+    assert facts["sizes"] == next(point["sizes"] for point in within if point["measured"] == facts["measured"])
     assert answer["unit"] == "points" and answer["budget"] == 30
     # Of the exported model's true accuracy, and not of what the patched one says.
     assert answer["measured"] == pytest.approx(100 * (1 - answer["exported"]["value"]))
