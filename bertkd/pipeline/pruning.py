@@ -4,7 +4,7 @@ import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -335,15 +335,20 @@ class _Training:
         whole = Selection(layer_sizes(self.teacher), self.whole, self.whole, 0.0)
         points = [_point(1.0, whole, main_value(self.teacher_metrics, metric), 0.0)]
 
+        # The table chooses the sizes, and one measurement of all of them side by side says what they cost.
+        selections, students = [], []
         for share in CURVE_SHARES:
             try:
-                selection = pruner.select(share * self.whole, self.costs, self.measure, self.unit)
-            except ValueError:
-                # Nothing is as small as that, or the clock was disturbed while it was measured.
-                continue
-            student = pruner.pruned(selection.sizes, CURVE_ROWS)
+                selections.append(pruner.select(share * self.whole, self.costs))
+            except ValueError:  # nothing is as small as that
+                break
+            students.append(pruner.pruned(selections[-1].sizes, CURVE_ROWS))
+        teacher_cost, *costs = self.measure([self.teacher, *students])
+
+        for share, selection, student, cost in zip(CURVE_SHARES, selections, students, costs, strict=False):
             metrics = evaluate(student, self.data, self.config, is_trained=False)
-            points.append(_point(share, selection, main_value(metrics, metric), pruner.divergence(student)))
+            measured = replace(selection, measured=cost * self.whole / teacher_cost)
+            points.append(_point(share, measured, main_value(metrics, metric), pruner.divergence(student)))
         return points
 
 

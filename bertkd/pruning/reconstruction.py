@@ -28,7 +28,6 @@ __all__ = ["RIDGES", "divided", "reconstruct"]
 RIDGES = (1e-3, 1e-1)
 # Of all rows, those that choose among the fits; a fit is never judged by its own rows.
 CHOOSING_SHARE, MOST_CHOOSING_ROWS = 1 / 4, 512
-"""A fit with fewer tokens for each column of a projection would learn the rows by heart."""
 
 
 def divided(batches: Sequence[dict[str, Tensor]]) -> tuple[list[dict[str, Tensor]], list[dict[str, Tensor]]]:

