@@ -33,7 +33,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt --editable '.[demo,dev,docs,export,report]'
 	@rm -f $(INSTALLING) && touch $(INSTALLED)
 
-demo: $(INSTALLED)  ## Distil a small model on the built-in data: table, chart, results file and model folder
+demo: $(INSTALLED)  ## Prune and distill a small model on the built-in data: table, chart, results and models
 	$(BIN)/bertkd demo $(ARGS)
 
 # One thread for each of a few processes: the models are tiny, and threads that wait for each other take longer.
