@@ -196,6 +196,12 @@ class _Training:
     ) -> None:
         self.experiment, self.data, self.teacher, self.pruning = experiment, data, teacher, pruning
         self.config = _with_epochs(config, len(data.splits["train"]))
+        # One process prunes while the others wait, and an evaluation is work for all of them.
+        self.has_curve = pruning.has_curve and config.world_size == 1
+        if pruning.limits[0].unit == "points" and not self.has_curve:
+            raise ValueError(
+                "--unit points chooses from a curve that one process measures: start the command without a launcher."
+            )
         self.ignore_weak_teacher = ignore_weak_teacher
         # `quiet` turns off the bars of transformers, and these say how long a person still has to wait.
         self.has_progress = config.process_index == 0
@@ -287,7 +293,7 @@ class _Training:
                 pruner = Pruner.prepared(before, batches, teacher, progress=self.has_progress)
 
         with _timed(seconds, "curve"):
-            curve = self.curve(pruner) if self.pruning.has_curve else []
+            curve = self.curve(pruner) if self.has_curve else []
         if limit.unit == "points":
             selection = _fastest_within(curve, limit.number)
         else:
