@@ -8,6 +8,7 @@ docs/pruning.md.
 """
 
 import argparse
+import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -17,7 +18,6 @@ from typing import Any
 import torch
 
 from bertkd.atomic import read_json, write_json, write_text
-from bertkd.cli.parser import command_line
 from bertkd.data import GLUE_TASKS, load_glue
 from bertkd.distillation import DistillationConfig
 from bertkd.metrics import main_value
@@ -80,7 +80,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "teacher": value_of(teacher),
         "sequence_length": options.sequence_length,
         "runs": runs,
-        "command": command_line("benchmark_pruning", sys.argv[1:]),
+        "command": shlex.join(["python", "benchmarks/benchmark_pruning.py", *sys.argv[1:]]),
         "seed": SEED,
         **environment(),
     }
