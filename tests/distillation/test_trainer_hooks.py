@@ -17,8 +17,16 @@ from transformers import Trainer, TrainingArguments
 import bertkd
 from bertkd import DistilBertKDTrainer, DistillationTrainer, DynaBertKDTrainer, PatientKDTrainer, TinyBertKDTrainer
 from bertkd.distillation.trainer_hooks import TrainerHooks
+from bertkd.pruning import PrunedKDTrainer
 
-TRAINERS = (DistillationTrainer, PatientKDTrainer, DistilBertKDTrainer, TinyBertKDTrainer, DynaBertKDTrainer)
+TRAINERS = (
+    DistillationTrainer,
+    PatientKDTrainer,
+    DistilBertKDTrainer,
+    TinyBertKDTrainer,
+    DynaBertKDTrainer,
+    PrunedKDTrainer,
+)
 # What `TrainerHooks` overrides or calls, and the arguments that it relies on.
 RELIED_ON: dict[str, tuple[str, ...]] = {
     "_get_collator_with_removed_columns": ("data_collator", "description"),
