@@ -95,21 +95,6 @@ class Moments:
         weight = torch.linalg.solve(gram, cross).T
         return weight, goal - weight @ mean
 
-    def error(self, columns: Tensor, weight: Tensor, bias: Tensor, goal_squares: Tensor) -> Tensor:
-        """The weighted sum of squares that a map leaves.
-
-        Args:
-            columns: which inputs it reads, (k,).
-            weight: (d, k).
-            bias: (d,).
-            goal_squares: the weighted sum of the goals' squares.
-        """
-        weight, bias = weight.double(), bias.double()
-        cross, inputs = self.cross[columns], self.inputs[columns]
-        outputs = (weight @ self.gram[columns][:, columns] * weight).sum()
-        outputs = outputs + 2 * bias @ (weight @ inputs) + self.weight * bias.square().sum()
-        return outputs - 2 * ((weight.T * cross).sum() + bias @ self.goals) + goal_squares
-
 
 def fit_channels(pairs: Iterable[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     """Fits gain and shift of each channel by least squares: `gain · given + shift` comes closest to what is wanted.

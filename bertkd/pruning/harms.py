@@ -74,7 +74,7 @@ def measure_harms(
         compared, fitted = Rows(model, rows), Rows(model, fit_rows)
         expected = compared.outputs()
 
-        for index in range(0, len(parts), len(parts) // model.config.num_hidden_layers):
+        for index in range(0, len(parts), 2):
             for sub_layer, tried in zip(parts[index : index + 2], levels[index : index + 2], strict=True):
                 harms.append(_harms_of(sub_layer, tried, scores.of(sub_layer), compared, fitted, expected, bar))
             compared.advance()

@@ -160,14 +160,13 @@ def counted_tokens(model: PreTrainedModel, layer: int, batch: Mapping[str, Tenso
     """Which tokens of a batch count in what is fitted in a layer, (B, T).
 
     Padding does not count. After the last attention no token reads another one, so that in the last layer of a
-    sequence classifier the first token alone reaches the logits.
+    sequence classifier, and no other model is pruned, the first token alone reaches the logits.
     """
     ids = batch["input_ids"]
     mask = batch.get("attention_mask")
     counted = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask.bool()
 
-    is_last = layer == model.config.num_hidden_layers - 1
-    if is_last and type(model).__name__.endswith("ForSequenceClassification"):
+    if layer == model.config.num_hidden_layers - 1:
         counted = counted & (torch.arange(ids.shape[1], device=ids.device) == 0)
     return counted
 
