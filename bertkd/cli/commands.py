@@ -5,6 +5,7 @@ import os
 import sys
 import tempfile
 import traceback
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,8 @@ def quiet() -> None:
     """Leaves progress bars and the commands' own lines; `transformers` reports each weight that it loads."""
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+    # Without a GPU, every data loader says that it cannot pin memory.
+    warnings.filterwarnings("ignore", message=".*'pin_memory' argument is set as true")
 
 
 def train_seeds(

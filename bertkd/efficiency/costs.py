@@ -86,25 +86,24 @@ def cost_table(
     depth, heads, neurons = full
     shallow_depth = max(1, depth // 2)
 
-    # In one call, so that all sizes can be measured in turns on the same machine in the same state.
-    sizes = [UniformSize(shallow_depth, heads, neurons), UniformSize(depth, 0, neurons)]
-    sizes += [UniformSize(depth, count, neurons) for count in head_counts]
-    sizes += [UniformSize(depth, heads, count) for count in neuron_counts]
-    shallow_cost, cost_without_attention, *costs = measure(sizes)
-    costs_by_heads, costs_by_neurons = costs[: len(head_counts)], costs[len(head_counts) :]
-    full_cost = costs_by_heads[-1]
+    # In one call, so that all sizes can be measured in turns on the same machine in the same state, and each once.
+    whole, shallow, unattentive = full, UniformSize(shallow_depth, heads, neurons), UniformSize(depth, 0, neurons)
+    by_heads = [UniformSize(depth, count, neurons) for count in head_counts]
+    by_neurons = [UniformSize(depth, heads, count) for count in neuron_counts]
+    sizes = list(dict.fromkeys([whole, shallow, unattentive, *by_heads, *by_neurons]))
+    costs = dict(zip(sizes, measure(sizes), strict=True))
 
     # The part that remains when the cost of a layer is taken away as often as there are layers.
     fixed = 0.0
     if depth > shallow_depth:
-        layer_cost = (full_cost - shallow_cost) / max(1, depth - shallow_depth)
-        fixed = max(0.0, full_cost - layer_cost * depth)
-    all_neurons = max(0.0, (cost_without_attention - fixed) / depth)
-    all_heads = max(0.0, (full_cost - fixed) / depth - all_neurons)
+        layer_cost = (costs[whole] - costs[shallow]) / max(1, depth - shallow_depth)
+        fixed = max(0.0, costs[whole] - layer_cost * depth)
+    all_neurons = max(0.0, (costs[unattentive] - fixed) / depth)
+    all_heads = max(0.0, (costs[whole] - fixed) / depth - all_neurons)
 
     # What one layer costs without its other part.
-    head_costs = (np.array(costs_by_heads) - fixed) / depth - all_neurons
-    neuron_costs = (np.array(costs_by_neurons) - fixed) / depth - all_heads
+    head_costs = (np.array([costs[size] for size in by_heads]) - fixed) / depth - all_neurons
+    neuron_costs = (np.array([costs[size] for size in by_neurons]) - fixed) / depth - all_heads
     return CostTable(fixed, _rising(head_counts, head_costs), _rising(neuron_counts, neuron_costs))
 
 

@@ -10,7 +10,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from torch import nn
+from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 
 from bertkd.atomic import atomic_folder, plain_json, read_json, write_json
@@ -34,9 +37,10 @@ from bertkd.pipeline.experiment import (
 from bertkd.pipeline.models import copy_for_task, load_model
 from bertkd.pipeline.task_data import TaskData
 from bertkd.pipeline.training import train_on_task
-from bertkd.pruning import PrunedKDConfig, PrunedKDTrainer, Pruner, Selection, pruning_costs
+from bertkd.pruning import PrunedKDConfig, PrunedKDTrainer, Pruner, Selection, pruning_costs, reconstruct
 from bertkd.pruning.method import variant_name
 from bertkd.records import ChartPoint, RunResult, curves_chart, metric_label, task_label, terminal_table
+from bertkd.students import prune, separate_position_bias
 
 __all__ = ["UNITS", "Limit", "Pruning", "train_pruned"]
 
@@ -47,8 +51,8 @@ START, FILE, CHART = "start", "pruning.json", "curve.png"
 CURVE_SHARES, CURVE_ROWS = (0.75, 0.5, 0.35, 0.25, 0.125), 512
 # Rows of a batch that scores, harms and fits are made from.
 CALIBRATION_BATCH = 32
-# As many rows as these are seen in a training whose length nobody sets, in one epoch at least, and in ten at most.
-ROWS_SEEN, MOST_EPOCHS = 60_000, 10
+# As many rows as these are seen in a training whose length nobody sets, in ten epochs at most.
+ROWS_SEEN, MOST_EPOCHS = 40_000, 10
 
 NO_BUDGET = "Give a --budget: a number in --unit, or a share of what the teacher costs such as 50%."
 
@@ -281,23 +285,25 @@ class _Training:
             for model in (self.teacher, before):
                 if model is not None:
                     nn.Module.to(model, self.config.device)
-            # Few rows still make some batches: those that are fitted on are not those that choose among the fits.
-            rows = min(self.pruning.rows, len(self.data.splits["train"]))
-            size = min(CALIBRATION_BATCH, max(1, rows // 4))
-            batches = self.data.sampled_batches(rows, self.config.seed, batch_size=size, by_length=True)
+            batches = self.batches(self.pruning.rows)
             # The student answers in the task's order of labels.
             teacher = copy_for_task(self.teacher, self.data.task)
-            if before is None:
-                pruner = Pruner.prepared(teacher, batches, progress=self.has_progress)
-            else:
-                pruner = Pruner.prepared(before, batches, teacher, progress=self.has_progress)
+            # Harms say which size is better than which, and mixed precision moves them by a hundredth. Fits are exact.
+            with torch.autocast(self.config.device.type, torch.bfloat16, enabled=self.config.bf16):
+                if before is None:
+                    pruner = Pruner.prepared(teacher, batches, progress=self.has_progress)
+                else:
+                    pruner = Pruner.prepared(before, batches, teacher, progress=self.has_progress)
 
         with _timed(seconds, "curve"):
             curve = self.curve(pruner) if self.has_curve else []
-        if limit.unit == "points":
-            selection = _fastest_within(curve, limit.number)
-        else:
-            selection = pruner.select(limit.amount(whole), self.costs, self.measure, self.unit)
+        with _timed(seconds, "choice"):
+            if limit.unit == "points":
+                selection = _fastest_within(curve, limit.number)
+            else:
+                budget = limit.amount(whole)
+                target = _table_cost_of(budget, curve)
+                selection = pruner.select(budget, self.costs, self.measure, self.unit, target)
 
         with _timed(seconds, "reconstruction"):
             fitted_rows = None if self.pruning.is_fitted else 0
@@ -313,7 +319,7 @@ class _Training:
             "is_whole": selection.sizes == layer_sizes(self.teacher),
             "harm": selection.harm,
             "divergence": pruner.divergence(student),
-            "rows": rows,
+            "rows": min(self.pruning.rows, len(self.data.splits["train"])),
             "seconds": seconds,
             "cost_table": asdict(self.costs),
             "curve": curve,
@@ -323,17 +329,38 @@ class _Training:
         """Refuses a budget that nothing meets, of a later rung too, before harms are measured and rungs are trained.
 
         Raises:
-            ValueError: the message has the cost of the smallest network.
+            ValueError: the message has the cost of the smallest network, and what it reaches before it is trained.
         """
         smallest = self.costs.fixed + min(self.costs.of_heads(1), self.costs.of_neurons(1))
         for limit in self.pruning.limits:
             amount = limit.amount(self.whole)
             if limit.unit != "points" and amount < smallest:
                 is_what = f", which is {amount:.4g} {self.unit}" if limit.is_share else f" {self.unit}"
+                reached = ""
+                if self.config.world_size == 1:
+                    value = 100 * self.value_of_smallest()
+                    reached = f" and reaches {value:.1f} {self.data.task.metric} before it is trained"
                 raise ValueError(
                     f"--budget {limit.text}{is_what}: no network of this teacher is as small. One with a single "
-                    f"unit takes {smallest:.4g} {self.unit}, and the teacher {self.whole:.4g}."
+                    f"unit takes {smallest:.4g} {self.unit}{reached}; the teacher takes {self.whole:.4g}."
                 )
+
+    def value_of_smallest(self) -> float:
+        """The metric of the network of a single unit, the cheaper of a head and a neuron, fitted to the teacher."""
+        teacher = copy_for_task(self.teacher, self.data.task)
+        one = [1] + [0] * (len(layer_sizes(teacher).heads) - 1)
+        none = [0] * len(one)
+        is_head = self.costs.of_heads(1) <= self.costs.of_neurons(1)
+        student = prune(separate_position_bias(teacher), *((one, none) if is_head else (none, one)))
+        reconstruct(student, teacher, self.batches(CURVE_ROWS))
+        return main_value(evaluate(student, self.data, self.config, is_trained=False), self.data.task.metric)
+
+    def batches(self, rows: int) -> DataLoader:
+        """At most this many training rows, to measure and to fit on, drawn by the seed."""
+        rows = min(rows, len(self.data.splits["train"]))
+        # Few rows still make some batches: those that are fitted on are not those that choose among the fits.
+        size = min(CALIBRATION_BATCH, max(1, rows // 4))
+        return self.data.sampled_batches(rows, self.config.seed, batch_size=size, by_length=True)
 
     def curve(self, pruner: Pruner) -> list[dict[str, Any]]:
         """The teacher, and students of several sizes before they are trained, from large to small."""
@@ -441,13 +468,23 @@ def _with_epochs(config: PrunedKDConfig, rows: int) -> PrunedKDConfig:
     """The config with a number of epochs, where 0 left it open."""
     if config.num_train_epochs > 0 or config.max_steps > 0:
         return config
-    return with_changes(config, num_train_epochs=float(min(MOST_EPOCHS, max(1, round(ROWS_SEEN / max(1, rows))))))
+    epochs = min(MOST_EPOCHS, ROWS_SEEN / max(1, rows))
+    return with_changes(config, num_train_epochs=epochs if epochs < 1 else float(round(epochs)))
 
 
 def _point(share: float, selection: Selection, value: float, divergence: float) -> dict[str, Any]:
     """A point of the curve: the share asked for, a network, its metric and its divergence from the teacher."""
     facts: dict[str, Any] = {**asdict(selection), "sizes": selection.sizes._asdict()}
     return {"share": share, **facts, "value": value, "divergence": divergence}
+
+
+def _table_cost_of(cost: float, curve: Sequence[dict[str, Any]]) -> float:
+    """What networks of a measured cost cost by the table, between the points of a curve."""
+    if not curve:
+        return cost
+    pairs = sorted((point["measured"], point["predicted"]) for point in curve)
+    measured, predicted = zip(*pairs, strict=True)
+    return float(np.interp(cost, measured, predicted))
 
 
 def _fastest_within(curve: Sequence[dict[str, Any]], points: float) -> Selection:

@@ -16,7 +16,7 @@ from bertkd.models.adaptive import refuse_supernet
 from bertkd.models.evaluated import evaluated
 from bertkd.models.families import family_of
 from bertkd.models.sizes import full_size, match_device_dtype_and_mode, refuse_factorized_or_shared
-from bertkd.pruning.harms import Harms, levels_of, measure_harms
+from bertkd.pruning.harms import Harms, levels_of, measure_harms, with_levels_between
 from bertkd.pruning.network import Rows, as_batches, divergence, sub_layers
 from bertkd.pruning.reconstruction import divided, reconstruct
 from bertkd.pruning.scores import UnitScores, unit_scores
@@ -26,14 +26,16 @@ from bertkd.students.width import reorder_units
 __all__ = ["UNITS", "Measure", "Pruner", "Selection", "prune_to_budget", "pruning_costs"]
 
 UNITS = ("ms", "mb", "parameters", "flops")
-# Rows whose predictions are compared for each level of each sub-layer, and rows of the fits that are tried there.
-COMPARED_ROWS, HARM_FIT_ROWS = 256, 1024
+# Of all rows, those whose predictions are compared for each level of each sub-layer, and those of the fits that are
+# tried there.
+COMPARED_SHARE, HARM_FIT_SHARE = 1 / 8, 1 / 2
 # Searches with a smaller budget, where what was found costs more than the table says.
-ATTEMPTS = 6
+ATTEMPTS = 5
 # A network that costs at least this share of the budget uses it well enough.
 NEAR = 0.95
-# Shares of the neurons that a cost table is measured at; those between are interpolated.
-MEASURED_SHARES = (1 / 48, 1 / 12, 1 / 4, 1 / 2, 3 / 4, 1)
+# Shares of the units that a cost table is measured at; those between are interpolated. A part of a single unit costs
+# most of what a part costs at all, and each network that is measured in an engine has to be exported first.
+MEASURED_SHARES = {"heads": (0, 1 / 2, 1), "neurons": (1 / 48, 1 / 4, 1 / 2, 1)}
 
 # Gives the cost of each of these models, in the unit of a budget. Their weights do not matter.
 Measure = Callable[[Sequence[PreTrainedModel]], Sequence[float]]
@@ -172,8 +174,8 @@ def pruning_costs(teacher: PreTrainedModel, measure: Measure) -> CostTable:
             models.append(prune(separate, [heads] * layers + gone, [neurons] * layers + gone).eval())
         return checked(measure)(models)
 
-    heads = sorted({max(1, round(full.heads * step / 6)) for step in range(1, 7)})
-    neurons = sorted({max(1, round(full.neurons * share)) for share in MEASURED_SHARES})
+    heads = sorted({max(1, round(full.heads * share)) for share in MEASURED_SHARES["heads"]})
+    neurons = sorted({max(1, round(full.neurons * share)) for share in MEASURED_SHARES["neurons"]})
     return cost_table(full, heads, neurons, measure_uniform)
 
 
@@ -232,11 +234,20 @@ class Pruner:
             "ffn": full_size(whole.config, family.neurons_field),
         }
         levels = [levels_of(part, full[part.part]) for part in parts]
-        compared, fitted = _first_rows(choosing, COMPARED_ROWS), _first_rows(fitting, HARM_FIT_ROWS)
-        harms = measure_harms(whole, scores, compared, fitted, levels, progress)
-        return cls(whole, target, model, scores, harms, fitting, choosing)
+        rows = sum(len(batch["input_ids"]) for batch in (*choosing, *fitting))
+        compared = _first_rows(choosing, max(1, round(COMPARED_SHARE * rows)))
+        fitted = _first_rows(fitting, max(1, round(HARM_FIT_SHARE * rows)))
+        measured = measure_harms(whole, scores, compared, fitted, levels, progress)
+        return cls(whole, target, model, scores, list(map(with_levels_between, measured)), fitting, choosing)
 
-    def select(self, budget: float, costs: CostTable, measure: Measure | None = None, unit: str = "") -> Selection:
+    def select(
+        self,
+        budget: float,
+        costs: CostTable,
+        measure: Measure | None = None,
+        unit: str = "",
+        target: float | None = None,
+    ) -> Selection:
         """Choose the sizes of least harm within a budget.
 
         Args:
@@ -245,11 +256,13 @@ class Pruner:
             measure: measures the chosen network; where that is over the budget, a smaller one is taken, and where
                 it is far below, a larger one. By default the table is believed.
             unit: the unit's name, for the message of an error.
+            target: what a network within the budget costs by the table, where that is known from other networks; by
+                default the budget.
 
         Raises:
             ValueError: no network is within the budget, or a measured one; the message has the smallest one's cost.
         """
-        target, closest = budget, float("inf")
+        target, closest = budget if target is None else target, float("inf")
         best: Selection | None = None
         for _ in range(ATTEMPTS):
             sizes = self._least_harm(target, costs)

@@ -1,7 +1,9 @@
 """Measures what each size of each sub-layer costs in accuracy, one sub-layer at a time."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -15,17 +17,16 @@ from bertkd.pruning.fitting import Moments, fit_channels, token_weights
 from bertkd.pruning.network import Rows, SubLayer, counted_tokens, divergence, embeddings_norm, sub_layers, without
 from bertkd.pruning.scores import UnitScores
 
-__all__ = ["levels_of", "measure_harms"]
+__all__ = ["levels_of", "measure_harms", "with_levels_between"]
 
 # Pulls a fit towards the weights that are there.
 RIDGE = 1e-3
 # Shares of a part's units that are tried, besides none and all: the fewer are left, the more each of them matters.
-SHARES = {
-    "attention": (1 / 12, 2 / 12, 3 / 12, 4 / 12, 6 / 12, 8 / 12, 10 / 12),
-    "ffn": (1 / 96, 1 / 48, 1 / 24, 1 / 12, 2 / 12, 3 / 12, 4 / 12, 6 / 12, 8 / 12, 10 / 12),
-}
-# At this share it is measured whether a sub-layer is better fitted or left as it is.
-PROBED = 1 / 3
+SHARES = {"attention": (1 / 12, 3 / 12, 6 / 12, 10 / 12), "ffn": (1 / 48, 1 / 12, 3 / 12, 6 / 12, 10 / 12)}
+# At the levels next to these shares it is measured whether a sub-layer is better fitted or left as it is.
+PROBED = (1 / 4, 1 / 2)
+# Harms below are as good as none, and have a logarithm still.
+LEAST_HARM = 1e-12
 
 Harms = list[dict[int, float]]
 
@@ -41,6 +42,20 @@ def levels_of(sub_layer: SubLayer, full_units: int) -> list[int]:
     return sorted({0, sub_layer.units, *(level for level in shares if level < sub_layer.units)})
 
 
+def with_levels_between(harms: dict[int, float]) -> dict[int, float]:
+    """Adds a level half-way between two that were measured, with the geometric mean of their harms.
+
+    Harms fall by about the same factor from each unit to the next. It does not hold on the way to none and to all of
+    the units, whose neighbours stay as they are.
+    """
+    whole = max(harms)
+    found = dict(harms)
+    for lower, upper in pairwise(sorted(level for level in harms if 0 < level < whole)):
+        between = (lower + upper) // 2
+        found.setdefault(between, math.sqrt(max(harms[lower], LEAST_HARM) * max(harms[upper], LEAST_HARM)))
+    return dict(sorted(found.items()))
+
+
 def measure_harms(
     model: PreTrainedModel,
     scores: UnitScores,
@@ -52,8 +67,8 @@ def measure_harms(
     """Measure how far the predictions move when one sub-layer alone keeps fewer units.
 
     The units of the highest scores stay. Their columns are fitted to the sub-layer's own output, or left as they are
-    where that harms less at a third of the units: a fit lowers the error of the output, and not always that of the
-    predictions. Level 0 leaves the sub-layer out with its norm, as it is saved.
+    where that harms less: a fit lowers the error of the output, and not always that of the predictions. This is
+    measured at two levels, for those next to them too. Level 0 leaves the sub-layer out with its norm, as it is saved.
 
     Args:
         model: an ordinary model, in float32.
@@ -106,16 +121,29 @@ def _harms_of(
         with _projecting(projection, columns, weight, bias):
             return divergence(expected, compared.outputs())
 
-    probed = min(levels, key=lambda level: abs(level - PROBED * sub_layer.units))
-    is_fitted = 0 < probed < sub_layer.units and harm_of(probed, True) <= harm_of(probed, False)
-    harms = {}
+    harms: dict[int, float] = {}
+    is_fitted: dict[int, bool] = {}
+    for level in _probed(levels, sub_layer.units):
+        fitted_harm, unfitted_harm = harm_of(level, True), harm_of(level, False)
+        is_fitted[level] = fitted_harm <= unfitted_harm
+        harms[level] = min(fitted_harm, unfitted_harm)
+
     for level in levels:
         if level == 0:
             harms[level] = _harm_of_leaving_out(sub_layer, compared, fitted, expected)
-        else:
-            harms[level] = harm_of(level, is_fitted) if level < sub_layer.units else 0.0
+        elif level == sub_layer.units:
+            harms[level] = 0.0
+        elif level not in harms:
+            _, nearest = min((abs(probed - level), probed) for probed in is_fitted)
+            harms[level] = harm_of(level, is_fitted[nearest])
         bar.update()
-    return harms
+    return dict(sorted(harms.items()))
+
+
+def _probed(levels: Sequence[int], units: int) -> set[int]:
+    """The levels at which it is measured whether a fit harms less, for those next to them too."""
+    partial = [level for level in levels if 0 < level < units]
+    return {min(partial, key=lambda level: abs(level - share * units)) for share in PROBED} if partial else set()
 
 
 def _harm_of_leaving_out(sub_layer: SubLayer, compared: Rows, fitted: Rows, expected: Tensor) -> float:

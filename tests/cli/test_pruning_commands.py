@@ -190,6 +190,17 @@ def test_the_number_of_epochs_follows_the_rows(
     monkeypatch.setattr(pruning, "ROWS_SEEN", 120)
     (result,) = pruned(words, tmp_path / "few", *options)
     assert result.settings["num_train_epochs"] == 3
+    # Of many rows not all are seen.
+    monkeypatch.setattr(pruning, "ROWS_SEEN", 20)
+    (result,) = pruned(words, tmp_path / "part", *options, "--per_device_train_batch_size", "10")
+    assert result.settings["num_train_epochs"] == 0.5 and (tmp_path / "part" / "model.safetensors").is_file()
+
+
+def test_a_search_begins_where_the_curve_says_that_the_budget_lies() -> None:
+    curve = [{"measured": 8.0, "predicted": 8.0}, {"measured": 4.0, "predicted": 3.0}]
+    assert pruning._table_cost_of(6.0, curve) == 5.5
+    assert pruning._table_cost_of(1.0, curve) == 3.0 and pruning._table_cost_of(9.0, curve) == 8.0
+    assert pruning._table_cost_of(6.0, []) == 6.0
 
 
 def test_rows_without_labels_are_pruned_and_trained_on(words: list[str], glue_dir: Path, tmp_path: Path) -> None:

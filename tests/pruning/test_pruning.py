@@ -284,7 +284,7 @@ def test_harms_are_zero_for_all_units_and_those_of_a_pruned_model_for_none() -> 
     model, batches = model_of(), batches_of()
     scores, parts = unit_scores(model, batches), sub_layers(model)
     levels = [levels_of(part, 4 if part.part == "attention" else 24) for part in parts]
-    assert levels[0] == [0, 1, 2, 3, 4] and levels[1] == [0, 1, 2, 4, 6, 8, 12, 16, 20, 24]
+    assert levels[0] == [0, 1, 2, 3, 4] and levels[1] == [0, 1, 2, 6, 12, 20, 24]
     before = {name: value.clone() for name, value in model.state_dict().items()}
     harms = measure_harms(model, scores, batches[:2], batches[2:], levels)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
@@ -357,6 +357,42 @@ def test_a_size_that_is_measured_far_below_the_budget_gives_way_to_a_larger_one(
     # A clock that finds everything a fifth cheaper than the table.
     selection = pruner.select(budget, costs, lambda models: [0.8 * cost for cost in measure(models)])
     assert 0.95 * budget <= selection.measured <= budget < selection.predicted
+
+
+def test_a_search_that_knows_the_clock_measures_one_network() -> None:
+    model = model_of()
+    measure = measure_of("parameters", 1, 9)
+    pruner, costs = Pruner.prepared(model, batches_of()), pruning_costs(model, measure)
+    budget, measured = 0.8 * measure([model])[0], []
+
+    def clock(models: Any) -> list[float]:
+        measured.extend(models)
+        return [0.8 * cost for cost in measure(models)]
+
+    assert pruner.select(budget, costs, clock, target=budget / 0.8).measured <= budget
+    assert len(measured) == 1
+
+
+def test_networks_of_the_cost_table_are_measured_once_and_costs_between_them_lie_on_lines() -> None:
+    model, measured = tiny_model(layers=2, num_attention_heads=4, intermediate_size=96), []
+
+    def price(sizes: LayerSizes) -> float:
+        # A part costs 2 at all; besides 3 a head, and 0.1 a neuron.
+        heads = sum(2 + 3 * count for count in sizes.heads if count)
+        return 1 + heads + sum(2 + 0.1 * count for count in sizes.neurons if count)
+
+    def measure(models: Any) -> list[float]:
+        measured.extend(layer_sizes(model) for model in models)
+        return list(map(price, measured[-len(models) :]))
+
+    costs = pruning_costs(model, measure)
+    assert len(measured) == len(set(measured)) == 8
+    assert costs.fixed == pytest.approx(1.0)
+    for heads in range(1, 5):
+        assert costs.of_heads(heads) == pytest.approx(2 + 3 * heads)
+    for neurons in (2, 10, 50, 96):
+        assert costs.of_neurons(neurons) == pytest.approx(2 + 0.1 * neurons)
+    assert costs.of_heads(0) == costs.of_neurons(0) == 0
 
 
 def test_a_budget_that_nothing_meets_is_refused_with_the_smallest_cost() -> None:
