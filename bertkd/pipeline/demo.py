@@ -30,7 +30,7 @@ MODEL = "minilm"
 MAX_TOKENS = 64
 # Of the teacher's FLOPs: the second student is pruned out of the first.
 BUDGETS = ("50%", "25%")
-PRUNING_ROWS = 1024
+PRUNING_ROWS = 768
 COMMON: dict[str, Any] = {**TRAINING_DEFAULTS, "bf16": True, "use_cpu": True, "logging_steps": 25, "seed": 42}
 TEACHER: dict[str, Any] = {"alpha": 0.0, "learning_rate": 1e-4, "num_train_epochs": 3}
 
