@@ -272,6 +272,13 @@ class _Training:
         """What models cost where they are to serve."""
         return self.pruning.deployment.costs(models, self.unit)
 
+    def measure_beside_teacher(self, models: Sequence[PreTrainedModel]) -> list[float]:
+        """What models cost when the teacher costs what the table says, so that a machine may slow down meanwhile."""
+        if self.unit != "ms":
+            return self.measure(models)
+        whole, *costs = self.measure([self.teacher, *models])
+        return [cost * self.whole / whole for cost in costs]
+
     # ---- pruning ----
 
     def pruned(self, limit: Limit, before: PreTrainedModel | None) -> tuple[PreTrainedModel, dict[str, Any]]:
@@ -303,7 +310,7 @@ class _Training:
             else:
                 budget = limit.amount(whole)
                 target = _table_cost_of(budget, curve)
-                selection = pruner.select(budget, self.costs, self.measure, self.unit, target)
+                selection = pruner.select(budget, self.costs, self.measure_beside_teacher, self.unit, target)
 
         with _timed(seconds, "reconstruction"):
             fitted_rows = None if self.pruning.is_fitted else 0
@@ -376,11 +383,11 @@ class _Training:
             except ValueError:  # nothing is as small as that
                 break
             students.append(pruner.pruned(selections[-1].sizes, CURVE_ROWS))
-        teacher_cost, *costs = self.measure([self.teacher, *students])
+        costs = self.measure_beside_teacher(students)
 
         for share, selection, student, cost in zip(CURVE_SHARES, selections, students, costs, strict=False):
             metrics = evaluate(student, self.data, self.config, is_trained=False)
-            measured = replace(selection, measured=cost * self.whole / teacher_cost)
+            measured = replace(selection, measured=cost)
             points.append(_point(share, measured, main_value(metrics, metric), pruner.divergence(student)))
         return points
 
