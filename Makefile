@@ -34,8 +34,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: $(INSTALLED)  ## Prune and distill a small model on the built-in data: table, chart, results and models
 	$(BIN)/bertkd demo $(ARGS)
 
-# One thread for each of a few processes: the models are tiny, and threads that wait for each other take longer. With
-# idle threads spinning, two processes on two cores take several times as long, and one alone a third less.
+# One thread for each of a few processes: the models are tiny, and threads that wait for each other take longer. Threads
+# that spin while they wait slow the other processes down; a command that runs alone is faster with them.
 test faults: export OMP_WAIT_POLICY := PASSIVE
 test: export OMP_NUM_THREADS := 1
 test: $(INSTALLED)  ## Run all tests

@@ -200,7 +200,7 @@ def export_model(
             if kept.is_good:
                 break
         else:
-            raise limits.error(f"{engine} in {precision}", attempts, expected, trial.comparison)
+            raise limits.error(f"{engine} in {precision}", attempts, expected, kept.comparison)
 
     runner = open_exported(folder, threads, device)
     return Exported(folder, runner, kept.answers.metrics, expected.metrics, attempts, kept.attempt)
@@ -274,19 +274,16 @@ class _Limits:
 
 
 class _Tried(NamedTuple):
-    """What was written: its figures, its answers, and whether it is as good as it has to be."""
+    """What was written: its figures, its answers, how they differ, and whether it is as good as it has to be."""
 
     attempt: Attempt
     answers: Answers
+    comparison: Comparison
     is_good: bool
 
 
 class _Trial:
-    """Opens what was written, and compares it with the model that it was made of.
-
-    Attributes:
-        comparison: of the last one.
-    """
+    """Opens what was written, and compares it with the model that it was made of."""
 
     def __init__(
         self,
@@ -300,7 +297,6 @@ class _Trial:
     ) -> None:
         self.expected, self.limits, self.evaluate, self.compared = expected, limits, evaluate, compared
         self.precision, self.threads, self.device = precision, threads, device
-        self.comparison: Comparison
 
     def of(self, folder: Path, way: str) -> _Tried:
         """Opens and runs what a folder holds.
@@ -325,10 +321,9 @@ class _Trial:
                 f"The {runner.engine} export gives other logits than PyTorch (by up to {comparison.difference:.2g}): "
                 "it is not kept."
             )
-        self.comparison = comparison
         size = exported_size_mb(folder)
         attempt = Attempt(way, answers.value, comparison.difference, comparison.agreement, size)
-        return _Tried(attempt, answers, is_good)
+        return _Tried(attempt, answers, comparison, is_good)
 
 
 def predict(runner: Runner, rows: Any, collate: Callable[[list[Any]], Any], batch_size: int = 32) -> np.ndarray:

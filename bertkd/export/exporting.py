@@ -90,8 +90,8 @@ def write_export(
         scheme: one of `quantization_schemes`.
         tokenizer: is written beside the model, and tells which inputs there are.
         calibration: batches of inputs (B, T); OpenVINO's int8 needs them.
-        is_accurate: whether the biases of OpenVINO's int8 are corrected, which takes a third of the time. It changes
-            neither size nor speed.
+        is_accurate: whether the biases of OpenVINO's int8 are corrected. It takes longer, and changes neither size nor
+            speed: leave it out where only these are measured.
 
     Returns:
         The folder.

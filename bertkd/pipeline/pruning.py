@@ -295,7 +295,7 @@ class _Training:
             batches = self.batches(self.pruning.rows)
             # The student answers in the task's order of labels.
             teacher = copy_for_task(self.teacher, self.data.task)
-            # Harms say which size is better than which, and mixed precision moves them by a hundredth. Fits are exact.
+            # Harms only say which size is better than which: they bear mixed precision. Fits are in float32.
             with torch.autocast(self.config.device.type, torch.bfloat16, enabled=self.config.bf16):
                 if before is None:
                     pruner = Pruner.prepared(teacher, batches, progress=self.has_progress)

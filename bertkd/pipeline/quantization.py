@@ -29,7 +29,7 @@ def distilled_for_int8(
         model: the trained model; it stays as it is.
         data: the task, of which training rows are drawn.
         config: says where it computes, in which precision, and the seed.
-        rows: how many training rows are seen, each at most once for every pass over the data.
+        rows: how many training rows are seen; where the task has fewer, they are seen again.
     """
     print(f"\nInt8 loses more than 0.3 points: the model learns to bear it, on {rows} training rows.", flush=True)
     student = copy.deepcopy(model).float()
