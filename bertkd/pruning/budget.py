@@ -293,7 +293,7 @@ class Pruner:
         )
 
     def pruned(self, sizes: LayerSizes, rows: int | None = None, progress: bool = False) -> PreTrainedModel:
-        """Make the model of these sizes, with its units of the highest scores, and fit it to the teacher.
+        """Make the model of these sizes, with the units whose loss harms least, and fit it to the teacher.
 
         Args:
             sizes: heads and neurons of each layer.
@@ -321,13 +321,13 @@ class Pruner:
 
         price = {"attention": costs.of_heads, "ffn": costs.of_neurons}
         parts = sub_layers(self.model)
-        prices = [[price[part.part](level) for level in harm] for part, harm in zip(parts, self.harms, strict=True)]
-        values = [[-value for value in harm.values()] for harm in self.harms]
+        prices = [[price[part.part](units) for units in levels] for part, levels in zip(parts, self.harms, strict=True)]
+        values = [[-level.harm for level in levels.values()] for levels in self.harms]
         places = choose_within(prices, values, budget - costs.fixed)
         if places is None:
             return None
 
-        chosen = [list(harm)[place] for harm, place in zip(self.harms, places, strict=True)]
+        chosen = [list(levels)[place] for levels, place in zip(self.harms, places, strict=True)]
         if not any(chosen):
             # A network of no unit reads nothing but its first token.
             return None
@@ -335,17 +335,18 @@ class Pruner:
 
     def _harm(self, sizes: LayerSizes) -> float:
         chosen = [count for pair in zip(*sizes, strict=True) for count in pair]
-        return sum(harm[count] for harm, count in zip(self.harms, chosen, strict=True))
+        return sum(levels[count].harm for levels, count in zip(self.harms, chosen, strict=True))
 
     def _cut(self, sizes: LayerSizes) -> PreTrainedModel:
         """The model of these sizes, not fitted."""
         orders: dict[str, list[Tensor]] = {"attention": [], "ffn": []}
         counts = {"attention": sizes.heads, "ffn": sizes.neurons}
-        for part in sub_layers(self.model):
-            by_score = self.scores.of(part).argsort(descending=True, stable=True)
+        for part, levels in zip(sub_layers(self.model), self.harms, strict=True):
             kept = counts[part.part][part.layer]
+            nearest = min(levels, key=lambda units: (abs(units - kept), units))
+            order = levels[nearest].order
             # Kept units stand in the order that they had.
-            orders[part.part].append(torch.cat([by_score[:kept].sort().values, by_score[kept:]]))
+            orders[part.part].append(torch.cat([order[:kept].sort().values, order[kept:]]))
 
         ordered = reorder_units(copy.deepcopy(self.model), orders["attention"], orders["ffn"])
         return prune(ordered, sizes.heads, sizes.neurons)

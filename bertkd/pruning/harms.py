@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -15,20 +16,36 @@ from bertkd.models import family_of
 from bertkd.models.evaluated import evaluated
 from bertkd.pruning.fitting import Moments, fit_channels, token_weights
 from bertkd.pruning.network import Rows, SubLayer, counted_tokens, divergence, embeddings_norm, sub_layers, without
+from bertkd.pruning.orders import by_error
 from bertkd.pruning.scores import UnitScores
 
-__all__ = ["levels_of", "measure_harms", "with_levels_between"]
+__all__ = ["Level", "levels_of", "measure_harms", "with_levels_between"]
 
 # Pulls a fit towards the weights that are there.
 RIDGE = 1e-3
 # Shares of a part's units that are tried, besides none and all: the fewer are left, the more each of them matters.
 SHARES = {"attention": (1 / 12, 3 / 12, 6 / 12, 10 / 12), "ffn": (1 / 48, 1 / 12, 3 / 12, 6 / 12, 10 / 12)}
-# At the levels next to these shares it is measured whether a sub-layer is better fitted or left as it is.
+# At the levels next to these shares it is measured which units should stay, and whether they are better fitted.
 PROBED = (1 / 4, 1 / 2)
 # Harms below are as good as none, and have a logarithm still.
 LEAST_HARM = 1e-12
 
-Harms = list[dict[int, float]]
+
+@dataclass(frozen=True)
+class Level:
+    """What it takes that a sub-layer keeps a number of its units.
+
+    Attributes:
+        harm: how far the predictions move, in nats (see `divergence`).
+        order: all units of the sub-layer, of which the first ones stay; (units,) on the CPU.
+    """
+
+    harm: float
+    order: Tensor
+
+
+# For each sub-layer, its levels by their number of units.
+Harms = list[dict[int, Level]]
 
 
 def levels_of(sub_layer: SubLayer, full_units: int) -> list[int]:
@@ -42,17 +59,17 @@ def levels_of(sub_layer: SubLayer, full_units: int) -> list[int]:
     return sorted({0, sub_layer.units, *(level for level in shares if level < sub_layer.units)})
 
 
-def with_levels_between(harms: dict[int, float]) -> dict[int, float]:
+def with_levels_between(levels: dict[int, Level]) -> dict[int, Level]:
     """Adds a level half-way between two that were measured, with the geometric mean of their harms.
 
     Harms fall by about the same factor from each unit to the next. It does not hold on the way to none and to all of
     the units, whose neighbours stay as they are.
     """
-    whole = max(harms)
-    found = dict(harms)
-    for lower, upper in pairwise(sorted(level for level in harms if 0 < level < whole)):
-        between = (lower + upper) // 2
-        found.setdefault(between, math.sqrt(max(harms[lower], LEAST_HARM) * max(harms[upper], LEAST_HARM)))
+    whole = max(levels)
+    found = dict(levels)
+    for lower, upper in pairwise(sorted(units for units in levels if 0 < units < whole)):
+        harms = (max(levels[units].harm, LEAST_HARM) for units in (lower, upper))
+        found.setdefault((lower + upper) // 2, Level(math.sqrt(math.prod(harms)), levels[upper].order))
     return dict(sorted(found.items()))
 
 
@@ -66,9 +83,10 @@ def measure_harms(
 ) -> Harms:
     """Measure how far the predictions move when one sub-layer alone keeps fewer units.
 
-    The units of the highest scores stay. Their columns are fitted to the sub-layer's own output, or left as they are
-    where that harms less: a fit lowers the error of the output, and not always that of the predictions. This is
-    measured at two levels, for those next to them too. Level 0 leaves the sub-layer out with its norm, as it is saved.
+    The units of the highest scores stay, or those of the least error (see `by_error`). Their columns are fitted to the
+    sub-layer's own output, or left as they are: a fit lowers the error of the output, and not always that of the
+    predictions. What harms least is measured at two levels, for those next to them too. Level 0 leaves the sub-layer
+    out with its norm, as it is saved.
 
     Args:
         model: an ordinary model, in float32.
@@ -79,7 +97,7 @@ def measure_harms(
         progress: whether a progress bar is shown.
 
     Returns:
-        For each sub-layer the divergence (see `divergence`) in nats by level; 0 for all of its units.
+        For each sub-layer its levels, where keeping all of its units does no harm.
     """
     parts = sub_layers(model)
     harms: Harms = []
@@ -105,43 +123,45 @@ def _harms_of(
     fitted: Rows,
     expected: Tensor,
     bar: tqdm,
-) -> dict[int, float]:
-    """The divergence of each level of a sub-layer."""
+) -> dict[int, Level]:
+    """The levels of a sub-layer, with their harms."""
+    by_score = scores.argsort(descending=True, stable=True).cpu()
     if sub_layer.units == 0:
-        return {0: 0.0}
+        return {0: Level(0.0, by_score)}
 
     projection = sub_layer.projection
     assert projection is not None
-    order, moments = scores.argsort(descending=True, stable=True), own_moments(sub_layer, fitted)
+    moments = own_moments(sub_layer, fitted)
 
-    def harm_of(level: int, is_fitted: bool) -> float:
-        columns = sub_layer.columns(order[:level].sort().values).to(projection.weight.device)
+    def harm_of(units: int, order: Tensor, is_fitted: bool) -> float:
+        columns = sub_layer.columns(order[:units].sort().values).to(projection.weight.device)
         kept = projection.weight[:, columns]
         weight, bias = moments.fit(columns, kept, RIDGE) if is_fitted else (kept, projection.bias)
         with _projecting(projection, columns, weight, bias):
             return divergence(expected, compared.outputs())
 
-    harms: dict[int, float] = {}
-    is_fitted: dict[int, bool] = {}
-    for level in _probed(levels, sub_layer.units):
-        fitted_harm, unfitted_harm = harm_of(level, True), harm_of(level, False)
-        is_fitted[level] = fitted_harm <= unfitted_harm
-        harms[level] = min(fitted_harm, unfitted_harm)
+    ways = [(by_score, True), (by_score, False), (by_error(sub_layer, moments, RIDGE).cpu(), True)]
+    best_ways: dict[int, tuple[Tensor, bool]] = {}
+    found: dict[int, Level] = {}
+    for units in _probed(levels, sub_layer.units):
+        harms = [harm_of(units, *way) for way in ways]
+        best_ways[units] = ways[harms.index(min(harms))]
+        found[units] = Level(min(harms), best_ways[units][0])
 
-    for level in levels:
-        if level == 0:
-            harms[level] = _harm_of_leaving_out(sub_layer, compared, fitted, expected)
-        elif level == sub_layer.units:
-            harms[level] = 0.0
-        elif level not in harms:
-            _, nearest = min((abs(probed - level), probed) for probed in is_fitted)
-            harms[level] = harm_of(level, is_fitted[nearest])
+    for units in levels:
+        if units == 0:
+            found[units] = Level(_harm_of_leaving_out(sub_layer, compared, fitted, expected), by_score)
+        elif units == sub_layer.units:
+            found[units] = Level(0.0, by_score)
+        elif units not in found:
+            order, is_fitted = best_ways[min(best_ways, key=lambda probed: (abs(probed - units), probed))]
+            found[units] = Level(harm_of(units, order, is_fitted), order)
         bar.update()
-    return dict(sorted(harms.items()))
+    return dict(sorted(found.items()))
 
 
 def _probed(levels: Sequence[int], units: int) -> set[int]:
-    """The levels at which it is measured whether a fit harms less, for those next to them too."""
+    """The levels at which it is measured what harms least, for those next to them too."""
     partial = [level for level in levels if 0 < level < units]
     return {min(partial, key=lambda level: abs(level - share * units)) for share in PROBED} if partial else set()
 

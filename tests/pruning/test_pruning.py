@@ -20,7 +20,8 @@ from bertkd.pruning import Pruner, prune_to_budget, pruning_costs, reconstruct, 
 from bertkd.pruning.budget import measure_of
 from bertkd.pruning.fitting import Moments, token_weights
 from bertkd.pruning.harms import levels_of, measure_harms
-from bertkd.pruning.network import Rows, counted_tokens, divergence, sub_layers, without
+from bertkd.pruning.network import Rows, SubLayer, counted_tokens, divergence, sub_layers, without
+from bertkd.pruning.orders import by_error
 from bertkd.students import factorize, prune, separate_position_bias, zero_pad
 from bertkd.students.width import reorder_units
 
@@ -277,6 +278,40 @@ def test_weights_of_tokens_leave_padding_out() -> None:
     assert weights.tolist() == [[1.0, pytest.approx(0.01), 0.0]]
 
 
+# ---- the order in which units go ----
+
+
+@pytest.mark.parametrize("unit_size", [1, 3])
+def test_units_go_by_the_error_that_a_fit_leaves(unit_size: int) -> None:
+    """Against brute force: each unit is left out in turn, and the rest is fitted anew."""
+    generator = torch.Generator().manual_seed(unit_size)
+    projection = nn.Linear(7 * unit_size, 4)
+    inputs = torch.randn(60, 7 * unit_size, generator=generator)
+    inputs = inputs @ torch.randn(7 * unit_size, 7 * unit_size, generator=generator)
+    part = SubLayer(0, "ffn", nn.Module(), projection, None, 7, unit_size)
+    moments = moments_of(inputs, torch.zeros(60, 4)).with_goals_of(projection)
+
+    kept, gone = list(range(7)), list[int]()
+    while kept:
+        errors = []
+        for unit in kept:
+            columns = part.columns(torch.tensor([other for other in kept if other != unit], dtype=torch.long))
+            fit = moments.fit(columns, projection.weight[:, columns], 0.0)
+            errors.append(float(error_of(moments, columns, *fit)))
+        gone.append(kept.pop(errors.index(min(errors))))
+    assert by_error(part, moments, 0.0).tolist() == gone[::-1]
+
+
+def test_of_two_units_that_do_the_same_one_stays() -> None:
+    # Two twins matter most as long as both count on their own; the third unit is not replaced by anything.
+    projection = nn.Linear(3, 2, bias=False)
+    projection.weight.data = torch.tensor([[2.0, 2.0, 1.0], [0.0, 0.0, 0.5]])
+    inputs = torch.randn(40, 2, generator=torch.Generator().manual_seed(0))[:, [0, 0, 1]]
+    part = SubLayer(0, "ffn", nn.Module(), projection, None, 3, 1)
+    moments = moments_of(inputs, inputs @ projection.weight.data.T)
+    assert by_error(part, moments, 1e-6).tolist()[1] == 2
+
+
 # ---- harms ----
 
 
@@ -292,10 +327,11 @@ def test_harms_are_zero_for_all_units_and_those_of_a_pruned_model_for_none() -> 
     expected = logits_of(model, batches[:2])
     for part, harm in zip(parts, harms, strict=True):
         assert list(harm) == levels[2 * part.layer + (part.part == "ffn")]
-        assert harm[part.units] == 0 and all(value >= 0 for value in harm.values())
+        assert harm[part.units].harm == 0 and all(level.harm >= 0 for level in harm.values())
+        assert all(level.order.sort().values.tolist() == list(range(part.units)) for level in harm.values())
         with without(part, model):
             # The norm before may make up for a part of it.
-            assert 0 < harm[0] <= divergence(expected, logits_of(model, batches[:2])) * (1 + 1e-4)
+            assert 0 < harm[0].harm <= divergence(expected, logits_of(model, batches[:2])) * (1 + 1e-4)
 
 
 # ---- the choice of sizes ----
@@ -440,14 +476,14 @@ def test_a_pruned_model_reloads_in_every_form_with_the_same_logits(family: str, 
 def test_the_pruned_model_computes_what_the_whole_one_does_with_these_units_alone(family: str) -> None:
     model, batches = model_of(family), batches_of(family)
     pruner = Pruner.prepared(model, batches)
-    sizes = LayerSizes((2, 0, 3), (8, 24, 0))
+    sizes = LayerSizes((2, 0, 3), (12, 24, 0))
     cut = pruner.pruned(sizes, rows=0)
     whole = copy.deepcopy(model)
     with torch.no_grad():
         for part in sub_layers(whole):
             kept = sizes[part.part == "ffn"][part.layer]
             if kept:
-                gone = pruner.scores.of(part).argsort(descending=True, stable=True)[kept:]
+                gone = pruner.harms[2 * part.layer + (part.part == "ffn")][kept].order[kept:]
                 assert part.projection is not None
                 part.projection.weight[:, part.columns(gone)] = 0
     with without(sub_layers(whole)[2], whole), without(sub_layers(whole)[5], whole):
