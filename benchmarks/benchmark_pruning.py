@@ -27,6 +27,7 @@ from bertkd.pipeline import TaskData, load_model
 from bertkd.pipeline.evaluation import evaluate
 from bertkd.pruning import Pruner, pruning_costs
 from bertkd.pruning.budget import measure_of
+from bertkd.pruning.network import Rows, as_batches, divergence
 from bertkd.records import environment, markdown_table, metric_label, task_label
 
 RECORD = Path(__file__).parents[1] / "docs" / "pruning.json"
@@ -45,7 +46,14 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     def value_of(model: Any) -> float:
         return main_value(evaluate(model, data, config), task.metric)
 
-    teacher = load_model(options.model)
+    teacher = load_model(options.model).eval()
+    count = len(data.first_validation)
+    validation = as_batches(data.sampled_batches(count, SEED, split="validation", by_length=True), teacher)
+    expected = Rows(teacher, validation).outputs()
+
+    def divergence_of(model: Any) -> float:
+        return divergence(expected, Rows(model.eval(), validation).outputs())
+
     costs = pruning_costs(teacher, measure_of("flops", 1, options.sequence_length))
     whole = costs.cost(layer_sizes(teacher)) - costs.fixed
     runs = []
@@ -66,8 +74,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
                     "sizes": selection.sizes._asdict(),
                     "value_cut": value_of(cut),
                     "value": value_of(fitted),
-                    "divergence_cut": pruner.divergence(cut),
-                    "divergence": pruner.divergence(fitted),
+                    "divergence_cut": divergence_of(cut),
+                    "divergence": divergence_of(fitted),
                     "seconds_harms": round(seconds, 1),
                     "seconds_reconstruction": round(time.perf_counter() - started, 1),
                 }

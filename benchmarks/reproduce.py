@@ -324,6 +324,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="*", default=methods, choices=methods)
     parser.add_argument("--grid", nargs="*", default=[], choices=in_grid, help="Also search settings on these tasks.")
     parser.add_argument("--exports", nargs="*", default=[], choices=tasks, help="Also export the models of these.")
+    parser.add_argument("--results", default=plan.results, help="Copy the records here; by default the plan's folder.")
     parser.add_argument("--precision", default="--bf16 --use_cpu", help="Options of the Trainer, '' for float32.")
     parser.add_argument("--jobs", type=int, default=1, help="Steps at a time, on one device.")
     parser.add_argument(
@@ -334,7 +335,7 @@ def main() -> None:
     parser.add_argument("--estimate", action="store_true", help="Only print how long what is left will take.")
     options = parser.parse_args()
 
-    plan = replace(plan, glue_dir=options.glue_dir, precision=options.precision)
+    plan = replace(plan, glue_dir=options.glue_dir, precision=options.precision, results=options.results)
     plan = replace(plan, seeds_apart=plan.seeds_apart or options.seeds_apart)
     steps = plan.training_steps(options.tasks, options.methods)
     for task in options.grid:
