@@ -49,6 +49,7 @@ def distilled_for_int8(
             seed=config.seed,
             learning_rate=LEARNING_RATE,
             per_device_train_batch_size=BATCH,
+            freeze_embeddings=False,
             max_steps=max(1, rows // BATCH),
             warmup_steps=0.1,
             eval_strategy="no",

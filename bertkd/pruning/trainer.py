@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from bertkd import losses
 from bertkd.distillation.checks import check_layers_can_be_read
@@ -59,6 +60,14 @@ class PrunedKDTrainer(DistillationTrainer):
         self.levels = [*kept, student.config.num_hidden_layers]
         self.student_forward_kwargs = {"output_hidden_states": self.levels}
         self.teacher_forward_kwargs = {"output_hidden_states": self.levels}
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """Make the optimizer as the base class; the student's word embeddings are frozen with `freeze_embeddings`."""
+        if self.args.freeze_embeddings:
+            # Here `model_init` has made its model.
+            embeddings: nn.Module = model_inside(self.model).get_input_embeddings()
+            embeddings.requires_grad_(False)
+        return super().create_optimizer(model)
 
     @property
     def needs_teacher(self) -> bool:

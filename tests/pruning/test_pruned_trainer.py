@@ -98,6 +98,28 @@ def test_an_interrupted_and_resumed_run_changes_nothing(tmp_path: Path) -> None:
     assert_same_run(whole, resumed)
 
 
+@pytest.mark.parametrize("is_made_in_train", [False, True])
+def test_word_embeddings_stay_the_teachers_unless_they_are_asked_for(is_made_in_train: bool, tmp_path: Path) -> None:
+    teacher = tiny_model(layers=3, seed=2)
+    words = teacher.get_input_embeddings().weight.clone()
+
+    def pruned() -> Any:
+        return prune(teacher, [1, 2, 2], [12, 24, 12])
+
+    for is_frozen in (True, False):
+        trainer = PrunedKDTrainer(
+            model=None if is_made_in_train else pruned(),
+            model_init=pruned if is_made_in_train else None,
+            teacher_model=tiny_model(layers=3, seed=2),
+            args=PrunedKDConfig(output_dir=str(tmp_path), freeze_embeddings=is_frozen, **SETTINGS),
+            train_dataset=dataset(44),
+            data_collator=Collator(),
+        )
+        trainer.train()
+        assert torch.equal(trainer.model.get_input_embeddings().weight, words) == is_frozen
+        assert not torch.equal(trainer.model.classifier.weight, teacher.classifier.weight)
+
+
 def test_rows_without_labels_teach_too_and_nothing_reads_labels_by_default(tmp_path: Path) -> None:
     labeled = make_trainer(tmp_path / "labeled")
     unlabeled = make_trainer(tmp_path / "unlabeled")
