@@ -321,7 +321,9 @@ class Pruner:
 
         price = {"attention": costs.of_heads, "ffn": costs.of_neurons}
         parts = sub_layers(self.model)
-        prices = [[price[part.part](units) for units in levels] for part, levels in zip(parts, self.harms, strict=True)]
+        prices = [
+            [price[part.part](units) for units in levels] for part, levels in zip(parts, self.harms, strict=True)
+        ]
         values = [[-level.harm for level in levels.values()] for levels in self.harms]
         places = choose_within(prices, values, budget - costs.fixed)
         if places is None:
