@@ -64,10 +64,11 @@ def measure_latency(
     warmup: int = 3,
     threads: int | None = None,
 ) -> dict[str, Latency]:
-    """Measures the wall time of forward passes in eval mode, all models interleaved (A B C A B C ...).
+    """Measures the wall time of forward passes in eval mode, all models interleaved (A A B B C C A A B B C C ...).
 
-    Interleaving lets a disturbance of the machine hit all models alike. The ids are random, without padding. Modes and
-    the number of threads are what they were afterwards.
+    Interleaving lets a disturbance of the machine hit all models alike. The first pass of each turn is not counted: the
+    model before leaves threads that still spin, and caches that hold its own weights, which nothing does where a model
+    serves alone. The ids are random, without padding. Modes and the number of threads are what they were afterwards.
 
     Args:
         models: the models by name; the first is the baseline of `speedup`. A module stays on its device; another
@@ -75,7 +76,7 @@ def measure_latency(
         batch_size: rows per pass.
         sequence_length: tokens per row.
         repeats: measured passes per model, after the warm-up.
-        warmup: passes per model that are not counted.
+        warmup: turns per model that are not counted.
         threads: CPU threads of torch; as they are when None. Other engines were given theirs when they were opened.
 
     Raises:
@@ -101,6 +102,7 @@ def measure_latency(
         with eval_mode(*modules):
             for step in range(warmup + repeats):
                 for name, runner in runners.items():
+                    runner(inputs[name])
                     start = time.perf_counter()
                     runner(inputs[name])
                     if step >= warmup:

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +148,14 @@ def test_a_budget_in_time_is_that_of_the_model_alone(tuned: Path, tmp_path: Path
     monkeypatch.setattr(deployment, "measure_latency", seen)
     timing = Timing(batch_size=2, sequence_length=16, repeats=2, threads=1)
     assert 0 < Deployment(timing=timing).milliseconds(folder) < 1000 and measured == [{"model"}]
+
+    # Beside another model, what it takes is its share of that one's time, whatever the clock says.
+    def half_of_the_first(runners: dict[str, Any], *_rest: Any, **_options: Any) -> Any:
+        assert list(runners) == ["beside", "exported"]
+        return {name: Namespace(speedup=speedup) for name, speedup in zip(runners, (1.0, 2.0), strict=True)}
+
+    monkeypatch.setattr(deployment, "measure_latency", half_of_the_first)
+    assert Deployment(timing=timing).milliseconds_beside(model, 8.0, folder) == 4.0
 
 
 def test_the_committed_benchmarks_are_the_pages_of_their_figures() -> None:
