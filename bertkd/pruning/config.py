@@ -18,8 +18,8 @@ class PrunedKDConfig(DistillationConfig):
     `bertkd.losses.relative_hidden_loss`. Both terms are of one size then, and no projection is needed. Nothing reads
     labels by default, so that rows of the user's domain without labels can be among the training rows.
 
-    The word embeddings stay as the teacher's, as in CoFi (arXiv 2204.00408): pruning leaves them whole, and their
-    update would take about a fifth of each step of a small student.
+    The word embeddings stay as the teacher's, as in CoFi (arXiv 2204.00408): pruning leaves them whole, and a small
+    student would spend a good part of each step on their update.
 
     Raises:
         ValueError: a value is out of its range, or a choice is unknown.
