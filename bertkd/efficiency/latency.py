@@ -67,9 +67,8 @@ def measure_latency(
     """Measures the wall time of forward passes in eval mode, all models interleaved (A A B B C C A A B B C C ...).
 
     Interleaving lets a disturbance of the machine hit all models alike. The first pass of each turn is not counted:
-    the model before leaves threads that still spin, and caches that hold its own weights, which nothing does where a
-    model serves alone. The ids are random, without padding. Modes and the number of threads are what they were
-    afterwards.
+    threads of the model before still spin then, and caches hold its weights. A model that serves alone meets neither.
+    The ids are random, without padding. Modes and the number of threads are what they were afterwards.
 
     Args:
         models: the models by name; the first is the baseline of `speedup`. A module stays on its device; another
