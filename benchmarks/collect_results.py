@@ -59,7 +59,10 @@ def fill_readme(text: str, sets: Sequence[ReportSet]) -> str:
     if start == -1 or end < start:
         raise ValueError(f"{README} needs {MARKERS[0]} and, after it, {MARKERS[1]}.")
 
-    notes = [f"Mean ± standard deviation over seeds, in percent; [all results, settings and commands]({INDEX})."]
+    notes = [
+        "Mean ± standard deviation over seeds, in percent. Bold is the best method among those with as many layers. "
+        f"[All results, settings and commands]({INDEX})."
+    ]
     runs = [run for run in sets[0].runs if not run.subnetworks]
     for task in sets[0].tasks:
         of_task = [run for run in runs if run.task == task]

@@ -169,8 +169,8 @@ def best_students(models: pd.DataFrame) -> pd.Series[bool]:
 def result_rows(models: pd.DataFrame, mark_best: bool = False) -> list[dict[str, str]]:
     """One row per model, with one column of metrics per task; columns without any entry are left out.
 
-    Metrics are in percent; where a task has two numbers (F1 / accuracy, Pearson / Spearman) both are shown. Size and
-    speed-up are means over the tasks.
+    Metrics are in percent; where a task has two numbers (F1 / accuracy, Pearson / Spearman) both are shown, and the
+    share of the teacher goes by their mean. Size and speed-up are means over the tasks.
 
     Args:
         models: of one set of runs, as `summarize` gives them.
@@ -186,6 +186,7 @@ def result_rows(models: pd.DataFrame, mark_best: bool = False) -> list[dict[str,
         count=parameters.map(tables.count_label),
         mark=best_students(models).map({True: "**" if mark_best else "", False: ""}),
     )
+    teachers = models[models["kind"] == "teacher"].groupby("task")["value"].mean()
 
     rows = []
     for (label, layers, count), group in models.groupby(["label", "layers", "count"], sort=False):
@@ -196,6 +197,7 @@ def result_rows(models: pd.DataFrame, mark_best: bool = False) -> list[dict[str,
         # A task may have fewer seeds than another one.
         seeds = group["seeds"].map(len)
         means = group[["size_mb", "speedup", "speedup_best", "value_before", "agreement"]].mean()
+        row["Share of teacher"] = share_of_teacher(group, teachers)
         row["Seeds"] = str(seeds.min()) if seeds.nunique() == 1 else f"{seeds.min()}-{seeds.max()}"
         row["Parameters"] = str(count)
         row["Size"] = tables.text_of(means["size_mb"], "{:.1f} MB")
@@ -206,6 +208,26 @@ def result_rows(models: pd.DataFrame, mark_best: bool = False) -> list[dict[str,
         rows.append(row)
 
     return tables.without_empty_columns(pd.DataFrame(rows))
+
+
+def share_of_teacher(models: pd.DataFrame, teachers: pd.Series[float]) -> str:
+    """The mean of a model over tasks as a share of the teachers' mean, such as "98.7%"; empty where there is none.
+
+    Where the model lacks some of the tasks, both means are over those that it has, and their number is given.
+
+    Args:
+        models: of one kind of model, at most one from each task.
+        teachers: the teachers' values, by task; a task without a teacher does not count.
+    """
+    values = models.set_index("task")["value"]
+    tasks = values.index.intersection(teachers.index)
+    ours, theirs = values[tasks].mean(skipna=False), teachers[tasks].mean(skipna=False)
+    # A correlation may be 0 or less, which has no shares.
+    if math.isnan(ours) or not theirs > 0:
+        return ""
+
+    share = f"{100 * ours / theirs:.1f}%"
+    return share if len(tasks) == len(teachers) else f"{share} ({len(tasks)} of {len(teachers)} tasks)"
 
 
 def pareto_front(models: pd.DataFrame, axis: str) -> pd.Series[bool]:

@@ -335,6 +335,7 @@ def test_rows_show_percent_parameters_size_and_speedup() -> None:
         "Method": "Teacher",
         "Layers": "6",
         "SST-2 accuracy": "93.0 ± 0.0",
+        "Share of teacher": "100.0%",
         "Seeds": "2",
         "Parameters": "22.7M",
         "Size": "90.9 MB",
@@ -347,6 +348,29 @@ def test_rows_show_percent_parameters_size_and_speedup() -> None:
 def test_the_best_student_is_marked_and_never_the_teacher() -> None:
     rows = result_rows(make_models(SEEDS), mark_best=True)
     assert [row["SST-2 accuracy"] for row in rows if "**" in row["SST-2 accuracy"]] == ["**91.2 ± 0.3**"]
+
+
+def test_shares_of_the_teacher_are_those_of_means_over_common_tasks() -> None:
+    runs = [make_result("teacher", task, value) for task, value in (("sst2", 0.9), ("cola", 0.5), ("rte", 0.6))]
+    runs += [make_result("kd", task, value) for task, value in (("sst2", 0.88), ("cola", 0.4), ("rte", 0.62))]
+    runs += [make_result("pkd-skip", task, 0.63, seed) for task in ("sst2", "cola") for seed in (1, 2)]
+    runs += [make_result("pkd-last", task, math.nan if task == "rte" else 0.9) for task in ("sst2", "rte")]
+    # IMDb has no teacher here.
+    runs.append(make_result("kd", "imdb", 0.1))
+
+    shares = {row["Method"]: row["Share of teacher"] for row in result_rows(summarize(runs))}
+    assert shares == {
+        "Teacher": "100.0%",
+        "KD": "95.0%",  # (88 + 40 + 62) / (90 + 50 + 60)
+        "PKD-skip": "90.0% (2 of 3 tasks)",  # (63 + 63) / (90 + 50)
+        "PKD-last": "",
+    }
+
+
+def test_there_is_no_share_of_no_teacher_or_of_a_correlation_of_zero() -> None:
+    assert all("Share of teacher" not in row for row in result_rows(summarize([make_result()])))
+    rows = result_rows(make_models({"teacher": [0.0], "kd": [0.1]}))
+    assert all("Share of teacher" not in row for row in rows)
 
 
 def test_two_numbers_are_shown_where_a_task_has_two() -> None:
@@ -711,7 +735,7 @@ def docs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
                 write_json(folder / task / f"{method}-seed{seed}.json", make_result(method, task, value, seed))
     for alpha, value in ((0.2, 0.985), (0.5, 0.99)):
         write_json(folder / "grid" / f"a{alpha}.json", make_result("pkd-skip", value=value, settings={"alpha": alpha}))
-    Path("README.md").write_text("# bertkd\n<!-- results:start -->\nold\n<!-- results:end -->\nend\n")
+    Path("README.md").write_text("# bertkd\n<!-- results:start -->\nan old table\n<!-- results:end -->\nend\n")
     return folder
 
 
@@ -830,7 +854,7 @@ def test_the_readme_table_is_filled_between_its_markers(docs: Path, collect: Mod
     assert text.endswith("<!-- results:end -->\nend\n")
     assert "| PKD-skip" in text
     assert "(docs/results/index.md)" in text
-    assert "old" not in text
+    assert "an old table" not in text
 
 
 def test_a_readme_without_markers_is_left_alone_and_half_of_them_refused(
