@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers.trainer_utils import TrainOutput
 
 from bertkd import losses
 from bertkd.distillation.checks import check_layers_can_be_read
@@ -37,6 +38,8 @@ class PrunedKDTrainer(DistillationTrainer):
 
     def _set_up_method(self) -> None:
         super()._set_up_method()
+        # Parameters that are frozen while this trainer trains.
+        self._frozen: list[nn.Parameter] = []
         self.student_forward_kwargs, self.teacher_forward_kwargs = {}, {}
         if self.args.beta == 0:
             return
@@ -66,8 +69,19 @@ class PrunedKDTrainer(DistillationTrainer):
         if self.args.freeze_embeddings:
             # Here `model_init` has made its model.
             embeddings: nn.Module = model_inside(self.model).get_input_embeddings()
-            embeddings.requires_grad_(False)
+            for parameter in embeddings.parameters():
+                if parameter.requires_grad:
+                    parameter.requires_grad_(False)
+                    self._frozen.append(parameter)
         return super().create_optimizer(model)
+
+    def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
+        """Train as the base class. What was frozen meanwhile can be trained afterwards, by whatever comes next."""
+        try:
+            return super().train(*args, **kwargs)
+        finally:
+            while self._frozen:
+                self._frozen.pop().requires_grad_(True)
 
     @property
     def needs_teacher(self) -> bool:

@@ -118,6 +118,23 @@ def test_word_embeddings_stay_the_teachers_unless_they_are_asked_for(is_made_in_
         trainer.train()
         assert torch.equal(trainer.model.get_input_embeddings().weight, words) == is_frozen
         assert not torch.equal(trainer.model.classifier.weight, teacher.classifier.weight)
+        # Only while it trains: what comes next may train them.
+        assert all(parameter.requires_grad for parameter in trainer.model.parameters())
+
+
+def test_word_embeddings_stay_in_a_second_training_too_and_what_was_frozen_stays_so(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path)
+    embeddings = trainer.model.get_input_embeddings()
+    words = embeddings.weight.clone()
+    trainer.model.classifier.bias.requires_grad_(False)
+    for _ in range(2):
+        trainer.train()
+    assert torch.equal(embeddings.weight, words) and embeddings.weight.requires_grad
+    assert not trainer.model.classifier.bias.requires_grad
+
+    embeddings.requires_grad_(False)
+    trainer.train()
+    assert not embeddings.weight.requires_grad
 
 
 def test_rows_without_labels_teach_too_and_nothing_reads_labels_by_default(tmp_path: Path) -> None:
