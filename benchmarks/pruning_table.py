@@ -1,71 +1,107 @@
-"""Makes the table of docs/pruning.md from the results files of the pruned students: before and after distillation.
+"""Makes the tables of docs/pruning.md from the results files: pruned students, and the best of the papers' methods.
 
 python benchmarks/pruning_table.py
 """
 
-import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from bertkd.atomic import write_text
+from bertkd.methods import sizes_follow_task
+from bertkd.metrics import main_value
 from bertkd.pruning.method import SHARES, variant_name
-from bertkd.records import RunResult, markdown_table, metric_label, task_label
-from bertkd.records.tables import mean_and_std, metric_parts
+from bertkd.records import RunResult, markdown_table, method_label, summarize, task_label
+from bertkd.records.result_sets import read_sets
+from bertkd.records.tables import row_dicts
 
 ROOT = Path(__file__).parents[1]
-PAGE, RESULTS = ROOT / "docs" / "pruning.md", ROOT / "docs" / "results" / "base"
-MARKERS = ("<!-- pruned:start -->", "<!-- pruned:end -->")
+PAGE, RESULTS = ROOT / "docs" / "pruning.md", ROOT / "docs" / "results"
+SETS = ("base", "minilm-cpu")
+# A student's share of the encoder's weights, which its FLOPs follow, is as good as a budget's within this factor.
+NEAR = 1.1
 
 
-def read(folder: Path) -> list[RunResult]:
-    """The records of students that were pruned from the teacher at once, of every task and seed."""
-    names = [variant_name(share) for share in SHARES]
-    return [RunResult.read(file) for name in names for file in sorted(folder.glob(f"*/{name}-seed*.json"))]
+def read(name: str) -> list[RunResult]:
+    """The runs of a set of docs/results, without supernets."""
+    (runs,) = (results.runs for results in read_sets(RESULTS) if results.name == name)
+    return [run for run in runs if not run.subnetworks]
 
 
 def render(runs: Sequence[RunResult]) -> str:
-    """The table: the teacher, and for each share of its FLOPs the student before and after its distillation."""
-    rows = [_row("100%", "teacher", [(run, run.teacher_metrics or {}) for run in runs])]
+    """The table of a set: its teachers, and for each share of their FLOPs the students.
+
+    These are the pruned one before and after its distillation, and the best one of another method that has about this
+    share of the encoder's weights, by its mean over the tasks with pruned students.
+    """
+    pruned = [run for run in runs if run.method in map(variant_name, SHARES)]
+    tasks = {run.task for run in pruned}
+    # One teacher of a task is that of all its students.
+    teachers = {run.task: _with_metrics(run, run.teacher_metrics) for run in pruned}
+    rows = [_row("100%", "teacher", list(teachers.values()), tasks)]
+
     for share in SHARES:
-        of_share = [run for run in runs if run.method == variant_name(share)]
-        rows.append(_row(share, "fitted, not trained", [(run, run.metrics_before or {}) for run in of_share]))
-        rows.append(_row(share, "distilled", [(run, run.metrics) for run in of_share]))
-    return markdown_table(rows)
+        of_share = [run for run in pruned if run.method == variant_name(share)]
+        fitted = [_with_metrics(run, run.metrics_before) for run in of_share]
+        rows += [_row(share, "fitted, not trained", fitted, tasks), _row(share, "distilled", of_share, tasks)]
+        if best := _best_other(runs, float(share.removesuffix("%")) / 100, tasks):
+            rows.append(_row(share, f"{method_label(best[0].method)}, {best[0].layers} layers", best, tasks))
+    return markdown_table([row for row in rows if len(row) > 2])
 
 
-def with_table(page: str, runs: Sequence[RunResult]) -> str:
-    """A page with the table between its markers.
+def with_tables(page: str, sets: Mapping[str, Sequence[RunResult]]) -> str:
+    """A page with the table of each set between its markers.
 
     Raises:
         ValueError: it has no markers.
     """
-    start, end = (page.find(marker) for marker in MARKERS)
-    if start == -1 or end < start:
-        raise ValueError(f"The page has no place for the table: it needs {MARKERS[0]} and {MARKERS[1]}.")
-    return f"{page[: start + len(MARKERS[0])]}\n{render(runs)}{page[end:]}"
+    for name, runs in sets.items():
+        markers = f"<!-- pruned {name}:start -->", f"<!-- pruned {name}:end -->"
+        start, end = map(page.find, markers)
+        if start == -1 or end < start:
+            raise ValueError(f"The page has no place for the table: it needs {markers[0]} and {markers[1]}.")
+        page = f"{page[: start + len(markers[0])]}\n{render(runs)}{page[end:]}"
+    return page
 
 
-def _row(share: str, student: str, values: Sequence[tuple[RunResult, Mapping[str, float]]]) -> dict[str, str]:
-    """Metrics of every task in percent, as means over seeds; with their standard deviation where there are several."""
-    by_task: dict[str, list[tuple[RunResult, Mapping[str, float]]]] = {}
-    for run, metrics in values:
-        by_task.setdefault(run.task, []).append((run, metrics))
+def _with_metrics(run: RunResult, metrics: Mapping[str, float]) -> RunResult:
+    """The record with the metrics of another model in the place of the student's."""
+    return replace(run, metrics=dict(metrics), value=main_value(metrics, run.metric))
 
-    row = {"FLOPs": share, "Model": student}
-    for task, found in sorted(by_task.items()):
-        parts = metric_parts(found[0][0].metric, found[0][0].metrics)
-        name = f"{task_label(task)} {' / '.join(map(metric_label, parts))}"
-        row[name] = " / ".join(_over_seeds([100 * metrics[part] for _, metrics in found]) for part in parts)
+
+def _row(share: str, name: str, runs: Sequence[RunResult], tasks: set[str]) -> dict[str, str]:
+    """Metrics of every task in percent, as means over seeds, and the mean of all tasks where there are all."""
+    models = summarize(runs).sort_values("task", key=lambda column: column.map(task_label))
+
+    row = {"FLOPs": share, "Model": name}
+    for model in row_dicts(models):
+        row[f"{task_label(model['task'])} {model['shown_metric']}"] = model["quality"]
+    if set(models["task"]) == tasks:
+        row["Mean"] = f"{models['value'].mean():.1f}"
     return row
 
 
-def _over_seeds(values: Sequence[float]) -> str:
-    # The one teacher is the same in the record of every seed.
-    if len(set(values)) == 1:
-        return mean_and_std(values[0])
-    return mean_and_std(statistics.fmean(values), statistics.stdev(values))
+def _best_other(runs: Sequence[RunResult], share: float, tasks: set[str]) -> list[RunResult]:
+    """The runs of the best method of the papers with about this share of the encoder's weights; empty for none."""
+    candidates = []
+    for found in _by_method(runs):
+        of_tasks = [run for run in found if run.task in tasks]
+        weights = found[0].parameters - found[0].embedding_parameters
+        whole = next(run.parameters - run.embedding_parameters for run in runs if run.method == "teacher")
+        if {run.task for run in of_tasks} == tasks and share / NEAR <= weights / whole <= share * NEAR:
+            candidates.append((summarize(of_tasks)["value"].mean(), of_tasks))
+    return max(candidates, default=(0.0, []), key=lambda candidate: candidate[0])[1]
+
+
+def _by_method(runs: Sequence[RunResult]) -> Iterator[list[RunResult]]:
+    """The runs of each method and depth that no budget decides on."""
+    of_method: dict[tuple[str, int], list[RunResult]] = {}
+    for run in runs:
+        if not sizes_follow_task(run.method):
+            of_method.setdefault((run.method, run.layers), []).append(run)
+    yield from of_method.values()
 
 
 if __name__ == "__main__":
-    write_text(PAGE, with_table(PAGE.read_text(encoding="utf-8"), read(RESULTS)))
+    write_text(PAGE, with_tables(PAGE.read_text(encoding="utf-8"), {name: read(name) for name in SETS}))
     print(f"wrote {PAGE.relative_to(ROOT)}")
