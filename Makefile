@@ -60,6 +60,7 @@ results: $(INSTALLED)  ## Make the tables and charts of docs/ again from the res
 	$(BIN)/python benchmarks/collect_results.py $(ARGS)
 	$(BIN)/python benchmarks/shrink_table.py
 	$(BIN)/python benchmarks/pruning_table.py
+	$(BIN)/python benchmarks/paper_tables.py
 	$(BIN)/python benchmarks/benchmark_pruning.py
 	$(BIN)/python benchmarks/promises_table.py
 

@@ -29,9 +29,9 @@ from bertkd.pruning import Pruner, pruning_costs
 from bertkd.pruning.budget import measure_of
 from bertkd.pruning.network import Rows, as_batches, divergence
 from bertkd.records import environment, markdown_table, metric_label, task_label
+from bertkd.records.tables import fill_markers
 
 RECORD = Path(__file__).parents[1] / "docs" / "pruning.json"
-MARKERS = ("<!-- training-free:start -->", "<!-- training-free:end -->")
 SEED = 42
 
 
@@ -123,10 +123,7 @@ def with_table(page: str, record: dict[str, Any]) -> str:
     Raises:
         ValueError: it has no markers.
     """
-    start, end = (page.find(marker) for marker in MARKERS)
-    if start == -1 or end < start:
-        raise ValueError(f"The page has no place for the table: it needs {MARKERS[0]} and {MARKERS[1]}.")
-    return f"{page[: start + len(MARKERS[0])]}\n{render(record)}\n{page[end:]}"
+    return fill_markers(page, "training-free", render(record))
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -16,9 +16,9 @@ from bertkd.records import markdown_table, result_rows, summarize, task_label
 from bertkd.records.pages import markdown_report
 from bertkd.records.result_sets import ReportSet, read_sets
 from bertkd.records.sections import caveats
+from bertkd.records.tables import fill_markers
 
 RESULTS, INDEX, README = Path("docs/results"), Path("docs/results/index.md"), Path("README.md")
-MARKERS = ("<!-- results:start -->", "<!-- results:end -->")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -53,11 +53,8 @@ def fill_readme(text: str, sets: Sequence[ReportSet]) -> str:
     Raises:
         ValueError: only one of the markers is there, or they are in the wrong order.
     """
-    start, end = map(text.find, MARKERS)
-    if start == end == -1:
+    if "<!-- results:" not in text:
         return text
-    if start == -1 or end < start:
-        raise ValueError(f"{README} needs {MARKERS[0]} and, after it, {MARKERS[1]}.")
 
     notes = [
         "Mean ± standard deviation over seeds, in percent. Bold is the best method among those with as many layers. "
@@ -70,7 +67,10 @@ def fill_readme(text: str, sets: Sequence[ReportSet]) -> str:
             notes.append(f"{task_label(task)}: {note}")
 
     table = markdown_table(result_rows(summarize(runs), mark_best=True))
-    return text[: start + len(MARKERS[0])] + f"\n{table}\n" + "\n".join(notes) + f"\n{text[end:]}"
+    try:
+        return fill_markers(text, "results", f"{table}\n" + "\n".join(notes))
+    except ValueError as error:
+        raise ValueError(f"{README}: {error}") from None
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from bertkd.metrics import main_value
 from bertkd.pruning.method import SHARES, variant_name
 from bertkd.records import RunResult, markdown_table, method_label, summarize, task_label
 from bertkd.records.result_sets import read_sets
-from bertkd.records.tables import row_dicts
+from bertkd.records.tables import fill_markers, row_dicts
 
 ROOT = Path(__file__).parents[1]
 PAGE, RESULTS = ROOT / "docs" / "pruning.md", ROOT / "docs" / "results"
@@ -56,11 +56,7 @@ def with_tables(page: str, sets: Mapping[str, Sequence[RunResult]]) -> str:
         ValueError: it has no markers.
     """
     for name, runs in sets.items():
-        markers = f"<!-- pruned {name}:start -->", f"<!-- pruned {name}:end -->"
-        start, end = map(page.find, markers)
-        if start == -1 or end < start:
-            raise ValueError(f"The page has no place for the table: it needs {markers[0]} and {markers[1]}.")
-        page = f"{page[: start + len(markers[0])]}\n{render(runs)}{page[end:]}"
+        page = fill_markers(page, f"pruned {name}", render(runs))
     return page
 
 

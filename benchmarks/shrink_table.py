@@ -12,9 +12,9 @@ from bertkd.atomic import write_text
 from bertkd.metrics import main_value
 from bertkd.pipeline.shrink import recut_sentence
 from bertkd.records import markdown_table, metric_label, task_label
+from bertkd.records.tables import fill_markers
 
 RECORD = Path(__file__).parents[1] / "docs" / "levers.json"
-MARKERS = ("<!-- levers:start -->", "<!-- levers:end -->")
 
 
 def with_table(page: str, entries: Sequence[dict[str, Any]]) -> str:
@@ -23,10 +23,7 @@ def with_table(page: str, entries: Sequence[dict[str, Any]]) -> str:
     Raises:
         ValueError: it has no markers.
     """
-    start, end = (page.find(marker) for marker in MARKERS)
-    if start == -1 or end < start:
-        raise ValueError(f"The page has no place for the table: it needs {MARKERS[0]} and {MARKERS[1]}.")
-    return f"{page[: start + len(MARKERS[0])]}\n{render(entries)}{page[end:]}"
+    return fill_markers(page, "levers", render(entries))
 
 
 def render(entries: Sequence[dict[str, Any]]) -> str:

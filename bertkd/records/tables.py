@@ -11,6 +11,7 @@ from bertkd.methods import method_label
 from bertkd.records.results import RunResult
 
 __all__ = [
+    "fill_markers",
     "machine_label",
     "markdown_table",
     "markdown_text",
@@ -119,6 +120,18 @@ def markdown_table(rows: Sequence[Mapping[str, str]]) -> str:
 def markdown_text(text: object) -> str:
     """A text from outside as it may stand in a line or a cell of Markdown: it ends no cell, and opens no HTML."""
     return " ".join(str(text).splitlines()).replace("|", "\\|").replace("<", "&lt;")
+
+
+def fill_markers(page: str, name: str, text: str) -> str:
+    """A Markdown page with a generated text between the comments `<!-- NAME:start -->` and `<!-- NAME:end -->`.
+
+    Raises:
+        ValueError: the page lacks one of them, or they are in the wrong order.
+    """
+    start, end = f"<!-- {name}:start -->", f"<!-- {name}:end -->"
+    if not -1 < page.find(start) < page.find(end):
+        raise ValueError(f"The page has no place for the table: it needs {start} and, after it, {end}.")
+    return f"{page.partition(start)[0]}{start}\n{text.rstrip()}\n{end}{page.partition(end)[2]}"
 
 
 def terminal_table(rows: Sequence[Mapping[str, str]]) -> str:

@@ -33,11 +33,6 @@ def split(line: str) -> list[str]:
     return line.split("|")
 
 
-def test_a_page_without_a_place_for_the_table_is_refused() -> None:
-    with pytest.raises(ValueError, match="The page has no place for the table"):
-        promises_table.with_table("# Promises")
-
-
 @pytest.mark.parametrize("cases", [command_cases, api_cases])
 def test_no_two_cases_have_one_name(cases: Callable[[], Iterator[CommandCase | ApiCase]]) -> None:
     names = [case.name for case in cases()]

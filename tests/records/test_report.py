@@ -43,7 +43,7 @@ from bertkd.records.charts import bars_chart, is_chart_of
 from bertkd.records.environment import _commit
 from bertkd.records.results import result_files
 from bertkd.records.sections import verdict
-from bertkd.records.tables import row_dicts
+from bertkd.records.tables import fill_markers, row_dicts
 
 RECIPE = Path(__file__).parents[2] / "benchmarks" / "collect_results.py"
 
@@ -402,6 +402,20 @@ def test_markdown_tables_are_aligned_and_escaped() -> None:
         "| c           |            |",
     ]
     assert markdown_table([]) == ""
+
+
+def test_a_text_is_filled_between_its_markers_alone() -> None:
+    page = "a\n<!-- one:start -->\nold\n<!-- one:end -->\nb\n<!-- two:start --><!-- two:end -->\n"
+    filled = fill_markers(fill_markers(page, "one", "new\n"), "two", "more")
+    assert filled == ("a\n<!-- one:start -->\nnew\n<!-- one:end -->\nb\n<!-- two:start -->\nmore\n<!-- two:end -->\n")
+    assert fill_markers(filled, "two", "more") == filled
+
+
+@pytest.mark.parametrize("page", ["plain", "<!-- one:start -->", "<!-- one:end --><!-- one:start -->"])
+def test_a_page_without_both_markers_in_order_is_refused(page: str) -> None:
+    message = "no place for the table: it needs <!-- one:start --> and, after it, <!-- one:end -->"
+    with pytest.raises(ValueError, match=message):
+        fill_markers(page, "one", "text")
 
 
 def test_terminal_tables_are_aligned() -> None:
@@ -865,7 +879,10 @@ def test_a_readme_without_markers_is_left_alone_and_half_of_them_refused(
     assert Path("README.md").read_text() == "plain\n"
     Path("README.md").write_text("<!-- results:start -->\n")
     assert collect.main([]) == 1
-    assert "README.md needs <!-- results:start --> and, after it," in capsys.readouterr().err
+    assert (
+        "README.md: The page has no place for the table: it needs <!-- results:start --> and"
+        in capsys.readouterr().err
+    )
 
 
 GENERATED = [

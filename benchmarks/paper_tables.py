@@ -1,0 +1,98 @@
+"""Makes the tables that show a paper's claims beside our results at its size, each as a share of its own teacher.
+
+python benchmarks/paper_tables.py
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from bertkd.atomic import write_text
+from bertkd.records import RunResult, markdown_table, method_label, task_label
+from bertkd.records.papers import read_reference_points
+from bertkd.records.result_sets import read_sets
+from bertkd.records.tables import fill_markers, mean_and_std
+
+ROOT = Path(__file__).parents[1]
+DOCS, RESULTS, PAPERS = ROOT / "docs", ROOT / "docs" / "results", ROOT / "benchmarks" / "papers.yaml"
+# The set whose teacher has the papers' size.
+SET = "base"
+# The pages with such a table, each with its paper and the rows that belong there.
+PAGES = {
+    "patient_kd.md": ("Patient-KD", ("Fine-tuned", "KD", "PKD")),
+    "kd.md": ("Patient-KD", ("Fine-tuned", "KD")),
+    "dynabert.md": ("DynaBERT", ("width",)),
+}
+# The papers' metrics; of the other tasks the accuracy.
+METRICS = {"cola": "matthews_correlation", "stsb": "spearmanr"}
+# The stage that the papers' tables are of.
+SUPERNET = "dynabert-depth"
+# The authors' script trains three layers with the last of the teacher's.
+OTHER_NAMES = {"PKD, 3 layers": "PKD-last, 3 layers"}
+
+# Shares of the teacher in percent, one for each seed, by model and task.
+Shares = dict[str, dict[str, list[float]]]
+
+
+def our_shares(runs: Sequence[RunResult]) -> Shares:
+    """The shares of our models, by the names that papers.yaml has for theirs."""
+    teachers = {run.task: run for run in runs if run.method == "teacher"}
+    shares: Shares = {}
+
+    def add(name: str, task: str, metrics: Mapping[str, float]) -> None:
+        metric = METRICS.get(task, "accuracy")
+        share = 100 * metrics[metric] / teachers[task].metrics[metric]
+        shares.setdefault(name, {}).setdefault(task, []).append(share)
+
+    for run in runs:
+        if run.method == SUPERNET:
+            for size in run.subnetworks:
+                add(f"width {size.width:g}, depth {size.depth:g}", run.task, size.metrics)
+        elif not run.subnetworks:
+            add(f"{method_label(run.method)}, {run.layers} layers", run.task, run.metrics)
+    return shares
+
+
+def render(paper: Mapping[str, Any], kinds: Sequence[str], ours: Shares) -> str:
+    """The table of a paper: for each of its models that we have the share it keeps of its teacher, there and here.
+
+    Args:
+        paper: as `read_reference_points` gives it.
+        kinds: how the names of the models begin that belong into the table.
+        ours: our shares.
+    """
+    whole, rows = paper["reference"]["scores"], []
+    for model in paper["models"]:
+        found = ours.get(OTHER_NAMES.get(model["name"], model["name"]), {})
+        tasks = sorted(set(found) & set(model["scores"]) & set(whole), key=task_label)
+        if not tasks or not model["name"].startswith(tuple(kinds)):
+            continue
+
+        row, means = {"Model": OTHER_NAMES.get(model["name"], model["name"])}, []
+        for task in tasks:
+            theirs, shares = 100 * model["scores"][task] / whole[task], found[task]
+            means.append((theirs, fmean(shares)))
+            row[f"{task_label(task)}, paper"] = f"{theirs:.1f}"
+            row[f"{task_label(task)}, here"] = mean_and_std(fmean(shares), *map(stdev, [shares] * (len(shares) > 1)))
+        row["Mean, paper"], row["Mean, here"] = (f"{fmean(column):.1f}" for column in zip(*means, strict=True))
+        rows.append(row)
+    return markdown_table(rows)
+
+
+def pages() -> dict[Path, str]:
+    """The pages as they should be."""
+    (runs,) = (results.runs for results in read_sets(RESULTS) if results.name == SET)
+    ours, papers = our_shares(runs), {paper["paper"]: paper for paper in read_reference_points(PAPERS)}
+
+    made = {}
+    for name, (paper, kinds) in PAGES.items():
+        page = (DOCS / name).read_text(encoding="utf-8")
+        made[DOCS / name] = fill_markers(page, "beside the paper", render(papers[paper], kinds, ours))
+    return made
+
+
+if __name__ == "__main__":
+    for path, text in pages().items():
+        write_text(path, text)
+        print(f"wrote {path.relative_to(ROOT)}")
