@@ -3,6 +3,7 @@
 python benchmarks/paper_tables.py
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
@@ -59,22 +60,24 @@ def render(paper: Mapping[str, Any], kinds: Sequence[str], ours: Shares) -> str:
 
     Args:
         paper: as `read_reference_points` gives it.
-        kinds: how the names of the models begin that belong into the table.
+        kinds: how the names of those models begin that belong in the table.
         ours: our shares.
     """
     whole, rows = paper["reference"]["scores"], []
     for model in paper["models"]:
-        found = ours.get(OTHER_NAMES.get(model["name"], model["name"]), {})
+        name = OTHER_NAMES.get(model["name"], model["name"])
+        found = ours.get(name, {})
         tasks = sorted(set(found) & set(model["scores"]) & set(whole), key=task_label)
-        if not tasks or not model["name"].startswith(tuple(kinds)):
+        if not tasks or not name.startswith(tuple(kinds)):
             continue
 
-        row, means = {"Model": OTHER_NAMES.get(model["name"], model["name"])}, []
+        row, means = {"Model": name}, []
         for task in tasks:
             theirs, shares = 100 * model["scores"][task] / whole[task], found[task]
             means.append((theirs, fmean(shares)))
             row[f"{task_label(task)}, paper"] = f"{theirs:.1f}"
-            row[f"{task_label(task)}, here"] = mean_and_std(fmean(shares), *map(stdev, [shares] * (len(shares) > 1)))
+            std = stdev(shares) if len(shares) > 1 else math.nan
+            row[f"{task_label(task)}, here"] = mean_and_std(fmean(shares), std)
         row["Mean, paper"], row["Mean, here"] = (f"{fmean(column):.1f}" for column in zip(*means, strict=True))
         rows.append(row)
     return markdown_table(rows)
