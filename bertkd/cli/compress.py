@@ -44,6 +44,8 @@ from bertkd.records import ExportResult, ReportSet, RunResult, StageResult, envi
 
 DEFAULT_METHOD = "pruned"
 METHOD_NAMES = [method.name for method in all_methods() if method.name != "teacher"]
+# Clocks of one machine differ by less from hour to hour, as a rule.
+OTHER_SPEED = 1.5
 # An export for the clock takes longer than its passes: with many of them, a network is measured well at once.
 DEFAULTS = {"engine": "openvino", "precision": "int8", "quantization_aware_rows": 6400, "repeats": 50}
 
@@ -207,13 +209,15 @@ class Outcome:
         budget: in the unit; for a share that was asked for, the number that it stands for.
         unit: of the budget.
         measured: what the deployed model costs, or the points that it lost.
-        teacher: the milliseconds of the teacher beside which it was timed, where it was.
+        teacher: the milliseconds of the teacher beside which it was timed, where it was: when the size was chosen.
+        teacher_now: what the teacher took beside it.
     """
 
     budget: float
     unit: str
     measured: float
     teacher: float | None = None
+    teacher_now: float | None = None
 
     @property
     def is_within(self) -> bool:
@@ -223,7 +227,16 @@ class Outcome:
     def __str__(self) -> str:
         verdict = "within the budget" if self.is_within else "OVER the budget"
         beside = "" if self.teacher is None else f" beside the teacher's {self.teacher:.4g}"
-        return f"{self.budget:.4g} {self.unit} asked for: measured {self.measured:.4g}{beside}, {verdict}."
+        text = f"{self.budget:.4g} {self.unit} asked for: measured {self.measured:.4g}{beside}, {verdict}."
+
+        # Ratios hold on a machine that is busy for a while, and may not on another machine.
+        if self.teacher and self.teacher_now and not 1 / OTHER_SPEED < self.teacher_now / self.teacher < OTHER_SPEED:
+            text += (
+                f" The teacher takes {self.teacher_now:.4g} ms now: this is another machine, or a busier or quieter "
+                "one, and the figures are of the time when the size was chosen. To choose one for now, start with "
+                "another --output_dir."
+            )
+        return text
 
 
 def outcome_of(goal: Goal, teacher_name: str, student: Path, deployed: Path, exported: ExportResult) -> Outcome:
@@ -240,8 +253,8 @@ def outcome_of(goal: Goal, teacher_name: str, student: Path, deployed: Path, exp
         budget = pruned["budget"]
         if unit == "ms":
             whole, teacher = pruned["whole"], load_model(teacher_name)
-            measured = goal.deployment.milliseconds_beside(teacher, whole, deployed)
-            return Outcome(budget, unit, measured, whole)
+            measured, now = goal.deployment.milliseconds_beside(teacher, whole, deployed)
+            return Outcome(budget, unit, measured, whole, now)
 
     if unit == "ms":
         return Outcome(budget, unit, goal.deployment.milliseconds(deployed))

@@ -72,14 +72,18 @@ class Deployment:
         runner = open_exported(folder, self.timing.threads)
         return self.timing.measure({"model": runner})["model"].p50_ms
 
-    def milliseconds_beside(self, model: PreTrainedModel, usual: float, folder: Path) -> float:
+    def milliseconds_beside(self, model: PreTrainedModel, usual: float, folder: Path) -> tuple[float, float]:
         """The median latency of an exported model when the machine is as fast as when `model` took `usual` ms.
 
         Both take turns: a machine that others use too may be slower now than when a budget was set by its clock.
+
+        Returns:
+            This latency, and what `model` takes now, both in ms.
         """
         with self.opened([model]) as (beside,):
             runners = {"beside": beside, "exported": open_exported(folder, self.timing.threads)}
-            return usual / self.timing.measure(runners)["exported"].speedup
+            latency = self.timing.measure(runners)
+        return usual / latency["exported"].speedup, latency["beside"].p50_ms
 
     def costs(self, models: Sequence[PreTrainedModel], unit: str) -> list[float]:
         """What models cost when they are deployed: "ms", "mb" of their files, "parameters" or "gflops" of a pass.

@@ -152,10 +152,10 @@ def test_a_budget_in_time_is_that_of_the_model_alone(tuned: Path, tmp_path: Path
     # Beside another model, what it takes is its share of that one's time, whatever the clock says.
     def half_of_the_first(runners: dict[str, Any], *_rest: Any, **_options: Any) -> Any:
         assert list(runners) == ["beside", "exported"]
-        return {name: Namespace(speedup=speedup) for name, speedup in zip(runners, (1.0, 2.0), strict=True)}
+        return {"beside": Namespace(speedup=1.0, p50_ms=12.0), "exported": Namespace(speedup=2.0, p50_ms=6.0)}
 
     monkeypatch.setattr(deployment, "measure_latency", half_of_the_first)
-    assert Deployment(timing=timing).milliseconds_beside(model, 8.0, folder) == 4.0
+    assert Deployment(timing=timing).milliseconds_beside(model, 8.0, folder) == (4.0, 12.0)
 
 
 def test_the_committed_benchmarks_are_the_pages_of_their_figures() -> None:

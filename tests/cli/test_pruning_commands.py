@@ -404,6 +404,18 @@ def test_what_was_pruned_is_exported_in_int8(words: list[str], tmp_path: Path) -
     assert open_exported(tmp_path / "deployed").engine == "openvino"
 
 
+def test_a_teacher_of_another_speed_than_before_is_named() -> None:
+    def said(now: float) -> str:
+        return str(compress.Outcome(5.0, "ms", 4.0, teacher=8.0, teacher_now=now))
+
+    usual = "5 ms asked for: measured 4 beside the teacher's 8, within the budget."
+    assert said(6.0) == said(11.0) == usual
+    for now in (4.0, 16.0):
+        assert said(now).startswith(f"{usual} The teacher takes {now:g} ms now: this is another machine, ")
+        assert said(now).endswith("start with another --output_dir.")
+    assert str(compress.Outcome(5.0, "mb", 6.0)) == "5 mb asked for: measured 6, OVER the budget."
+
+
 def test_compress_to_points_takes_the_fastest_size_that_keeps_the_quality(
     words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
