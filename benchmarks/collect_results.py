@@ -57,7 +57,8 @@ def fill_readme(text: str, sets: Sequence[ReportSet]) -> str:
         return text
 
     notes = [
-        "Mean ± standard deviation over seeds, in percent. Bold is the best method among those with as many layers. "
+        "Mean ± standard deviation over seeds, in percent. Bold is the best method with this number of layers; the "
+        "share of the teacher is that of the mean over the tasks that all rows have. "
         f"[All results, settings and commands]({INDEX})."
     ]
     runs = [run for run in sets[0].runs if not run.subnetworks]

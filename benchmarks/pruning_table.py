@@ -3,6 +3,7 @@
 python benchmarks/pruning_table.py
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from bertkd.metrics import main_value
 from bertkd.pruning.method import SHARES, variant_name
 from bertkd.records import RunResult, markdown_table, method_label, summarize, task_label
 from bertkd.records.result_sets import read_sets
-from bertkd.records.tables import fill_markers, row_dicts
+from bertkd.records.tables import fill_markers, mean_and_std, row_dicts
 
 ROOT = Path(__file__).parents[1]
 PAGE, RESULTS = ROOT / "docs" / "pruning.md", ROOT / "docs" / "results"
@@ -73,7 +74,7 @@ def _row(share: str, name: str, runs: Sequence[RunResult], tasks: set[str]) -> d
     for model in row_dicts(models):
         row[f"{task_label(model['task'])} {model['shown_metric']}"] = model["quality"]
     if set(models["task"]) == tasks:
-        row["Mean"] = f"{models['value'].mean():.1f}"
+        row["Mean"] = mean_and_std(models["value"].mean(skipna=False))
     return row
 
 
@@ -85,7 +86,8 @@ def _best_other(runs: Sequence[RunResult], share: float, tasks: set[str]) -> lis
         weights = found[0].parameters - found[0].embedding_parameters
         whole = next(run.parameters - run.embedding_parameters for run in runs if run.method == "teacher")
         if {run.task for run in of_tasks} == tasks and share / NEAR <= weights / whole <= share * NEAR:
-            candidates.append((summarize(of_tasks)["value"].mean(), of_tasks))
+            mean = summarize(of_tasks)["value"].mean(skipna=False)
+            candidates.append((-math.inf if math.isnan(mean) else mean, of_tasks))
     return max(candidates, default=(0.0, []), key=lambda candidate: candidate[0])[1]
 
 

@@ -170,7 +170,9 @@ def result_rows(models: pd.DataFrame, mark_best: bool = False) -> list[dict[str,
     """One row per model, with one column of metrics per task; columns without any entry are left out.
 
     Metrics are in percent; where a task has two numbers (F1 / accuracy, Pearson / Spearman) both are shown, and the
-    share of the teacher goes by their mean. Size and speed-up are means over the tasks.
+    share of the teacher goes by their mean. That share is of the mean over the tasks that all rows have, so that rows
+    compare; where these are not all tasks, the column's name has their number. Size and speed-up are means over the
+    tasks of a row.
 
     Args:
         models: of one set of runs, as `summarize` gives them.
@@ -187,9 +189,14 @@ def result_rows(models: pd.DataFrame, mark_best: bool = False) -> list[dict[str,
         mark=best_students(models).map({True: "**" if mark_best else "", False: ""}),
     )
     teachers = models[models["kind"] == "teacher"].groupby("task")["value"].mean()
+    groups = models.groupby(["label", "layers", "count"], sort=False)
+    common = [task for task in teachers.index if all(task in set(group["task"]) for _, group in groups)]
+    share_header = "Share of teacher"
+    if len(common) < models["task"].nunique():
+        share_header += f", {len(common)} task{'s' if len(common) > 1 else ''}"
 
     rows = []
-    for (label, layers, count), group in models.groupby(["label", "layers", "count"], sort=False):
+    for (label, layers, count), group in groups:
         row = {"Method": str(label), "Layers": str(layers)} | dict.fromkeys(sorted(models["header"].unique()), "")
         for model in tables.row_dicts(group):
             row[model["header"]] = model["mark"] + model["quality"] + model["mark"]
@@ -197,7 +204,7 @@ def result_rows(models: pd.DataFrame, mark_best: bool = False) -> list[dict[str,
         # A task may have fewer seeds than another one.
         seeds = group["seeds"].map(len)
         means = group[["size_mb", "speedup", "speedup_best", "value_before", "agreement"]].mean()
-        row["Share of teacher"] = share_of_teacher(group, teachers)
+        row[share_header] = share_of_teacher(group, teachers[common])
         row["Seeds"] = str(seeds.min()) if seeds.nunique() == 1 else f"{seeds.min()}-{seeds.max()}"
         row["Parameters"] = str(count)
         row["Size"] = tables.text_of(means["size_mb"], "{:.1f} MB")
@@ -213,21 +220,14 @@ def result_rows(models: pd.DataFrame, mark_best: bool = False) -> list[dict[str,
 def share_of_teacher(models: pd.DataFrame, teachers: pd.Series[float]) -> str:
     """The mean of a model over tasks as a share of the teachers' mean, such as "98.7%"; empty where there is none.
 
-    Where the model lacks some of the tasks, both means are over those that it has, and their number is given.
-
     Args:
-        models: of one kind of model, at most one from each task.
-        teachers: the teachers' values, by task; a task without a teacher does not count.
+        models: of one kind of model, one for each task.
+        teachers: the teachers' values, by task; other tasks do not count.
     """
     values = models.set_index("task")["value"]
-    tasks = values.index.intersection(teachers.index)
-    ours, theirs = values[tasks].mean(skipna=False), teachers[tasks].mean(skipna=False)
+    ours, theirs = values[teachers.index].mean(skipna=False), teachers.mean(skipna=False)
     # A correlation may be 0 or less, which has no shares.
-    if math.isnan(ours) or not theirs > 0:
-        return ""
-
-    share = f"{100 * ours / theirs:.1f}%"
-    return share if len(tasks) == len(teachers) else f"{share} ({len(tasks)} of {len(teachers)} tasks)"
+    return f"{100 * ours / theirs:.1f}%" if theirs > 0 and not math.isnan(ours) else ""
 
 
 def pareto_front(models: pd.DataFrame, axis: str) -> pd.Series[bool]:

@@ -62,10 +62,21 @@ def task_sections(results: ReportSet, models: pd.DataFrame) -> list[Section]:
         Section("Methods", result_rows(main, mark_best=True), [*verdicts(main), *caveats(runs, results.runs)]),
         Section("Exported models", exported, [EXPORT_NOTE]),
         Section("Sizes inside supernets", size_rows(models), caveats(supernets, results.runs)),
-        Section("Ablation", result_rows(summarize(compared)), caveats(compared, results.runs)),
+        Section(
+            "Ablation", result_rows(_with_speedups_of(main, summarize(compared))), caveats(compared, results.runs)
+        ),
         Section("Search", search_rows(results.grid), [SEARCH_NOTE]),
     ]
     return [section for section in sections if section.rows]
+
+
+def _with_speedups_of(models: pd.DataFrame, others: pd.DataFrame) -> pd.DataFrame:
+    """Other models with the speed-ups of a page's models, where these have the same shape: one shape has one speed."""
+    if others.empty:
+        return others
+    of_shape = models.groupby(["layers", "parameters"])["speedup"].first().rename("of_shape")
+    joined = others.join(of_shape, on=["layers", "parameters"])
+    return joined.assign(speedup=joined["of_shape"].fillna(joined["speedup"]))
 
 
 def quality_label(models: pd.DataFrame) -> str:

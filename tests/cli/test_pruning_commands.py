@@ -404,15 +404,16 @@ def test_what_was_pruned_is_exported_in_int8(words: list[str], tmp_path: Path) -
     assert open_exported(tmp_path / "deployed").engine == "openvino"
 
 
-def test_a_teacher_of_another_speed_than_before_is_named() -> None:
+def test_the_verdict_has_the_clock_of_now_too_and_names_another_machine() -> None:
     def said(now: float) -> str:
         return str(compress.Outcome(5.0, "ms", 4.0, teacher=8.0, teacher_now=now))
 
-    usual = "5 ms asked for: measured 4 beside the teacher's 8, within the budget."
-    assert said(6.0) == said(11.0) == usual
-    for now in (4.0, 16.0):
-        assert said(now).startswith(f"{usual} The teacher takes {now:g} ms now: this is another machine, ")
-        assert said(now).endswith("start with another --output_dir.")
+    asked = "5 ms asked for: measured 4 where the teacher takes 8, as when the size was chosen: within the budget."
+    assert said(6.0) == f"{asked} Now the teacher takes 6, and this model 3."
+    assert said(16.0).startswith(f"{asked} Now the teacher takes 16, and this model 8. That is another machine, or")
+    assert said(4.0).endswith("start with another --output_dir.")
+    # 1.0000000000000009 points
+    assert compress.Outcome(1.0, "points", 100 * (0.905 - 0.895)).is_within
     assert str(compress.Outcome(5.0, "mb", 6.0)) == "5 mb asked for: measured 6, OVER the budget."
 
 

@@ -353,18 +353,22 @@ def test_the_best_student_is_marked_and_never_the_teacher() -> None:
 def test_shares_of_the_teacher_are_those_of_means_over_common_tasks() -> None:
     runs = [make_result("teacher", task, value) for task, value in (("sst2", 0.9), ("cola", 0.5), ("rte", 0.6))]
     runs += [make_result("kd", task, value) for task, value in (("sst2", 0.88), ("cola", 0.4), ("rte", 0.62))]
-    runs += [make_result("pkd-skip", task, 0.63, seed) for task in ("sst2", "cola") for seed in (1, 2)]
-    runs += [make_result("pkd-last", task, math.nan if task == "rte" else 0.9) for task in ("sst2", "rte")]
-    # IMDb has no teacher here.
-    runs.append(make_result("kd", "imdb", 0.1))
-
     shares = {row["Method"]: row["Share of teacher"] for row in result_rows(summarize(runs))}
+    assert shares == {"Teacher": "100.0%", "KD": "95.0%"}  # (88 + 40 + 62) / (90 + 50 + 60)
+
+    runs += [make_result("pkd-skip", task, 0.63, seed) for task in ("sst2", "cola") for seed in (1, 2)]
+    runs += [make_result("pkd-last", task, math.nan if task == "cola" else 0.9) for task in ("sst2", "cola")]
+    shares = {row["Method"]: row["Share of teacher, 2 tasks"] for row in result_rows(summarize(runs))}
     assert shares == {
         "Teacher": "100.0%",
-        "KD": "95.0%",  # (88 + 40 + 62) / (90 + 50 + 60)
-        "PKD-skip": "90.0% (2 of 3 tasks)",  # (63 + 63) / (90 + 50)
+        "KD": "91.4%",  # (88 + 40) / (90 + 50)
+        "PKD-skip": "90.0%",  # (63 + 63) / (90 + 50)
         "PKD-last": "",
     }
+
+    # IMDb has no teacher, and its student no other task.
+    runs.append(make_result("finetuned", "imdb", 0.1))
+    assert not any("Share" in name for row in result_rows(summarize(runs)) for name in row)
 
 
 def test_there_is_no_share_of_no_teacher_or_of_a_correlation_of_zero() -> None:
