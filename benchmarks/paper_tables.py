@@ -27,7 +27,7 @@ PAGES = {
 }
 # The papers' metrics; of the other tasks the accuracy.
 METRICS = {"cola": "matthews_correlation", "stsb": "spearmanr"}
-# The stage that the papers' tables are of.
+# The last stage that was run on all of these tasks.
 SUPERNET = "dynabert-depth"
 # The authors' script trains three layers with the last of the teacher's.
 OTHER_NAMES = {"PKD, 3 layers": "PKD-last, 3 layers"}

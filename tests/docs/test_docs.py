@@ -421,6 +421,22 @@ def test_figures_in_sentences_are_those_of_the_results_files() -> None:
     )
     assert sentence in page
 
+    page = " ".join((ROOT / "README.md").read_text().split())
+    eager = [benchmark_rows("cpu")[shape, "pytorch float32"] for shape in shapes]
+    assert (
+        f"twelve layers in int8 are {cpu[0]:.1f} times as fast, six layers {eager[1]:.1f} times "
+        f"({cpu[1]:.1f} in int8), "
+        f"and three layers {eager[2]:.1f} times ({cpu[2]:.1f} in int8)"
+    ) in page
+
+    stages = {}
+    for stage in ("depth", "finetune"):
+        run = json.loads((ROOT / f"docs/results/base/rte/dynabert-{stage}-seed42.json").read_text())
+        stages[stage] = {(size["width"], size["depth"]): size["value"] for size in run["subnetworks"]}
+    most = max(value - stages["depth"][size] for size, value in stages["finetune"].items())
+    page = " ".join((ROOT / "docs/dynabert.md").read_text().split())
+    assert f"it [adds up to {100 * most:.0f} points]" in page
+
     kd = json.loads((ROOT / "docs/results/minilm-levers/sst2/kd-seed42.json").read_text())
     before, after = 100 * kd["metrics_before"]["accuracy"], 100 * kd["value"]
     page = " ".join((ROOT / "docs/levers.md").read_text().split())
