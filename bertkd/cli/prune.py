@@ -4,7 +4,8 @@
         --output_dir outputs/half
 
 The units that the teacher's own predictions depend on least go, in each layer as many as a measured table of costs and
-harms says. Several budgets, from the largest to the smallest, are rungs: each student starts from the one before.
+harms says. Several budgets, from the largest to the smallest, are rungs: each student starts from the one before, or
+with --rungs false from the teacher.
 """
 
 from collections.abc import Sequence
@@ -30,7 +31,14 @@ class PruneOptions(MeasuringOptions, TrainOptions):
         default_factory=list,
         metadata={
             "help": "The most that the student may cost, in --unit, or as a share of what the teacher costs such as "
-            "50%. Several, falling, are rungs."
+            "50%. Several, falling, give a student each."
+        },
+    )
+    rungs: bool = field(
+        default=True,
+        metadata={
+            "help": "Let each student of several budgets start from the one before. Otherwise each is pruned out of "
+            "the teacher, whose harms are measured once."
         },
     )
     unit: str = field(
@@ -55,7 +63,8 @@ class PruneOptions(MeasuringOptions, TrainOptions):
 def pruning_of(options: PruneOptions) -> Pruning:
     """The budgets that are asked for."""
     limits = [Limit(text, options.unit) for text in options.budget]
-    return Pruning(limits, deployment_of(options), options.pruning_rows, options.reconstruct)
+    deployment = deployment_of(options)
+    return Pruning(limits, deployment, options.pruning_rows, options.reconstruct, has_rungs=options.rungs)
 
 
 def train(options: TaskRun[PruneOptions, PrunedKDConfig]) -> list[RunResult]:

@@ -119,14 +119,16 @@ class Pruning:
     """How students are made of the teacher.
 
     Attributes:
-        limits: the budgets; several are rungs, each of which starts from the student before.
+        limits: the budgets.
         deployment: where a student is to serve, and so where milliseconds are measured.
         rows: how many training rows scores, harms and fits are made from.
         is_fitted: whether what is left is fitted to the teacher.
         has_curve: whether students of several sizes are made and evaluated first, so that one can be chosen.
+        has_rungs: whether several students start from each other, the smaller from the larger one; else each of them
+            is pruned out of the teacher, whose harms are measured once.
 
     Raises:
-        ValueError: no budget, or budgets that do not fall.
+        ValueError: no budget, budgets that do not fall, or a single one without rungs.
     """
 
     limits: Sequence[Limit]
@@ -134,16 +136,19 @@ class Pruning:
     rows: int = 2048
     is_fitted: bool = True
     has_curve: bool = False
+    has_rungs: bool = True
 
     def __post_init__(self) -> None:
         if not self.limits:
             raise ValueError(NO_BUDGET)
+        if len(self.limits) == 1 and not self.has_rungs:
+            raise ValueError("--rungs false has no effect with a single --budget: give several, or leave it out.")
         amounts = [limit.number for limit in self.limits]
         is_mixed = len({limit.is_share for limit in self.limits}) > 1
         if is_mixed or any(later >= earlier for earlier, later in pairwise(amounts)):
             raise ValueError(
-                f"--budget {' '.join(limit.text for limit in self.limits)}: several budgets are rungs from the "
-                "largest to the smallest student, all numbers or all shares."
+                f"--budget {' '.join(limit.text for limit in self.limits)}: several budgets go from the largest to "
+                "the smallest student, all numbers or all shares."
             )
         if self.limits[0].unit == "points" and (len(self.limits) > 1 or not self.has_curve):
             raise ValueError(
@@ -166,8 +171,7 @@ def train_pruned(
 ) -> list[RunResult]:
     """Prunes and distills; what an earlier start has done is not done again.
 
-    With one budget, the output folder is the student's. With several, each student has a folder in it, and starts from
-    the one before.
+    With one budget, the output folder is the student's. With several, each student has a folder in it.
 
     Args:
         experiment: what the training is called and where it came from.
@@ -214,7 +218,7 @@ class _Training:
         """Makes the students that an earlier start has not made; returns all records."""
         results: list[RunResult] = []
         before: PreTrainedModel | None = None
-        limits = self.pruning.limits
+        limits, has_rungs = self.pruning.limits, self.pruning.has_rungs
 
         for number, limit in enumerate(limits):
             config = with_changes(self.config, output_dir=str(self.pruning.folder_of(limit, self.config)))
@@ -222,7 +226,7 @@ class _Training:
             if result is None:
                 start = _start(self.experiment, config, self, limit, before)
                 share = f"{limit.number:g}%" if limit.is_share and limit.unit == "gflops" else ""
-                name = variant_name(share, number > 0, self.pruning.is_fitted, config.beta)
+                name = variant_name(share, has_rungs and number > 0, self.pruning.is_fitted, config.beta)
                 result = train_on_task(
                     self.experiment,
                     self.data,
@@ -233,10 +237,11 @@ class _Training:
                     self.teacher,
                     self.teacher_metrics,
                 )
-                before = start
+                before = start if has_rungs else None
             if result is not None:
                 results.append(result)
-                before = load_model(str(output_folder(config))) if number + 1 < len(limits) else None
+                if has_rungs and number + 1 < len(limits):
+                    before = load_model(str(output_folder(config)))
         return results
 
     # ---- what is computed when it is needed first ----
@@ -289,18 +294,8 @@ class _Training:
             self.check_limits()
 
         with _timed(seconds, "harms"):
-            for model in (self.teacher, before):
-                if model is not None:
-                    nn.Module.to(model, self.config.device)
-            batches = self.batches(self.pruning.rows)
-            # The student answers in the task's order of labels.
-            teacher = copy_for_task(self.teacher, self.data.task)
-            # Harms only say which size is better than which: they bear mixed precision. Fits are in float32.
-            with torch.autocast(self.config.device.type, torch.bfloat16, enabled=self.config.bf16):
-                if before is None:
-                    pruner = Pruner.prepared(teacher, batches, progress=self.has_progress)
-                else:
-                    pruner = Pruner.prepared(before, batches, teacher, progress=self.has_progress)
+            # One training does not need it any more: it would only take memory then.
+            pruner = self.pruner_out_of(before) if self.pruning.has_rungs else self.shared_pruner
 
         with _timed(seconds, "curve"):
             curve = self.curve(pruner) if self.has_curve else []
@@ -331,6 +326,25 @@ class _Training:
             "cost_table": asdict(self.costs),
             "curve": curve,
         }
+
+    @cached_property
+    def shared_pruner(self) -> Pruner:
+        """What all students are pruned by that are pruned out of the teacher."""
+        return self.pruner_out_of(None)
+
+    def pruner_out_of(self, before: PreTrainedModel | None) -> Pruner:
+        """Measures the harms of pruning the teacher, or a student of it."""
+        for model in (self.teacher, before):
+            if model is not None:
+                nn.Module.to(model, self.config.device)
+        batches = self.batches(self.pruning.rows)
+        # The student answers in the task's order of labels.
+        teacher = copy_for_task(self.teacher, self.data.task)
+        # Harms only say which size is better than which: they bear mixed precision. Fits are in float32.
+        with torch.autocast(self.config.device.type, torch.bfloat16, enabled=self.config.bf16):
+            if before is None:
+                return Pruner.prepared(teacher, batches, progress=self.has_progress)
+            return Pruner.prepared(before, batches, teacher, progress=self.has_progress)
 
     def check_limits(self) -> None:
         """Refuses a budget that nothing meets, of a later rung too, before harms are measured and rungs are trained.

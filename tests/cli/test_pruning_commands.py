@@ -277,6 +277,28 @@ def test_rungs_leave_a_finished_folder_each_and_every_one_lies_within_the_one_be
     assert [again.finished for again in pruned(words, tmp_path, *options)] == [one.finished for one in results]
 
 
+def test_without_rungs_each_student_is_what_its_budget_alone_makes_of_the_teacher(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared, measured = pruning.Pruner.prepared, []
+
+    def counted(*arguments: Any, **options: Any) -> pruning.Pruner:
+        measured.append(prepared(*arguments, **options))
+        return measured[-1]
+
+    monkeypatch.setattr(pruning.Pruner, "prepared", counted)
+    options = ["--unit", "gflops", *ONE_EPOCH]
+    results = pruned(words, tmp_path / "sizes", "--budget", "75%", "40%", "--rungs", "false", *options)
+    assert [result.method for result in results] == ["pruned-75", "pruned-40"] and len(measured) == 1
+
+    alone = pruned(words, tmp_path / "alone", "--budget", "40%", *options)
+    assert alone[0].metrics == results[1].metrics and len(measured) == 2
+    one, other = (load_file(tmp_path / name / "model.safetensors") for name in ("sizes/gflops-40pct", "alone"))
+    assert one.keys() == other.keys()
+    for name in one:
+        torch.testing.assert_close(one[name], other[name], rtol=1e-4, atol=1e-5)
+
+
 def test_seeds_and_rungs_have_their_means_by_rung(
     words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
