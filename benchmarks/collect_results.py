@@ -58,7 +58,7 @@ def fill_readme(text: str, sets: Sequence[ReportSet]) -> str:
 
     notes = [
         "Mean ± standard deviation over seeds, in percent. Bold is the best method with this number of layers; the "
-        "share of the teacher is that of the mean over the tasks that all rows have. "
+        "share of the teacher is that of the mean over the tasks that most rows have. "
         f"[All results, settings and commands]({INDEX})."
     ]
     runs = [run for run in sets[0].runs if not run.subnetworks]

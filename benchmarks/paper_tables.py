@@ -19,16 +19,17 @@ ROOT = Path(__file__).parents[1]
 DOCS, RESULTS, PAPERS = ROOT / "docs", ROOT / "docs" / "results", ROOT / "benchmarks" / "papers.yaml"
 # The set whose teacher has the papers' size.
 SET = "base"
-# The pages with such a table, each with its paper and the rows that belong there.
-PAGES = {
-    "patient_kd.md": ("Patient-KD", ("Fine-tuned", "KD", "PKD")),
-    "kd.md": ("Patient-KD", ("Fine-tuned", "KD")),
-    "dynabert.md": ("DynaBERT", ("width",)),
-}
+# The last stage of DynaBERT that was run on all tasks, and the last one with all sizes.
+WIDTHS, SIZES = "dynabert-width", "dynabert-depth"
+# The tables: a page and its markers, the paper, how the names of the rows begin, and the stage of sub-networks.
+TABLES = (
+    ("patient_kd.md", "beside the paper", "Patient-KD", ("Fine-tuned", "KD", "PKD"), SIZES),
+    ("kd.md", "beside the paper", "Patient-KD", ("Fine-tuned", "KD"), SIZES),
+    ("dynabert.md", "widths beside the paper", "DynaBERT", ("width",), WIDTHS),
+    ("dynabert.md", "beside the paper", "DynaBERT", ("width",), SIZES),
+)
 # The papers' metrics; of the other tasks the accuracy.
 METRICS = {"cola": "matthews_correlation", "stsb": "spearmanr"}
-# The last stage that was run on all of these tasks.
-SUPERNET = "dynabert-depth"
 # The authors' script trains three layers with the last of the teacher's.
 OTHER_NAMES = {"PKD, 3 layers": "PKD-last, 3 layers"}
 
@@ -36,8 +37,13 @@ OTHER_NAMES = {"PKD, 3 layers": "PKD-last, 3 layers"}
 Shares = dict[str, dict[str, list[float]]]
 
 
-def our_shares(runs: Sequence[RunResult]) -> Shares:
-    """The shares of our models, by the names that papers.yaml has for theirs."""
+def our_shares(runs: Sequence[RunResult], supernet: str = SIZES) -> Shares:
+    """The shares of our models, by the names that papers.yaml has for theirs.
+
+    Args:
+        runs: of one set.
+        supernet: the method whose sub-networks count.
+    """
     teachers = {run.task: run for run in runs if run.method == "teacher"}
     shares: Shares = {}
 
@@ -47,7 +53,7 @@ def our_shares(runs: Sequence[RunResult]) -> Shares:
         shares.setdefault(name, {}).setdefault(task, []).append(share)
 
     for run in runs:
-        if run.method == SUPERNET:
+        if run.method == supernet:
             for size in run.subnetworks:
                 add(f"width {size.width:g}, depth {size.depth:g}", run.task, size.metrics)
         elif not run.subnetworks:
@@ -86,12 +92,13 @@ def render(paper: Mapping[str, Any], kinds: Sequence[str], ours: Shares) -> str:
 def pages() -> dict[Path, str]:
     """The pages as they should be."""
     (runs,) = (results.runs for results in read_sets(RESULTS) if results.name == SET)
-    ours, papers = our_shares(runs), {paper["paper"]: paper for paper in read_reference_points(PAPERS)}
+    papers = {paper["paper"]: paper for paper in read_reference_points(PAPERS)}
 
-    made = {}
-    for name, (paper, kinds) in PAGES.items():
-        page = (DOCS / name).read_text(encoding="utf-8")
-        made[DOCS / name] = fill_markers(page, "beside the paper", render(papers[paper], kinds, ours))
+    made: dict[Path, str] = {}
+    for name, marker, paper, kinds, supernet in TABLES:
+        page = made.get(DOCS / name) or (DOCS / name).read_text(encoding="utf-8")
+        table = render(papers[paper], kinds, our_shares(runs, supernet))
+        made[DOCS / name] = fill_markers(page, marker, table)
     return made
 
 

@@ -170,9 +170,9 @@ def result_rows(models: pd.DataFrame, mark_best: bool = False) -> list[dict[str,
     """One row per model, with one column of metrics per task; columns without any entry are left out.
 
     Metrics are in percent; where a task has two numbers (F1 / accuracy, Pearson / Spearman) both are shown, and the
-    share of the teacher goes by their mean. That share is of the mean over the tasks that all rows have, so that rows
-    compare; where these are not all tasks, the column's name has their number. Size and speed-up are means over the
-    tasks of a row.
+    share of the teacher goes by their mean. That share is of the mean over the tasks that most rows have, and a row
+    that lacks one of them has none, so that rows compare; where these are not all tasks, the column's name has their
+    number. Size and speed-up are means over the tasks of a row.
 
     Args:
         models: of one set of runs, as `summarize` gives them.
@@ -190,7 +190,8 @@ def result_rows(models: pd.DataFrame, mark_best: bool = False) -> list[dict[str,
     )
     teachers = models[models["kind"] == "teacher"].groupby("task")["value"].mean()
     groups = models.groupby(["label", "layers", "count"], sort=False)
-    common = [task for task in teachers.index if all(task in set(group["task"]) for _, group in groups)]
+    rows_with = {task: sum(task in set(group["task"]) for _, group in groups) for task in teachers.index}
+    common = [task for task, count in rows_with.items() if count > len(groups) / 2]
     share_header = "Share of teacher"
     if len(common) < models["task"].nunique():
         share_header += f", {len(common)} task{'s' if len(common) > 1 else ''}"
@@ -218,14 +219,14 @@ def result_rows(models: pd.DataFrame, mark_best: bool = False) -> list[dict[str,
 
 
 def share_of_teacher(models: pd.DataFrame, teachers: pd.Series[float]) -> str:
-    """The mean of a model over tasks as a share of the teachers' mean, such as "98.7%"; empty where there is none.
+    """The mean of a model over tasks as a share of the teachers' mean, such as "98.7%"; empty where it lacks a task.
 
     Args:
         models: of one kind of model, one for each task.
         teachers: the teachers' values, by task; other tasks do not count.
     """
     values = models.set_index("task")["value"]
-    ours, theirs = values[teachers.index].mean(skipna=False), teachers.mean(skipna=False)
+    ours, theirs = values.reindex(teachers.index).mean(skipna=False), teachers.mean(skipna=False)
     # A correlation may be 0 or less, which has no shares.
     return f"{100 * ours / theirs:.1f}%" if theirs > 0 and not math.isnan(ours) else ""
 

@@ -350,7 +350,7 @@ def test_the_best_student_is_marked_and_never_the_teacher() -> None:
     assert [row["SST-2 accuracy"] for row in rows if "**" in row["SST-2 accuracy"]] == ["**91.2 ± 0.3**"]
 
 
-def test_shares_of_the_teacher_are_those_of_means_over_common_tasks() -> None:
+def test_shares_of_the_teacher_are_those_of_means_over_the_tasks_that_most_rows_have() -> None:
     runs = [make_result("teacher", task, value) for task, value in (("sst2", 0.9), ("cola", 0.5), ("rte", 0.6))]
     runs += [make_result("kd", task, value) for task, value in (("sst2", 0.88), ("cola", 0.4), ("rte", 0.62))]
     shares = {row["Method"]: row["Share of teacher"] for row in result_rows(summarize(runs))}
@@ -366,9 +366,15 @@ def test_shares_of_the_teacher_are_those_of_means_over_common_tasks() -> None:
         "PKD-last": "",
     }
 
-    # IMDb has no teacher, and its student no other task.
+    # IMDb has no teacher, and its student no other task: it has no share, and takes none away.
     runs.append(make_result("finetuned", "imdb", 0.1))
-    assert not any("Share" in name for row in result_rows(summarize(runs)) for name in row)
+    assert {row["Method"]: row["Share of teacher, 2 tasks"] for row in result_rows(summarize(runs))} == shares | {
+        "Fine-tuned": ""
+    }
+
+    # A task that half of the rows have is not one that most of them have.
+    few = [make_result(method, "sst2", 0.9) for method in ("teacher", "kd")] + [make_result("teacher", "cola", 0.5)]
+    assert all("Share of teacher, 1 task" in row for row in result_rows(summarize(few)))
 
 
 def test_there_is_no_share_of_no_teacher_or_of_a_correlation_of_zero() -> None:
