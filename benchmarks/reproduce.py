@@ -149,11 +149,15 @@ class Plan:
                     yield self.step(task, name, method, self.grid["options"] | {option: value})
 
     def export_steps(self, task: str, methods: Sequence[str]) -> Iterator[Step]:
+        """Yields the exports of the first seed's models, under the names that their records have."""
         for engine, export in self.exports.items():
             for step in self.task_steps(task, methods):
                 if step.method in self.exported and step.turn == 0:
-                    model = {"model_name_or_path": str(step.models[0])}
-                    yield self.step(task, f"{step.method}-{engine}", export, model)
+                    for source, target in step.files:
+                        if source.is_relative_to(step.models[0]):
+                            name, _, _ = target.name.partition("-seed")
+                            model = {"model_name_or_path": str(source.parent)}
+                            yield self.step(task, f"{name}-{engine}", export, model)
 
     def step(
         self,
