@@ -216,6 +216,7 @@ def method_name(models: ModelOptions, own: TinyBertOptions, config: TinyBertKDCo
         "noattn": config.attention_weight == 0,
         "nohidn": config.hidden_weight == 0,
         "noembd": config.embedding_weight == 0,
+        "relative": config.relative_states,
         config.strategy if config.strategy in MAPS else "map": config.strategy != "uniform",
     }
     return "-".join(["tinybert", *(name for name, applies in changes.items() if applies)])

@@ -34,6 +34,7 @@ class TinyBertKDConfig(DistillationConfig):
     | padding in ATT, HID, EMB | counted, a score <= -100 as 0 | left out; `mask_padding=False` for the code |
     | projection | one for all levels | the same; `projection="per_level"` for their later checkpoints |
     | weights | 1, as in the paper | 1 |
+    | scale of HID, EMB | that of the states | the same; `relative_states=True` for shares of the teacher's variance |
 
     Raises:
         ValueError: a value is out of its range, or a choice is unknown.
@@ -64,6 +65,13 @@ class TinyBertKDConfig(DistillationConfig):
         metadata={
             "help": "Leave padding out of the losses, each row counting alike; False counts it like any token, as in "
             "the authors' code, so that the losses depend on how batches are padded."
+        },
+    )
+    relative_states: bool = field(
+        default=False,
+        metadata={
+            "help": "Divide the losses of hidden states and embeddings by the variance of the teacher's, so that they "
+            "count beside that of attention scores where the teacher's states are small."
         },
     )
     alpha: float = field(

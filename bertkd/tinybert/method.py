@@ -25,6 +25,8 @@ METHODS = (
             "tinybert-noda": "TinyBERT w/o augmentation",
             "tinybert-noattn": "TinyBERT w/o attention",
             "tinybert-nohidn": "TinyBERT w/o hidden states",
+            "tinybert-relative": "TinyBERT, relative states",
+            "tinybert-noda-relative": "TinyBERT w/o augmentation, relative states",
         },
     ),
 )

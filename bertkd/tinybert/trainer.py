@@ -256,6 +256,9 @@ class TinyBertKDTrainer(DistillationTrainer):
                 states = student_outputs.hidden_states[student_level]
                 student_states.append(self._projected(states, student_level))
                 teacher_states.append(teacher_outputs.hidden_states[teacher_level])
+            if args.relative_states:
+                mean = losses.relative_hidden_loss(student_states, teacher_states, averaging.get("attention_mask"))
+                return len(pairs) * mean
             return losses.hidden_state_loss(student_states, teacher_states, **averaging)
 
         layers = [pair for pair in self.layer_map.pairs if pair[0] > 0]

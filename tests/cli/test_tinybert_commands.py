@@ -296,6 +296,7 @@ def test_a_released_checkpoint_is_a_start(student: list[str], pretrained: Path, 
         (["--no_augment", "--attention_weight", "0"], "tinybert-nogd-noda-noattn"),
         (["--no_augment_prediction", "--hidden_weight", "0"], "tinybert-nogd-nohidn"),
         (["--no_augment", "--init_from", "teacher", "--num_student_layers", "2"], "tinybert-fromteacher-noda"),
+        (["--no_augment", "--relative_states"], "tinybert-nogd-noda-relative"),
         (["--no_augment", "--embedding_weight", "0", "--strategy", "top"], "tinybert-nogd-noda-noembd-top"),
     ],
 )

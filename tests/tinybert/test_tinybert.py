@@ -113,6 +113,31 @@ def test_the_losses_are_those_of_the_index_tables(
     assert set(parts) == {"embedding_loss", "hidden_loss", "attention_loss"}
 
 
+@pytest.mark.parametrize("mask_padding", [True, False])
+def test_relative_losses_of_states_are_shares_of_the_teachers_variance(mask_padding: bool, tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, relative_states=True, mask_padding=mask_padding)
+    inputs = batch()
+    parts = step(trainer, inputs)
+    given = {name: inputs[name] for name in ("input_ids", "attention_mask")}
+    with torch.no_grad():
+        ours = trainer.model.eval()(**given, output_hidden_states=True).hidden_states
+        theirs = trainer.teacher_model(**given, output_hidden_states=True).hidden_states
+        mask = inputs["attention_mask"].bool() if mask_padding else torch.ones_like(inputs["attention_mask"]).bool()
+
+        def level(student: int, teacher: int) -> float:
+            projected, shares = trainer.extra_modules["projection"](ours[student]), []
+            for state, goal, real in zip(projected, theirs[teacher], mask, strict=True):
+                error = (state[real] - goal[real]).square().mean()
+                shares.append((error / goal[real].var(correction=0)).item())
+            return sum(shares) / len(shares)
+
+        assert parts["embedding_loss"] == pytest.approx(level(0, 0), rel=1e-4)
+        assert parts["hidden_loss"] == pytest.approx(level(1, 2) + level(2, 4), rel=1e-4)
+
+    plain = step(make_trainer(tmp_path, mask_padding=mask_padding), inputs)
+    assert plain["attention_loss"] == pytest.approx(parts["attention_loss"], rel=1e-6)
+
+
 @pytest.mark.parametrize(
     ("strategy", "layers", "pairs"),
     [
