@@ -236,6 +236,7 @@ class _Training:
                     name,
                     self.teacher,
                     self.teacher_metrics,
+                    keeps_better_start=True,
                 )
                 before = start if has_rungs else None
             if result is not None:

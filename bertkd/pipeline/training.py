@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from bertkd.atomic import atomic_folder, write_text
@@ -96,6 +97,7 @@ def train_on_task(
     teacher: PreTrainedModel | None = None,
     teacher_metrics: dict[str, float] | None = None,
     measure_subnetworks: MeasureSubnetworks | None = None,
+    keeps_better_start: bool = False,
 ) -> RunResult | None:
     """Trains a student on a task, or goes on with an earlier start, and leaves model, tokenizer, card and record.
 
@@ -111,6 +113,8 @@ def train_on_task(
         teacher: what it learns from, if anything.
         teacher_metrics: the teacher's metrics on the task.
         measure_subnetworks: gives the records of a supernet's sizes.
+        keeps_better_start: whether the student as it was before the training is one of the models among which
+            `load_best_model_at_end` chooses by the task's metric.
 
     Returns:
         The record of the training; None for a dry run.
@@ -125,6 +129,7 @@ def train_on_task(
 
     # Before the trainer is made, which draws the starts of its projections: an evaluation sets the seed anew.
     metrics_before = {} if experiment.is_dry_run else evaluate(student, data, config, is_trained=False)
+    start = _copy_of_weights(student) if keeps_better_start and _chooses_by_task(config, data.task) else None
 
     # The folder is uploaded as a whole at the end, with its card; the trainer would upload checkpoints.
     trainer = trainer_class(
@@ -147,6 +152,15 @@ def train_on_task(
     # Without what mixed precision and compilation wrapped around it, the model leaves as it came.
     model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False, keep_torch_compile=False)
     metrics = evaluate(extract_subnetwork(model) if is_adaptive(model) else model, data, config)
+    if start is not None:
+        before, after = (100 * main_value(found, data.task.metric) for found in (metrics_before, metrics))
+        if before > after or (math.isnan(after) and not math.isnan(before)):
+            model.load_state_dict(start)
+            metrics = metrics_before
+            if config.process_index == 0:
+                print(
+                    f"\nThe training lowered {data.task.metric} from {before:.1f} to {after:.1f}: the start is kept."
+                )
     subnetworks = [] if measure_subnetworks is None else measure_subnetworks(model)
     save_model(trainer, folder)
     _write_predictions(trainer, data, folder)
@@ -220,6 +234,17 @@ def _check_best_metric(config: DistillationConfig, data: TaskData) -> None:
             f"--metric_for_best_model {config.metric_for_best_model}: an evaluation on {data.task.name} has no such "
             f"figure, only {', '.join(known)}."
         )
+
+
+def _chooses_by_task(config: DistillationConfig, task: Task) -> bool:
+    """Whether the best model is kept by the task's metric, and each process has all of its weights."""
+    is_sharded = bool(config.fsdp) or config.deepspeed is not None
+    return config.load_best_model_at_end and config.metric_for_best_model == _best_metric(task) and not is_sharded
+
+
+def _copy_of_weights(model: PreTrainedModel) -> dict[str, Tensor]:
+    """The weights as they are now, on the CPU."""
+    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in model.state_dict().items()}
 
 
 def _best_metric(task: Task) -> str:

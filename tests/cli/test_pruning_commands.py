@@ -249,6 +249,25 @@ def test_few_rows_are_pruned_by_in_smaller_batches(words: list[str], tmp_path: P
     assert [facts_of(tmp_path / name)["rows"] for name in ("drawn", "all")] == [20, 12]
 
 
+def test_a_student_is_no_worse_than_before_its_training_unless_the_last_epoch_is_asked_for(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    # So high a rate that the student answers like a coin.
+    options = ["--budget", "50%", "--unit", "gflops", *ONE_EPOCH, "--learning_rate", "5", "--warmup_steps", "0"]
+    (kept,) = pruned(words, tmp_path / "kept", *options)
+    assert "The training lowered accuracy from" in capsys.readouterr().out
+    assert kept.metrics == kept.metrics_before and kept.value == kept.metrics["accuracy"]
+    start, student = (load_file(tmp_path / "kept" / name / "model.safetensors") for name in ("start", "."))
+    assert start.keys() == student.keys() and all(torch.equal(start[name], student[name]) for name in start)
+
+    (last,) = pruned(words, tmp_path / "last", *options, "--load_best_model_at_end", "false")
+    assert last.metrics_before == kept.metrics_before and last.value < kept.value
+    assert "The training lowered" not in capsys.readouterr().out
+
+    (better,) = pruned(words, tmp_path / "better", *options[:4], "--num_train_epochs", "2")
+    assert better.value >= kept.value
+
+
 # ---- rungs ----
 
 

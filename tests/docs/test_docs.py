@@ -428,6 +428,23 @@ def test_figures_in_sentences_are_those_of_the_results_files() -> None:
         f"({cpu[1]:.1f} in int8), "
         f"and three layers {eager[2]:.1f} times ({cpu[2]:.1f} in int8)"
     ) in page
+    of_pruned = benchmark_rows("pruned")
+    half, quarter, eighth = (
+        (of_pruned[f"pruned-{share}", "pytorch float32"], of_pruned[f"pruned-{share}", "openvino int8"])
+        for share in ("50", "25", "12.5")
+    )
+    whole = of_pruned["teacher", "openvino int8"]
+    assert (
+        "are {:.1f} times ({:.1f} in int8) at a half, {:.1f} ({:.1f}) at a quarter and {:.1f} ({:.1f})".format(
+            *half, *quarter, *eighth
+        )
+        in page
+        and f"twelve layers in int8 are {whole:.1f} times as fast, the pruned" in page
+    )
+    page = " ".join((ROOT / "docs/pruning.md").read_text().split())
+    assert "a half is {:.1f} times as fast in PyTorch and {:.1f} times in OpenVINO int8".format(*half) in page
+    assert "a quarter {:.1f} and {:.1f} times, an eighth {:.1f} and {:.1f} times".format(*quarter, *eighth) in page
+    assert f"The teacher itself is {whole:.1f} times as fast in int8 there" in page
 
     stages = {}
     for stage in ("depth", "finetune"):
