@@ -295,7 +295,7 @@ class _Training:
             self.check_limits()
 
         with _timed(seconds, "harms"):
-            # One training does not need it any more: it would only take memory then.
+            # Kept only where it serves several students: a training needs its memory.
             pruner = self.pruner_out_of(before) if self.pruning.has_rungs else self.shared_pruner
 
         with _timed(seconds, "curve"):
