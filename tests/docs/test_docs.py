@@ -400,6 +400,22 @@ def test_figures_in_sentences_are_those_of_the_results_files() -> None:
     told = "random start costs {random} points, no KL {noce}, no masked words {nomlm}, no cosine {nocos}"
     assert told.format(**lost) in page and f"random start shows ({costs('sst2', 'random')} points)" in page
 
+    rows = [line.split("|") for line in (ROOT / "README.md").read_text().splitlines() if ", 3 layers" in line]
+    header = next(line.split("|") for line in (ROOT / "README.md").read_text().splitlines() if "Share of" in line)
+    column = next(index for index, name in enumerate(header) if name.strip() == "Share of teacher")
+    shares = {row[1].strip(): row[column].strip().rstrip("%") for row in rows if row[column].strip()}
+    second = shares.pop("DistilBERT, second step, 3 layers")
+    assert f"keep {second} % of it after the second step" in page
+    assert f"pretrained so keep {min(shares.values())} to {max(shares.values())} %" in page
+
+    page = " ".join((ROOT / "docs/tinybert.md").read_text().split())
+    folder = ROOT / "docs/results/base"
+    stsb, cola, mrpc, rte = (
+        100 * json.loads((folder / task / "tinybert4-seed42.json").read_text())["value"]
+        for task in ("stsb", "cola", "mrpc", "rte")
+    )
+    assert f"STS-B {stsb:.1f}, CoLA {cola:.1f}, MRPC {mrpc:.1f} and RTE {rte:.1f} by the main metrics" in page
+
     def benchmark_rows(name: str) -> dict[tuple[str, str], float]:
         rows = json.loads((ROOT / "docs/benchmark" / name / "bench.json").read_text())["rows"]
         return {(row["model"], row["way"]): row["speedup"] for row in rows}
