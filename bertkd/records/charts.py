@@ -131,10 +131,14 @@ def _draw_reference(panel: Axes, point: ChartPoint) -> None:
 def bars_chart(models: pd.DataFrame, path: str | Path, title: str, y_label: str) -> Path:
     """Draws bars as a PNG: grouped by task, one color for each model, with values above and error bars.
 
+    Where there are more models than colors, the others are hatched.
+
     Args:
-        models: teachers and students, as `summarize` gives them.
+        models: teachers and students, as `summarize` gives them. Those of less than half of the tasks are left out.
     """
     drawn = models[models["value"].notna()]
+    tasks_of = drawn.groupby("label")["task"].transform("nunique")
+    drawn = drawn[tasks_of >= drawn["task"].nunique() / 2]
     figure, (panel,) = _figure((1100, 500), title, y_label, path, min(1, len(drawn)))
 
     labels = drawn["label"].unique()
@@ -144,13 +148,16 @@ def bars_chart(models: pd.DataFrame, path: str | Path, title: str, y_label: str)
     values.plot.bar(ax=panel, yerr=stds, capsize=3, width=0.84, color=colors, rot=0, xlabel="", legend=False)
 
     bars_of_models: Any = [container for container in panel.containers if hasattr(container, "patches")]
-    for label, container in zip(labels, bars_of_models, strict=True):
+    for place, (label, container) in enumerate(zip(labels, bars_of_models, strict=True)):
+        if place > len(COLORS):
+            for bar in container:
+                bar.set(hatch="////", edgecolor="white")
         texts = values[label].map("{:.1f}".format).replace("nan", "")
         panel.bar_label(container, texts, padding=3, fontsize=8, rotation=90)
 
     panel.margins(y=0.15)
     panel.set_ylim(bottom=min(0.0, (values - stds.fillna(0)).min().min()))
-    figure.legend(loc="outside lower center", ncols=min(5, len(labels)), frameon=False)
+    figure.legend(loc="outside lower center", ncols=min(4, len(labels)), frameon=False, fontsize=9)
     return _save(figure, path, models[CHARTED])
 
 

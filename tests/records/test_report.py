@@ -487,6 +487,23 @@ def test_the_accuracy_chart_is_a_png_of_the_expected_size(tmp_path: Path) -> Non
     assert list(path.parent.iterdir()) == [path]
 
 
+def test_the_bars_chart_leaves_models_of_few_tasks_out_and_tells_all_others_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Any] = []
+    monkeypatch.setattr(charts, "_save", lambda figure, path, models: drawn.append(figure) or Path(path))
+    methods = [f"method{number}" for number in range(len(charts.COLORS) + 3)]
+    runs = [make_result(method, task, 0.5) for task in ("sst2", "rte", "cola") for method in ("teacher", *methods)]
+    bars_chart(summarize([*runs, make_result("few", "rte", 0.9)]), tmp_path / "bars.png", "Title", "%")
+
+    (legend,) = drawn[0].legends
+    looks = {
+        text.get_text(): (patch.get_facecolor(), patch.get_hatch())
+        for text, patch in zip(legend.get_texts(), legend.get_patches(), strict=True)
+    }
+    assert set(looks) == {"Teacher", *methods} and len(set(looks.values())) == len(looks)
+
+
 def test_the_bars_chart_is_a_png_of_the_expected_size(tmp_path: Path) -> None:
     assert png_size(bars_chart(make_models(SEEDS), tmp_path / "bars.png", "Title", "%")) == (1100, 500)
 
