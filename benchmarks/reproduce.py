@@ -150,14 +150,12 @@ class Plan:
 
     def export_steps(self, task: str, methods: Sequence[str]) -> Iterator[Step]:
         """Yields the exports of the first seed's models, under the names that their records have."""
+        steps = [step for step in self.task_steps(task, methods) if step.method in self.exported and step.turn == 0]
+        files = [file for step in steps for file in step.files if file[0].is_relative_to(step.models[0])]
         for engine, export in self.exports.items():
-            for step in self.task_steps(task, methods):
-                if step.method in self.exported and step.turn == 0:
-                    for source, target in step.files:
-                        if source.is_relative_to(step.models[0]):
-                            name, _, _ = target.name.partition("-seed")
-                            model = {"model_name_or_path": str(source.parent)}
-                            yield self.step(task, f"{name}-{engine}", export, model)
+            for source, target in files:
+                name, _, _ = target.name.partition("-seed")
+                yield self.step(task, f"{name}-{engine}", export, {"model_name_or_path": str(source.parent)})
 
     def step(
         self,

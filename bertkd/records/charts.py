@@ -131,7 +131,7 @@ def _draw_reference(panel: Axes, point: ChartPoint) -> None:
 def bars_chart(models: pd.DataFrame, path: str | Path, title: str, y_label: str) -> Path:
     """Draws bars as a PNG: grouped by task, one color for each model, with values above and error bars.
 
-    Where there are more models than colors, the others are hatched.
+    Where there are more models than colors, those whose color is taken are hatched.
 
     Args:
         models: teachers and students, as `summarize` gives them. Those of less than half of the tasks are left out.
@@ -149,7 +149,7 @@ def bars_chart(models: pd.DataFrame, path: str | Path, title: str, y_label: str)
 
     bars_of_models: Any = [container for container in panel.containers if hasattr(container, "patches")]
     for place, (label, container) in enumerate(zip(labels, bars_of_models, strict=True)):
-        if place > len(COLORS):
+        if colors[place] in colors[:place]:
             for bar in container:
                 bar.set(hatch="////", edgecolor="white")
         texts = values[label].map("{:.1f}".format).replace("nan", "")
