@@ -90,6 +90,8 @@ class Plan:
     exports: dict[str, Method]
     # Whether each seed is a step of its own, and the first seed of everything runs before the second of anything.
     seeds_apart: bool = False
+    # Which of a method's several seeds are run; all where there are none. Each is a step then.
+    seeds: tuple[str, ...] = ()
     glue_dir: str = ""
     precision: str = ""
 
@@ -125,7 +127,8 @@ class Plan:
 
         for turn, model in enumerate(step.models):
             seed = model.name.removeprefix("seed-")
-            yield self.step(task, name, method, run | {"seed": seed}, folder=model, turn=turn)
+            if not self.seeds or seed in self.seeds:
+                yield self.step(task, name, method, run | {"seed": seed}, folder=model, turn=turn)
 
     def grid_steps(self, task: str) -> Iterator[Step]:
         """Yields the points around the method's settings on a task, with one option varied at a time."""
@@ -332,14 +335,21 @@ def main() -> None:
     parser.add_argument(
         "--seeds_apart", action="store_true", help="Make each seed a step, and run the first of everything first."
     )
+    parser.add_argument(
+        "--seeds", nargs="+", default=[], help="Run only these seeds of what has several, each as a step."
+    )
     parser.add_argument("--minutes", type=float, help="After so many minutes, start no further step.")
     parser.add_argument("--dry_run", action="store_true", help="Only print the commands.")
     parser.add_argument("--estimate", action="store_true", help="Only print how long what is left will take.")
     options = parser.parse_args()
 
     plan = replace(plan, glue_dir=options.glue_dir, precision=options.precision, results=options.results)
-    plan = replace(plan, seeds_apart=plan.seeds_apart or options.seeds_apart)
+    plan = replace(plan, seeds=tuple(options.seeds))
+    plan = replace(plan, seeds_apart=plan.seeds_apart or options.seeds_apart or bool(options.seeds))
     steps = plan.training_steps(options.tasks, options.methods)
+    for seed in options.seeds:
+        if not any(model.name == f"seed-{seed}" for step in steps for model in step.models):
+            parser.error(f"--seeds {seed}: no method that is to run has it as one of several seeds.")
     for task in options.grid:
         steps += plan.grid_steps(task)
     for task in options.exports:

@@ -292,3 +292,21 @@ def test_a_record_without_its_model_is_not_enough_for_a_later_step(
         (tmp_path / step.files[0][0]).parent.mkdir(parents=True)
         (tmp_path / step.files[0][0].parent / "model.safetensors").touch()
     assert [step.method for step in waiting()] == ["teacher", "dynabert"]
+
+
+def test_some_seeds_are_run_without_the_others(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    def commands(*words: str) -> list[str]:
+        options = ["--glue_dir", "data/glue", "--results", "nowhere", "--tasks", "stsb", "--methods", "kd", "--dry_run"]
+        monkeypatch.setattr("sys.argv", ["reproduce.py", *options, *words])
+        reproduce.main()
+        return [line for line in capsys.readouterr().out.splitlines() if line]
+
+    # The teacher has one seed, and everything needs it.
+    teacher, student = commands("--seeds", "44")
+    assert teacher.startswith("$ bertkd finetune ") and "--seed 44" in student
+    assert "outputs/results/stsb/kd/seed-44 " in student
+    assert len(commands("--seeds", "42", "44")) == 3
+
+    with pytest.raises(SystemExit):
+        commands("--seeds", "45")
+    assert "--seeds 45: no method that is to run has it" in capsys.readouterr().err
