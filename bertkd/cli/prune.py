@@ -19,6 +19,7 @@ from bertkd.cli.rules import COUNT
 from bertkd.cli.search import deployment_of
 from bertkd.pipeline.pruning import UNITS, Limit, Pruning, train_pruned
 from bertkd.pruning import PrunedKDConfig
+from bertkd.pruning.harms import UNIT_ORDERS
 from bertkd.pruning.method import METHODS
 from bertkd.records import RunResult
 
@@ -55,6 +56,14 @@ class PruneOptions(MeasuringOptions, TrainOptions):
             "range": COUNT,
         },
     )
+    unit_order: str = field(
+        default="measured",
+        metadata={
+            "choices": UNIT_ORDERS,
+            "help": "Which heads and neurons of a layer stay: those of the highest score, of the least error, or what "
+            "is measured to harm less.",
+        },
+    )
     reconstruct: bool = field(
         default=True, metadata={"help": "Fit the output projections of what is left to the teacher."}
     )
@@ -64,7 +73,14 @@ def pruning_of(options: PruneOptions) -> Pruning:
     """The budgets that are asked for."""
     limits = [Limit(text, options.unit) for text in options.budget]
     deployment = deployment_of(options)
-    return Pruning(limits, deployment, options.pruning_rows, options.reconstruct, has_rungs=options.rungs)
+    return Pruning(
+        limits,
+        deployment,
+        options.pruning_rows,
+        options.reconstruct,
+        has_rungs=options.rungs,
+        unit_order=options.unit_order,
+    )
 
 
 def train(options: TaskRun[PruneOptions, PrunedKDConfig]) -> list[RunResult]:

@@ -126,6 +126,7 @@ class Pruning:
         has_curve: whether students of several sizes are made and evaluated first, so that one can be chosen.
         has_rungs: whether several students start from each other, the smaller from the larger one; else each of them
             is pruned out of the teacher, whose harms are measured once.
+        unit_order: which units of a sub-layer stay, see `Pruner.prepared`.
 
     Raises:
         ValueError: no budget, budgets that do not fall, or a single one without rungs.
@@ -137,6 +138,7 @@ class Pruning:
     is_fitted: bool = True
     has_curve: bool = False
     has_rungs: bool = True
+    unit_order: str = "measured"
 
     def __post_init__(self) -> None:
         if not self.limits:
@@ -226,7 +228,9 @@ class _Training:
             if result is None:
                 start = _start(self.experiment, config, self, limit, before)
                 share = f"{limit.number:g}%" if limit.is_share and limit.unit == "gflops" else ""
-                name = variant_name(share, has_rungs and number > 0, self.pruning.is_fitted, config.beta)
+                name = variant_name(
+                    share, has_rungs and number > 0, self.pruning.is_fitted, config.beta, self.pruning.unit_order
+                )
                 result = train_on_task(
                     self.experiment,
                     self.data,
@@ -343,9 +347,8 @@ class _Training:
         teacher = copy_for_task(self.teacher, self.data.task)
         # Harms only say which size is better than which: they bear mixed precision. Fits are in float32.
         with torch.autocast(self.config.device.type, torch.bfloat16, enabled=self.config.bf16):
-            if before is None:
-                return Pruner.prepared(teacher, batches, progress=self.has_progress)
-            return Pruner.prepared(before, batches, teacher, progress=self.has_progress)
+            model, target = (teacher, None) if before is None else (before, teacher)
+            return Pruner.prepared(model, batches, target, self.has_progress, self.pruning.unit_order)
 
     def check_limits(self) -> None:
         """Refuses a budget that nothing meets, of a later rung too, before harms are measured and rungs are trained.

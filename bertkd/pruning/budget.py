@@ -208,6 +208,7 @@ class Pruner:
         batches: Iterable[Mapping[str, Tensor]],
         teacher: PreTrainedModel | None = None,
         progress: bool = False,
+        unit_order: str = "measured",
     ) -> "Pruner":
         """Scores the units of a model, and measures the harm of every size of its sub-layers.
 
@@ -216,9 +217,11 @@ class Pruner:
             batches: see `prune_to_budget`.
             teacher: the model that a pruned one was made of; by default `model` itself.
             progress: whether progress bars are shown.
+            unit_order: which units of a sub-layer stay: those of the highest "score" or of the least "error", or, as
+                "measured" at each sub-layer, those that harm less of the two.
 
         Raises:
-            ValueError: see `prune_to_budget`.
+            ValueError: see `prune_to_budget`; or an unknown order.
         """
         refuse_supernet(model, "prune_to_budget")
         refuse_factorized_or_shared(model, "prune_to_budget")
@@ -237,7 +240,7 @@ class Pruner:
         rows = sum(len(batch["input_ids"]) for batch in (*choosing, *fitting))
         compared = _first_rows(choosing, max(1, round(COMPARED_SHARE * rows)))
         fitted = _first_rows(fitting, max(1, round(HARM_FIT_SHARE * rows)))
-        measured = measure_harms(whole, scores, compared, fitted, levels, progress)
+        measured = measure_harms(whole, scores, compared, fitted, levels, progress, unit_order)
         return cls(whole, target, model, scores, list(map(with_levels_between, measured)), fitting, choosing)
 
     def select(

@@ -19,7 +19,10 @@ from bertkd.pruning.network import Rows, SubLayer, counted_tokens, divergence, e
 from bertkd.pruning.orders import by_error
 from bertkd.pruning.scores import UnitScores
 
-__all__ = ["Level", "levels_of", "measure_harms", "with_levels_between"]
+__all__ = ["UNIT_ORDERS", "Level", "levels_of", "measure_harms", "with_levels_between"]
+
+# Which units of a sub-layer stay: those of the highest scores, those of the least error, or what harms less.
+UNIT_ORDERS = ("measured", "score", "error")
 
 # Pulls a fit towards the weights that are there.
 RIDGE = 1e-3
@@ -80,6 +83,7 @@ def measure_harms(
     fit_rows: Sequence[Mapping[str, Tensor]],
     levels: Sequence[Sequence[int]],
     progress: bool = False,
+    unit_order: str = "measured",
 ) -> Harms:
     """Measure how far the predictions move when one sub-layer alone keeps fewer units.
 
@@ -95,10 +99,16 @@ def measure_harms(
         fit_rows: batches on the model's device that the fits are made of.
         levels: numbers of units to try, for each sub-layer.
         progress: whether a progress bar is shown.
+        unit_order: one of `UNIT_ORDERS`: whether units stay by score or by error alone.
 
     Returns:
         For each sub-layer its levels, where keeping all of its units does no harm.
+
+    Raises:
+        ValueError: an unknown order.
     """
+    if unit_order not in UNIT_ORDERS:
+        raise ValueError(f"unit_order must be one of {', '.join(UNIT_ORDERS)}, not {unit_order!r}.")
     parts = sub_layers(model)
     harms: Harms = []
     total = sum(len(tried) for tried in levels)
@@ -109,7 +119,8 @@ def measure_harms(
 
         for index in range(0, len(parts), 2):
             for sub_layer, tried in zip(parts[index : index + 2], levels[index : index + 2], strict=True):
-                harms.append(_harms_of(sub_layer, tried, scores.of(sub_layer), compared, fitted, expected, bar))
+                found = _harms_of(sub_layer, tried, scores.of(sub_layer), unit_order, compared, fitted, expected, bar)
+                harms.append(found)
             compared.advance()
             fitted.advance()
     return harms
@@ -119,6 +130,7 @@ def _harms_of(
     sub_layer: SubLayer,
     levels: Sequence[int],
     scores: Tensor,
+    unit_order: str,
     compared: Rows,
     fitted: Rows,
     expected: Tensor,
@@ -140,7 +152,11 @@ def _harms_of(
         with _projecting(projection, columns, weight, bias):
             return divergence(expected, compared.outputs())
 
-    ways = [(by_score, True), (by_score, False), (by_error(sub_layer, moments, RIDGE).cpu(), True)]
+    ways = []
+    if unit_order != "error":
+        ways += [(by_score, True), (by_score, False)]
+    if unit_order != "score":
+        ways.append((by_error(sub_layer, moments, RIDGE).cpu(), True))
     best_ways: dict[int, tuple[Tensor, bool]] = {}
     found: dict[int, Level] = {}
     for units in _probed(levels, sub_layer.units):

@@ -13,11 +13,15 @@ ABLATIONS = {
     "": "",
     "-rungs": ", in rungs",
     "-unfitted": ", not reconstructed",
+    "-score": ", units by score",
+    "-error": ", units by error",
     "-nohidden": ", without hidden states",
 }
 
 
-def variant_name(share: str = "", has_rungs: bool = False, is_fitted: bool = True, beta: float = 1.0) -> str:
+def variant_name(
+    share: str = "", has_rungs: bool = False, is_fitted: bool = True, beta: float = 1.0, unit_order: str = "measured"
+) -> str:
     """The name of a training in results files.
 
     Args:
@@ -25,10 +29,13 @@ def variant_name(share: str = "", has_rungs: bool = False, is_fitted: bool = Tru
         has_rungs: whether it was pruned from a larger student that was distilled first.
         is_fitted: whether it was reconstructed.
         beta: the weight of the hidden states' loss.
+        unit_order: see `Pruner.prepared`.
     """
     name = f"pruned-{share.removesuffix('%')}" if share else "pruned"
     name += "-rungs" if has_rungs else ""
-    return name + ("" if is_fitted else "-unfitted") + ("" if beta > 0 else "-nohidden")
+    name += "" if is_fitted else "-unfitted"
+    name += "" if unit_order == "measured" else f"-{unit_order}"
+    return name + ("" if beta > 0 else "-nohidden")
 
 
 def _variants() -> dict[str, str]:

@@ -148,6 +148,15 @@ def test_what_is_left_can_stay_as_it_was(words: list[str], tmp_path: Path) -> No
     assert facts[0]["sizes"] == facts[1]["sizes"] and facts[0]["divergence"] < facts[1]["divergence"]
 
 
+def test_units_can_stay_by_score_or_by_error_alone(words: list[str], tmp_path: Path) -> None:
+    options = ["--budget", "50%", "--unit", "gflops", *ONE_EPOCH]
+    (by_score,) = pruned(words, tmp_path / "score", *options, "--unit_order", "score")
+    (by_error,) = pruned(words, tmp_path / "error", *options, "--unit_order", "error")
+    assert (by_score.method, by_error.method) == ("pruned-50-score", "pruned-50-error")
+    ours, theirs = (load_file(tmp_path / name / "start" / "model.safetensors") for name in ("score", "error"))
+    assert ours.keys() != theirs.keys() or any(not torch.equal(ours[name], theirs[name]) for name in ours)
+
+
 def test_without_hidden_states_the_teacher_can_be_cached(words: list[str], tmp_path: Path) -> None:
     options = ["--budget", "50%", "--unit", "gflops", "--beta", "0", *ONE_EPOCH]
     (live,) = pruned(words, tmp_path / "live", *options)

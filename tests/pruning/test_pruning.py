@@ -19,7 +19,7 @@ from bertkd.models import FAMILIES, LayerSizes, encoder_layers, family_of, layer
 from bertkd.pruning import Pruner, prune_to_budget, pruning_costs, reconstruct, unit_scores
 from bertkd.pruning.budget import measure_of
 from bertkd.pruning.fitting import Moments, token_weights
-from bertkd.pruning.harms import levels_of, measure_harms
+from bertkd.pruning.harms import RIDGE, levels_of, measure_harms, own_moments
 from bertkd.pruning.network import Rows, SubLayer, counted_tokens, divergence, sub_layers, without
 from bertkd.pruning.orders import by_error
 from bertkd.students import factorize, prune, separate_position_bias, zero_pad
@@ -332,6 +332,32 @@ def test_harms_are_zero_for_all_units_and_those_of_a_pruned_model_for_none() -> 
         with without(part, model):
             # The norm before may make up for a part of it.
             assert 0 < harm[0].harm <= divergence(expected, logits_of(model, batches[:2])) * (1 + 1e-4)
+
+
+def test_units_stay_by_score_by_error_or_by_what_harms_less() -> None:
+    model, batches = model_of(), batches_of()
+    scores, parts = unit_scores(model, batches), sub_layers(model)
+    levels = [levels_of(part, 4 if part.part == "attention" else 24) for part in parts]
+    by_score, by_error_alone, measured = (
+        measure_harms(model, scores, batches[:2], batches[2:], levels, unit_order=order)
+        for order in ("score", "error", "measured")
+    )
+
+    probed, rows = {"attention": (1, 2), "ffn": (6, 12)}, Rows(model, batches[2:])
+    for part, *found in zip(parts, by_score, by_error_alone, measured, strict=True):
+        with torch.no_grad():
+            error_order = by_error(part, own_moments(part, rows), RIDGE)
+            if part.part == "ffn":
+                rows.advance()
+        for units in probed[part.part]:
+            ours, theirs, best = (levels[units] for levels in found)
+            assert ours.order.tolist() == scores.of(part).argsort(descending=True, stable=True).tolist()
+            assert theirs.order.tolist() == error_order.tolist()
+            assert best.harm == min(ours.harm, theirs.harm)
+            assert best.order.tolist() == (ours if ours.harm <= theirs.harm else theirs).order.tolist()
+
+    with pytest.raises(ValueError, match="unit_order must be one of measured, score, error, not 'random'"):
+        measure_harms(model, scores, batches[:2], batches[2:], levels, unit_order="random")
 
 
 # ---- the choice of sizes ----
