@@ -152,15 +152,13 @@ def train_on_task(
     # Without what mixed precision and compilation wrapped around it, the model leaves as it came.
     model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False, keep_torch_compile=False)
     metrics = evaluate(extract_subnetwork(model) if is_adaptive(model) else model, data, config)
-    if start is not None:
-        before, after = (100 * main_value(found, data.task.metric) for found in (metrics_before, metrics))
-        if before > after or (math.isnan(after) and not math.isnan(before)):
-            model.load_state_dict(start)
-            metrics = metrics_before
-            if config.process_index == 0:
-                print(
-                    f"\nThe training lowered {data.task.metric} from {before:.1f} to {after:.1f}: the start is kept."
-                )
+    before, after = (100 * main_value(found, data.task.metric) for found in (metrics_before, metrics))
+    is_start = start is not None and (before > after or (math.isnan(after) and not math.isnan(before)))
+    if start is not None and is_start:
+        model.load_state_dict(start)
+        metrics = metrics_before
+        if config.process_index == 0:
+            print(f"\nThe training lowered {data.task.metric} from {before:.1f} to {after:.1f}: the start is kept.")
     subnetworks = [] if measure_subnetworks is None else measure_subnetworks(model)
     save_model(trainer, folder)
     _write_predictions(trainer, data, folder)
@@ -173,6 +171,7 @@ def train_on_task(
         metrics=metrics,
         metrics_before=metrics_before,
         teacher_metrics=teacher_metrics or {},
+        is_start=is_start,
         seconds=round(seconds, 1),
         # A supernet's sizes have speed-ups of their own.
         speedup=_measured_speedup(experiment, folder, data.task) if is_main and not subnetworks else None,

@@ -211,6 +211,7 @@ class RunResult(TaskRecord):
         seconds: wall time of the training, since its last start where it was interrupted.
         rows: number of rows per split.
         paper: reference of the method.
+        is_start: whether the training lowered the metric, so that the student is kept as it was before.
         subnetworks: the sizes inside a supernet, which is itself described by the other fields; else empty.
         schema: version of this format.
     """
@@ -223,6 +224,7 @@ class RunResult(TaskRecord):
     seconds: float
     rows: dict[str, int]
     paper: str = ""
+    is_start: bool = False
     subnetworks: list[SubnetworkResult] = field(default_factory=list)
     schema: int = SCHEMA
 
@@ -275,7 +277,8 @@ def _typed(key: str, value: Any, hint: Any) -> Any:
 
     kind = get_origin(hint) or hint
     accepted = (int, float) if kind is float else kind
-    if not isinstance(value, accepted) or isinstance(value, bool):
+    # A truth value is a whole number too.
+    if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
         raise ValueError(f"{key} should be a {kind.__name__}, it is {value!r}")
     return float(value) if kind is float else value
 

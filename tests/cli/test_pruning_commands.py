@@ -265,12 +265,13 @@ def test_a_student_is_no_worse_than_before_its_training_unless_the_last_epoch_is
     options = ["--budget", "50%", "--unit", "gflops", *ONE_EPOCH, "--learning_rate", "5", "--warmup_steps", "0"]
     (kept,) = pruned(words, tmp_path / "kept", *options)
     assert "The training lowered accuracy from" in capsys.readouterr().out
-    assert kept.metrics == kept.metrics_before and kept.value == kept.metrics["accuracy"]
+    assert kept.is_start and kept.metrics == kept.metrics_before and kept.value == kept.metrics["accuracy"]
+    assert "The training lowered accuracy: this is the student" in (tmp_path / "kept" / "README.md").read_text()
     start, student = (load_file(tmp_path / "kept" / name / "model.safetensors") for name in ("start", "."))
     assert start.keys() == student.keys() and all(torch.equal(start[name], student[name]) for name in start)
 
     (last,) = pruned(words, tmp_path / "last", *options, "--load_best_model_at_end", "false")
-    assert last.metrics_before == kept.metrics_before and last.value < kept.value
+    assert last.metrics_before == kept.metrics_before and last.value < kept.value and not last.is_start
     assert "The training lowered" not in capsys.readouterr().out
 
     (better,) = pruned(words, tmp_path / "better", *options[:4], "--num_train_epochs", "2")
