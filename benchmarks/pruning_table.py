@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from bertkd.atomic import write_text
 from bertkd.methods import sizes_follow_task
@@ -19,6 +20,15 @@ from bertkd.records.tables import fill_markers, mean_and_std, row_dicts
 ROOT = Path(__file__).parents[1]
 PAGE, RESULTS = ROOT / "docs" / "pruning.md", ROOT / "docs" / "results"
 SETS = ("base", "minilm-cpu")
+# What a row of the table of ablations changes, by its name there.
+ABLATIONS: dict[str, dict[str, Any]] = {
+    "nothing": {},
+    "units stay by score alone": {"unit_order": "score"},
+    "units stay by error alone": {"unit_order": "error"},
+    "no fit to the teacher": {"is_fitted": False},
+    "no hidden states in the loss": {"beta": 0.0},
+    "in rungs: pruned from the student of twice its size": {"has_rungs": True},
+}
 # A student's share of the encoder's weights, which its FLOPs follow, is as good as a budget's within this factor.
 NEAR = 1.1
 
@@ -50,14 +60,41 @@ def render(runs: Sequence[RunResult]) -> str:
     return markdown_table([row for row in rows if len(row) > 2])
 
 
+def render_ablations(runs: Sequence[RunResult]) -> str:
+    """The table of what is left out or done otherwise, with the usual student of the same seeds; empty for none."""
+    rows = []
+    for share in SHARES:
+        by_name = {
+            name: [run for run in runs if run.method == variant_name(share, **change)]
+            for name, change in ABLATIONS.items()
+        }
+        usual = by_name.pop("nothing")
+        compared = {(run.task, run.seed) for changed in by_name.values() for run in changed}
+        by_name = {"nothing": [run for run in usual if (run.task, run.seed) in compared], **by_name}
+
+        for name, found in by_name.items():
+            if found:
+                before, after = (
+                    _row(share, name, kind, set())
+                    for kind in ([_with_metrics(run, run.metrics_before) for run in found], found)
+                )
+                row = {"FLOPs": after.pop("FLOPs"), "Changed": after.pop("Model")}
+                for column, quality in after.items():
+                    row |= {f"{column.partition(' ')[0]} before training": before[column], column: quality}
+                rows.append(row)
+    return markdown_table(rows) if rows else ""
+
+
 def with_tables(page: str, sets: Mapping[str, Sequence[RunResult]]) -> str:
-    """A page with the table of each set between its markers.
+    """A page with the tables of each set between its markers.
 
     Raises:
         ValueError: it has no markers.
     """
     for name, runs in sets.items():
         page = fill_markers(page, f"pruned {name}", render(runs))
+        if ablations := render_ablations(runs):
+            page = fill_markers(page, f"pruned ablations {name}", ablations)
     return page
 
 

@@ -537,6 +537,33 @@ def test_pruned_students_stand_beside_the_best_method_of_their_size_on_the_same_
     assert by_name["25%", "PKD-last, 3 layers"] == "90.0" and len(by_name) == 7
 
 
+def test_ablations_are_compared_with_the_usual_student_of_the_same_seeds() -> None:
+    known = {(run.method, run.task, run.layers): run for run in reversed(pruning_table.read("base"))}
+    runs: list[RunResult] = []
+
+    def add(method: str, task: str, seed: int, before: float, value: float) -> None:
+        run = known["pruned-25", task, 12]
+        runs.append(replace(run, method=method, seed=seed, metrics_before={"m": before}, metrics={"m": value}))
+
+    for seed, value in ((1, 0.5), (2, 0.7), (3, 0.1)):
+        add("pruned-25", "cola", seed, 0.2, value)
+    add("pruned-25", "rte", 1, 0.2, 0.6)  # a task without an ablation
+    add("pruned-50", "cola", 1, 0.2, 0.6)  # a size without one
+    assert pruning_table.render_ablations(runs) == ""
+
+    add("pruned-25-score", "cola", 1, 0.1, 0.3)
+    add("pruned-25-nohidden", "cola", 2, 0.2, 0.4)
+    runs = [replace(run, metric="m", value=run.metrics["m"]) for run in runs]
+    lines = pruning_table.render_ablations(runs).splitlines()
+    header, _, *rows = ([cell.strip() for cell in line.split("|")[1:-1]] for line in lines)
+    assert header == ["FLOPs", "Changed", "CoLA before training", "CoLA m"]
+    assert rows == [
+        ["25%", "nothing", "20.0 ± 0.0", "60.0 ± 14.1"],
+        ["25%", "units stay by score alone", "10.0", "30.0"],
+        ["25%", "no hidden states in the loss", "20.0", "40.0"],
+    ]
+
+
 def test_figures_in_sentences_about_pruned_students_are_those_of_the_results_files() -> None:
     names = [variant_name(share) for share in SHARES]
     runs = [run for run in pruning_table.read("base") if run.method in names]

@@ -265,7 +265,9 @@ def test_every_committed_record_is_the_same_after_reading_and_writing(record_cla
     for path in paths:
         data, written = json.loads(path.read_text()), record_class.read(path).to_json()
         # Older files have neither `subnetworks` nor `is_start`.
-        assert written == {"subnetworks": [], "is_start": False} | data if record_class is RunResult else written == data
+        assert (
+            written == {"subnetworks": [], "is_start": False} | data if record_class is RunResult else written == data
+        )
 
 
 # The environment
