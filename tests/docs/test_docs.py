@@ -536,6 +536,14 @@ def test_pruned_students_stand_beside_the_best_method_of_their_size_on_the_same_
     assert by_name["50%", "distilled"] == "80.0" and by_name["50%", "KD, 6 layers"] == "55.0"
     assert by_name["25%", "PKD-last, 3 layers"] == "90.0" and len(by_name) == 7
 
+    # Speed-ups are those of models that have one on every task.
+    speeds = {"pkd-last": {"cola": 2.0, "rte": 3.0}, "pruned-50": {"cola": 1.5}}
+    timed = [replace(run, speedup=speeds.get(run.method, {}).get(run.task)) for run in [*runs, *half]]
+    lines = pruning_table.render(timed).splitlines()
+    header, _, *timed_rows = ([cell.strip() for cell in line.split("|")[1:-1]] for line in lines)
+    assert header[-2:] == ["Mean", "Speed-up"]
+    assert [(row[1], row[-1]) for row in timed_rows if row[-1]] == [("PKD-last, 3 layers", "2.5x")]
+
 
 def test_ablations_are_compared_with_the_usual_student_of_the_same_seeds() -> None:
     known = {(run.method, run.task, run.layers): run for run in reversed(pruning_table.read("base"))}
