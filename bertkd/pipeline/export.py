@@ -244,6 +244,7 @@ def _describe(
         conditions={name: getattr(this_model, name) for name in conditions},
         layers=model.config.num_hidden_layers,
         seed=trained.seed if trained else config.seed,
+        budget=trained.budget if trained else "",
         settings=experiment.settings(config),
         command=experiment.command,
         finished=datetime.now(UTC).isoformat(timespec="seconds"),

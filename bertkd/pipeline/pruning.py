@@ -38,7 +38,7 @@ from bertkd.pipeline.models import copy_for_task, load_model
 from bertkd.pipeline.task_data import TaskData
 from bertkd.pipeline.training import train_on_task
 from bertkd.pruning import PrunedKDConfig, PrunedKDTrainer, Pruner, Selection, pruning_costs, reconstruct
-from bertkd.pruning.method import variant_name
+from bertkd.pruning.method import SHARES, variant_name
 from bertkd.records import ChartPoint, RunResult, curves_chart, metric_label, task_label, terminal_table
 from bertkd.students import prune, separate_position_bias
 
@@ -99,6 +99,12 @@ class Limit:
     def number(self) -> float:
         """The number, of percent for a share."""
         return float(self.text.removesuffix("%"))
+
+    @property
+    def named_share(self) -> str:
+        """The share where the names of methods in results files say it; else empty."""
+        share = f"{self.number:g}%" if self.is_share and self.unit == "gflops" else ""
+        return share if share in SHARES else ""
 
     def folder_in(self, folder: Path) -> Path:
         """The folder of this limit's student, where there are several."""
@@ -227,9 +233,12 @@ class _Training:
             result = finished(RunResult, self.experiment, config)
             if result is None:
                 start = _start(self.experiment, config, self, limit, before)
-                share = f"{limit.number:g}%" if limit.is_share and limit.unit == "gflops" else ""
                 name = variant_name(
-                    share, has_rungs and number > 0, self.pruning.is_fitted, config.beta, self.pruning.unit_order
+                    limit.named_share,
+                    has_rungs and number > 0,
+                    self.pruning.is_fitted,
+                    config.beta,
+                    self.pruning.unit_order,
                 )
                 result = train_on_task(
                     self.experiment,
@@ -241,6 +250,7 @@ class _Training:
                     self.teacher,
                     self.teacher_metrics,
                     keeps_better_start=True,
+                    budget="" if limit.named_share else str(limit),
                 )
                 before = start if has_rungs else None
             if result is not None:

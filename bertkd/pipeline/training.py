@@ -98,6 +98,7 @@ def train_on_task(
     teacher_metrics: dict[str, float] | None = None,
     measure_subnetworks: MeasureSubnetworks | None = None,
     keeps_better_start: bool = False,
+    budget: str = "",
 ) -> RunResult | None:
     """Trains a student on a task, or goes on with an earlier start, and leaves model, tokenizer, card and record.
 
@@ -115,6 +116,7 @@ def train_on_task(
         measure_subnetworks: gives the records of a supernet's sizes.
         keeps_better_start: whether the student as it was before the training is one of the models among which
             `load_best_model_at_end` chooses by the task's metric.
+        budget: the most that the student may cost, for the record, where the method's name does not say it.
 
     Returns:
         The record of the training; None for a dry run.
@@ -172,6 +174,7 @@ def train_on_task(
         metrics_before=metrics_before,
         teacher_metrics=teacher_metrics or {},
         is_start=is_start,
+        budget=budget,
         seconds=round(seconds, 1),
         # A supernet's sizes have speed-ups of their own.
         speedup=_measured_speedup(experiment, folder, data.task) if is_main and not subnetworks else None,

@@ -6,7 +6,7 @@ from bertkd.pruning.trainer import PrunedKDTrainer
 
 __all__ = ["METHODS", "variant_name"]
 
-# Shares of the teacher's FLOPs that results have.
+# Shares of the teacher's FLOPs that names say; of other budgets the records say what they are.
 SHARES = ("50%", "25%", "12.5%")
 # What a training does otherwise than by default.
 ABLATIONS = {
@@ -25,7 +25,7 @@ def variant_name(
     """The name of a training in results files.
 
     Args:
-        share: of the teacher's FLOPs that the student may have, such as "50%"; empty where its budget is another.
+        share: of the teacher's FLOPs that the student may have, one of `SHARES`; empty where its budget is another.
         has_rungs: whether it was pruned from a larger student that was distilled first.
         is_fitted: whether it was reconstructed.
         beta: the weight of the hidden states' loss.

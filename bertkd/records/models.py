@@ -33,7 +33,8 @@ def summarize(runs: Iterable[RunResult], exports: Iterable[ExportResult] = ()) -
         One row per model: teachers, students from deep to shallow, sizes of supernets, exported models. The columns:
             task, method, layers, metric, parameters, width, depth: see `RunResult` and `SubnetworkResult`.
             kind: "teacher", "student", "subnetwork" or "exported".
-            variant: the size of a sub-network, or the engine and precision of an export; else empty.
+            variant: the size of a sub-network, a student's budget, or an export's budget, engine and precision; else
+                empty.
             label: the name of the model in tables and charts.
             value, std, seeds: the main metric in percent, its standard deviation (NaN for one seed), and the seeds.
             shown_metric, quality: the metric as tables show it: "F1 / accuracy" and "82.3 ± 0.2 / 71.9 ± 0.4".
@@ -60,7 +61,7 @@ def summarize(runs: Iterable[RunResult], exports: Iterable[ExportResult] = ()) -
     for export in sorted(exports, key=_order):
         # An engine may compute in another precision than the one asked for.
         computes = "" if export.runtime_precision == export.precision else f" (computes in {export.runtime_precision})"
-        variant = f"{export.engine} {export.precision}{computes}"
+        variant = ", ".join(filter(None, (export.budget, f"{export.engine} {export.precision}{computes}")))
         rows.append(vars(export) | {"kind": "exported", "variant": variant, "exported_parameters": export.parameters})
     if not rows:
         return pd.DataFrame(columns=["task", "kind", "method", "layers", "value"])
@@ -92,16 +93,17 @@ def summarize(runs: Iterable[RunResult], exports: Iterable[ExportResult] = ()) -
 
 
 def _order(record: RunResult | ExportResult) -> tuple[Any, ...]:
-    """The sorting key of tables: the teacher, then from deep to shallow, then by method."""
+    """The sorting key of tables: the teacher, then from deep to shallow, by method, by budget from the largest."""
     is_student = record.method != "teacher"
-    return (is_student, -record.layers, method_key(record.method), tables.task_label(record.task), record.seed)
+    size = -record.parameters if record.budget else 0
+    return (is_student, -record.layers, method_key(record.method), tables.task_label(record.task), size, record.seed)
 
 
 def _rows_of_run(run: RunResult, teacher_shape: tuple[int, int] | None) -> list[dict[str, Any]]:
     """The run as a row, or for a supernet the sizes inside it."""
     shape = (run.layers, run.parameters)
     kind = "teacher" if run.method == "teacher" else "student"
-    row = vars(run) | {"kind": kind, "variant": "", "exported_parameters": 0}
+    row = vars(run) | {"kind": kind, "variant": run.budget, "exported_parameters": 0}
 
     if not run.subnetworks:
         # The teacher's shape has the teacher's speed.

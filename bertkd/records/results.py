@@ -112,6 +112,7 @@ class TaskRecord(Record):
         size_mb: size of the weights' files, or of those that the engine needs, in MB (1e6 bytes).
         speedup: the teacher's median latency in float32 PyTorch over the model's, None where it was not measured; an
             export is compared with eager attention.
+        budget: the most that the model may cost, such as "5 ms", where the name of its method does not say it.
     """
 
     task: str
@@ -121,6 +122,7 @@ class TaskRecord(Record):
     embedding_parameters: int
     size_mb: float
     speedup: float | None = None
+    budget: str = ""
 
 
 @dataclass(kw_only=True)

@@ -22,7 +22,7 @@ from bertkd.export import open_exported
 from bertkd.models import LayerSizes, layer_sizes
 from bertkd.pipeline import load_model, pruning
 from bertkd.pruning import PrunedKDTrainer
-from bertkd.records import RunResult, read_result
+from bertkd.records import RunResult, read_result, result_rows, summarize
 
 QUICK = ["--use_cpu", "--disable_tqdm", "true", "--max_train_samples", "64", "--max_eval_samples", "48"]
 ONE_EPOCH = ["--num_train_epochs", "1"]
@@ -287,7 +287,9 @@ def test_rungs_leave_a_finished_folder_each_and_every_one_lies_within_the_one_be
     options = ["--budget", "75%", "50%", "25%", "--unit", "gflops", *ONE_EPOCH]
     results = pruned(words, tmp_path, *options)
     out = capsys.readouterr().out
-    assert [result.method for result in results] == ["pruned-75", "pruned-50-rungs", "pruned-25-rungs"]
+    assert [result.method for result in results] == ["pruned", "pruned-50-rungs", "pruned-25-rungs"]
+    # What a name does not say stands beside it.
+    assert [result.budget for result in results] == ["75% of the teacher's gflops", "", ""]
     # The three students are of different sizes, and no mean of them says anything.
     assert "seeds" not in out
 
@@ -318,7 +320,13 @@ def test_without_rungs_each_student_is_what_its_budget_alone_makes_of_the_teache
     monkeypatch.setattr(pruning.Pruner, "prepared", counted)
     options = ["--unit", "gflops", *ONE_EPOCH]
     results = pruned(words, tmp_path / "sizes", "--budget", "75%", "40%", "--rungs", "false", *options)
-    assert [result.method for result in results] == ["pruned-75", "pruned-40"] and len(measured) == 1
+    assert [result.method for result in results] == ["pruned"] * 2 and len(measured) == 1
+    # One method and one seed, and still two rows.
+    first, second = result_rows(summarize(results))
+    assert (first["Method"], second["Method"]) == (
+        "Pruned, 75% of the teacher's gflops",
+        "Pruned, 40% of the teacher's gflops",
+    )
 
     alone = pruned(words, tmp_path / "alone", "--budget", "40%", *options)
     assert alone[0].metrics == results[1].metrics and len(measured) == 2
@@ -398,7 +406,7 @@ def test_two_processes_prune_once(words: list[str], tmp_path: Path) -> None:
         [*launcher, "prune", *words, *options], capture_output=True, text=True, cwd=ROOT, timeout=280
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    for name, method in (("gflops-75pct", "pruned-75"), ("gflops-50pct", "pruned-50-rungs")):
+    for name, method in (("gflops-75pct", "pruned"), ("gflops-50pct", "pruned-50-rungs")):
         assert json.loads((tmp_path / name / "settings.json").read_text())["world_size"] == 2
         assert read_result(tmp_path / name / "results.json").method == method
     assert done.stdout.count("50% of the teacher's gflops: the student takes") == 1

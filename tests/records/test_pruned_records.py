@@ -48,6 +48,22 @@ def test_a_budget_has_one_row_with_the_mean_of_its_sizes() -> None:
     assert half["Seeds"] == "1-2"
 
 
+def test_budgets_that_no_name_says_have_a_row_each() -> None:
+    sizes = {"3 ms": 30_000_000, "5 ms": 50_000_000}
+    runs = [run("teacher", "sst2", 42, 100_000_000, 0.9)]
+    for seed in (42, 43):
+        runs += [
+            replace(run("pruned-rungs", "sst2", seed, size, 0.8), budget=budget) for budget, size in sizes.items()
+        ]
+    rows = result_rows(summarize(runs), mark_best=True)
+    labels = [f"Pruned, in rungs, {budget}" for budget in ("5 ms", "3 ms")]
+    assert [row["Method"] for row in rows] == ["Teacher", *labels]
+    assert [(row["Parameters"], row["Seeds"], row["SST-2 accuracy"]) for row in rows[1:]] == [
+        ("50.0M", "2", "80.0 ± 0.0"),
+        ("30.0M", "2", "80.0 ± 0.0"),
+    ]
+
+
 def test_seeds_of_another_method_still_have_one_size() -> None:
     runs = [run("kd", "sst2", 42, 60, 0.8), run("kd", "sst2", 43, 64, 0.8)]
     with pytest.raises(ValueError, match="the runs differ in parameters"):
