@@ -4,7 +4,7 @@ python benchmarks/pruning_table.py
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "units stay by error alone": {"unit_order": "error"},
     "no fit to the teacher": {"is_fitted": False},
     "no hidden states in the loss": {"beta": 0.0},
-    "in rungs: pruned from the student of twice its size": {"has_rungs": True},
+    "in rungs": {"has_rungs": True},
 }
 # A student's share of the encoder's weights, which its FLOPs follow, is as good as a budget's within this factor.
 NEAR = 1.1
@@ -63,28 +63,38 @@ def render(runs: Sequence[RunResult]) -> str:
 
 
 def render_ablations(runs: Sequence[RunResult]) -> str:
-    """The table of what is left out or done otherwise, with the usual student of the same seeds; empty for none."""
+    """The table of what is left out or done otherwise, beside the usual student; empty for none.
+
+    Of a task, only the seeds count that all students of a size have.
+    """
     rows = []
     for share in SHARES:
         by_name = {
             name: [run for run in runs if run.method == variant_name(share, **change)]
             for name, change in ABLATIONS.items()
         }
-        usual = by_name.pop("nothing")
-        compared = {(run.task, run.seed) for changed in by_name.values() for run in changed}
-        by_name = {"nothing": [run for run in usual if (run.task, run.seed) in compared], **by_name}
-
-        for name, found in by_name.items():
+        compared = _compared(by_name.values())
+        for name, students in by_name.items():
+            found = [run for run in students if (run.task, run.seed) in compared]
             if found:
-                before, after = (
-                    _row(share, name, kind, set())
-                    for kind in ([_with_metrics(run, run.metrics_before) for run in found], found)
-                )
+                fitted = [_with_metrics(run, run.metrics_before) for run in found]
+                before, after = _row(share, name, fitted, set()), _row(share, name, found, set())
                 row = {"FLOPs": after.pop("FLOPs"), "Changed": after.pop("Model")}
                 for column, quality in after.items():
                     row |= {f"{column.partition(' ')[0]} before training": before[column], column: quality}
                 rows.append(row)
     return markdown_table(rows) if rows else ""
+
+
+def _compared(students: Iterable[Sequence[RunResult]]) -> set[tuple[str, int]]:
+    """The seeds of each task, for tasks that several of these students have, that all of those have."""
+    seeds_by_task: dict[str, list[set[int]]] = {}
+    for runs in students:
+        for task in {run.task for run in runs}:
+            seeds_by_task.setdefault(task, []).append({run.seed for run in runs if run.task == task})
+    return {
+        (task, seed) for task, seeds in seeds_by_task.items() if len(seeds) > 1 for seed in set.intersection(*seeds)
+    }
 
 
 def with_tables(page: str, sets: Mapping[str, Sequence[RunResult]]) -> str:

@@ -347,6 +347,8 @@ def main() -> None:
     plan = replace(plan, seeds=tuple(options.seeds))
     plan = replace(plan, seeds_apart=plan.seeds_apart or options.seeds_apart or bool(options.seeds))
     steps = plan.training_steps(options.tasks, options.methods)
+    if options.seeds and options.exports:
+        parser.error("--exports are those of the first seed's models: leave --seeds out.")
     for seed in options.seeds:
         if not any(model.name == f"seed-{seed}" for step in steps for model in step.models):
             parser.error(f"--seeds {seed}: no method that is to run has it as one of several seeds.")

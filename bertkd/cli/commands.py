@@ -144,7 +144,9 @@ def print_summary(results: Sequence[RunResult], folders: Sequence[str]) -> None:
     """Prints what was trained, and where it lies."""
     rows = []
     for result in results:
-        row = {"seed": str(result.seed), "method": result.method, "task": result.task, "metric": result.metric}
+        row = {"seed": str(result.seed), "method": result.method}
+        row |= {"budget": result.budget} if result.budget else {}
+        row |= {"task": result.task, "metric": result.metric}
         if result.teacher_metrics:
             row["teacher"] = f"{main_value(result.teacher_metrics, result.metric):.4f}"
         row["before"] = f"{main_value(result.metrics_before, result.metric):.4f}"

@@ -20,7 +20,7 @@ from bertkd.pipeline.pruning import Limit, Pruning, train_pruned
 from bertkd.pipeline.task_data import TaskData
 from bertkd.pipeline.training import TRAINING_DEFAULTS, train_on_task
 from bertkd.pruning import PrunedKDConfig
-from bertkd.records import ChartPoint, ExportResult, RunResult, accuracy_chart, method_label, terminal_table
+from bertkd.records import ChartPoint, ExportResult, RunResult, accuracy_chart, terminal_table
 
 __all__ = ["run_demo"]
 
@@ -132,7 +132,7 @@ def _show(folder: Path, folders: list[Path], results: list[RunResult], exports: 
     """Prints the table, and draws accuracy against speed."""
     rows, points = [], []
     for model, result, export in zip(folders, results, exports, strict=True):
-        name = method_label(result.method)
+        name = result.label
         for label, record, where in ((name, result, model), (f"{name}, int8", export, model / "int8")):
             rows.append(
                 {

@@ -250,7 +250,8 @@ class _Training:
                     self.teacher,
                     self.teacher_metrics,
                     keeps_better_start=True,
-                    budget="" if limit.named_share else str(limit),
+                    # A name that the user gave says nothing about it.
+                    budget="" if limit.named_share and not self.experiment.result_name else str(limit),
                 )
                 before = start if has_rungs else None
             if result is not None:

@@ -154,13 +154,17 @@ def train_on_task(
     # Without what mixed precision and compilation wrapped around it, the model leaves as it came.
     model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False, keep_torch_compile=False)
     metrics = evaluate(extract_subnetwork(model) if is_adaptive(model) else model, data, config)
-    before, after = (100 * main_value(found, data.task.metric) for found in (metrics_before, metrics))
-    is_start = start is not None and (before > after or (math.isnan(after) and not math.isnan(before)))
-    if start is not None and is_start:
-        model.load_state_dict(start)
-        metrics = metrics_before
-        if config.process_index == 0:
-            print(f"\nThe training lowered {data.task.metric} from {before:.1f} to {after:.1f}: the start is kept.")
+    is_start = False
+    if start is not None:
+        before, after = (100 * main_value(found, data.task.metric) for found in (metrics_before, metrics))
+        is_start = before > after or (math.isnan(after) and not math.isnan(before))
+        if is_start:
+            model.load_state_dict(start)
+            metrics = metrics_before
+            if config.process_index == 0:
+                print(
+                    f"\nThe training lowered {data.task.metric} from {before:.1f} to {after:.1f}: the start is kept."
+                )
     subnetworks = [] if measure_subnetworks is None else measure_subnetworks(model)
     save_model(trainer, folder)
     _write_predictions(trainer, data, folder)

@@ -16,7 +16,7 @@ from bertkd.models.adaptive import refuse_supernet
 from bertkd.models.evaluated import evaluated
 from bertkd.models.families import family_of
 from bertkd.models.sizes import full_size, match_device_dtype_and_mode, refuse_factorized_or_shared
-from bertkd.pruning.harms import Harms, levels_of, measure_harms, with_levels_between
+from bertkd.pruning.harms import UNIT_ORDERS, Harms, levels_of, measure_harms, with_levels_between
 from bertkd.pruning.network import Rows, as_batches, divergence, sub_layers
 from bertkd.pruning.reconstruction import divided, reconstruct
 from bertkd.pruning.scores import UnitScores, unit_scores
@@ -223,6 +223,8 @@ class Pruner:
         Raises:
             ValueError: see `prune_to_budget`; or an unknown order.
         """
+        if unit_order not in UNIT_ORDERS:
+            raise ValueError(f"unit_order must be one of {', '.join(UNIT_ORDERS)}, not {unit_order!r}.")
         refuse_supernet(model, "prune_to_budget")
         refuse_factorized_or_shared(model, "prune_to_budget")
         whole = copy.deepcopy(separate_position_bias(model)).float().eval()

@@ -103,12 +103,7 @@ def measure_harms(
 
     Returns:
         For each sub-layer its levels, where keeping all of its units does no harm.
-
-    Raises:
-        ValueError: an unknown order.
     """
-    if unit_order not in UNIT_ORDERS:
-        raise ValueError(f"unit_order must be one of {', '.join(UNIT_ORDERS)}, not {unit_order!r}.")
     parts = sub_layers(model)
     harms: Harms = []
     total = sum(len(tried) for tried in levels)

@@ -1,5 +1,7 @@
 """Describes pruning to a budget to the rest of bertkd."""
 
+from itertools import product
+
 from bertkd.distillation.method import Method
 from bertkd.pruning.config import PrunedKDConfig
 from bertkd.pruning.trainer import PrunedKDTrainer
@@ -8,15 +10,13 @@ __all__ = ["METHODS", "variant_name"]
 
 # Shares of the teacher's FLOPs that names say; of other budgets the records say what they are.
 SHARES = ("50%", "25%", "12.5%")
-# What a training does otherwise than by default.
-ABLATIONS = {
-    "": "",
-    "-rungs": ", in rungs",
-    "-unfitted": ", not reconstructed",
-    "-score": ", units by score",
-    "-error": ", units by error",
-    "-nohidden": ", without hidden states",
-}
+# What a training may do otherwise than by default: ends of names, in their order, and of labels.
+CHANGES = (
+    {"-rungs": ", in rungs"},
+    {"-unfitted": ", not reconstructed"},
+    {"-score": ", units by score", "-error": ", units by error"},
+    {"-nohidden": ", without hidden states"},
+)
 
 
 def variant_name(
@@ -39,12 +39,14 @@ def variant_name(
 
 
 def _variants() -> dict[str, str]:
-    """Their labels."""
+    """The labels of all names but the method's own."""
+    choices = [{"": "", **change} for change in CHANGES]
     labels = {}
     for share in ("", *SHARES):
-        for suffix, what in ABLATIONS.items():
-            of_share = f", {share} of the FLOPs" if share else ""
-            labels[f"{variant_name(share)}{suffix}"] = f"Pruned{of_share}{what}"
+        of_share = f", {share} of the FLOPs" if share else ""
+        for suffixes in product(*choices):
+            changes = "".join(choice[suffix] for choice, suffix in zip(choices, suffixes, strict=True))
+            labels[variant_name(share) + "".join(suffixes)] = f"Pruned{of_share}{changes}"
     del labels["pruned"]
     return labels
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from bertkd.methods import method_key, method_label, sizes_follow_task
+from bertkd.methods import method_key, method_label
 from bertkd.records import tables
 from bertkd.records.results import ExportResult, RunResult
 
@@ -17,12 +17,13 @@ __all__ = ["SIZE", "SPEED", "best_students", "pareto_front", "result_rows", "sum
 # The columns that quality is drawn against.
 SPEED, SIZE = "speedup", "size_mb"
 KINDS = ["teacher", "student", "subnetwork", "exported"]
-# Columns that tell one model from another; exports of several sizes of one supernet may have as many layers.
+# Columns that tell one model from another. Exports of several sizes of one supernet may have as many layers. Those of
+# students with a budget are not told apart by their parameters, which differ from seed to seed.
 MODEL = ["task", "kind", "method", "layers", "variant", "exported_parameters"]
 # Columns that tell what costs the same: one shape, run in the same way.
 SHAPE = ["task", "kind", "layers", "parameters", "variant"]
 NUMBERS = ["value", "size_mb", "speedup", "speedup_best", "value_before", "agreement", "width", "depth"]
-COLUMNS = [*MODEL, "seed", "label", "metric", "shown_metric", "scores", "parameters", *NUMBERS]
+COLUMNS = [*MODEL, "seed", "label", "metric", "shown_metric", "scores", "parameters", "has_budget", *NUMBERS]
 PERCENT = ["value", "value_before", "agreement"]
 
 
@@ -36,6 +37,7 @@ def summarize(runs: Iterable[RunResult], exports: Iterable[ExportResult] = ()) -
             variant: the size of a sub-network, a student's budget, or an export's budget, engine and precision; else
                 empty.
             label: the name of the model in tables and charts.
+            has_budget: see `TaskRecord`.
             value, std, seeds: the main metric in percent, its standard deviation (NaN for one seed), and the seeds.
             shown_metric, quality: the metric as tables show it: "F1 / accuracy" and "82.3 ± 0.2 / 71.9 ± 0.4".
             speedup: over the teacher in float32 PyTorch: the mean over all models of the shape on the task, as noise
@@ -62,7 +64,8 @@ def summarize(runs: Iterable[RunResult], exports: Iterable[ExportResult] = ()) -
         # An engine may compute in another precision than the one asked for.
         computes = "" if export.runtime_precision == export.precision else f" (computes in {export.runtime_precision})"
         variant = ", ".join(filter(None, (export.budget, f"{export.engine} {export.precision}{computes}")))
-        rows.append(vars(export) | {"kind": "exported", "variant": variant, "exported_parameters": export.parameters})
+        row = vars(export) | {"kind": "exported", "variant": variant, "has_budget": export.has_budget}
+        rows.append(row | {"exported_parameters": 0 if export.has_budget else export.parameters})
     if not rows:
         return pd.DataFrame(columns=["task", "kind", "method", "layers", "value"])
 
@@ -74,7 +77,7 @@ def summarize(runs: Iterable[RunResult], exports: Iterable[ExportResult] = ()) -
     depths = {row["layers"] for row in rows if row["kind"] == "student"}
     for row in rows:
         has_depth = len(depths) > 1 and row["kind"] != "subnetwork" and row["method"] != "teacher"
-        has_depth = has_depth and not sizes_follow_task(row["method"])
+        has_depth = has_depth and not row["has_budget"]
         names = [method_label(row["method"]), f"{row['layers']} layers" if has_depth else "", row["variant"]]
         row["label"] = ", ".join(filter(None, names))
 
@@ -103,7 +106,7 @@ def _rows_of_run(run: RunResult, teacher_shape: tuple[int, int] | None) -> list[
     """The run as a row, or for a supernet the sizes inside it."""
     shape = (run.layers, run.parameters)
     kind = "teacher" if run.method == "teacher" else "student"
-    row = vars(run) | {"kind": kind, "variant": run.budget, "exported_parameters": 0}
+    row = vars(run) | {"kind": kind, "variant": run.budget, "exported_parameters": 0, "has_budget": run.has_budget}
 
     if not run.subnetworks:
         # The teacher's shape has the teacher's speed.
@@ -136,13 +139,12 @@ def _means_over_seeds(table: pd.DataFrame) -> pd.DataFrame:
                 f"{name}: a seed occurs twice among {seeds.tolist()}; keep runs with other settings in another folder."
             )
         # The rows that a seed draws decide which sizes are within a budget.
-        has_one_size = not sizes_follow_task(first["method"])
-        for key in ("metric", "parameters") if has_one_size else ("metric",):
+        for key in ("metric",) if first["has_budget"] else ("metric", "parameters"):
             if group[key].nunique() > 1:
                 raise ValueError(f"{name}: the runs differ in {key}: {sorted(group[key].unique().tolist())}.")
 
     # What is the same for all seeds, what is a mean of them, and what needs a function.
-    constant = groups[["label", "metric", "shown_metric", "width", "depth"]].first()
+    constant = groups[["label", "metric", "shown_metric", "has_budget", "width", "depth"]].first()
     means = groups[["parameters", "speedup", "speedup_best", "size_mb", "value_before", "agreement"]].mean()
     own = groups.agg(value=("value", _mean), std=("value", "std"), quality=("scores", _quality), seeds=("seed", tuple))
     return pd.concat([constant, own, means], axis=1).reset_index()
@@ -163,7 +165,7 @@ def best_students(models: pd.DataFrame) -> pd.Series[bool]:
     """Tells which students have the highest value, at the precision shown, of their task and number of layers."""
     shown = models["value"].where(models["kind"] == "student").round(1)
     # Students of different budgets are no rivals.
-    budget = models["label"].where(models["method"].map(sizes_follow_task).astype(bool), "")
+    budget = models["label"].where(models["has_budget"].astype(bool), "")
     rivals = shown.groupby([models["task"], models["layers"], budget])
     return (shown == rivals.transform("max")) & (rivals.transform("count") > 1)
 
@@ -184,7 +186,7 @@ def result_rows(models: pd.DataFrame, mark_best: bool = False) -> list[dict[str,
         return []
     # Of a budget's students, which differ from task to task, the table has the mean.
     means = models.groupby("label")["parameters"].transform("mean")
-    parameters = means.where(models["method"].map(sizes_follow_task).astype(bool), models["parameters"])
+    parameters = means.where(models["has_budget"].astype(bool), models["parameters"])
     models = models.assign(
         header=models["task"].map(tables.task_label) + " " + models["shown_metric"],
         count=parameters.map(tables.count_label),

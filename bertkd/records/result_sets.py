@@ -87,10 +87,11 @@ def read_sets(folder: Path) -> list[ReportSet]:
 def _set_name(place: Path, record: TaskRecord) -> str:
     """The set that a result belongs to, by its path below the results; empty for the unnamed one."""
     folders = place.parts[:-1]
-    # A command leaves its record in a folder of its own, with one below it for each of several seeds.
+    # A command leaves its record in a folder of its own, with one below it for each of several seeds, and in that of a
+    # seed one for each of several budgets.
     if place.name == record.FILE:
-        is_seed = folders[-1:] and folders[-1].startswith("seed-")
-        folders = folders[:-2] if is_seed else folders[:-1]
+        seed = next((index for index, name in enumerate(folders) if name.startswith("seed-")), len(folders))
+        folders = folders[: max(0, seed - 1)]
 
     if not folders or folders[0] in ("grid", "ablation", record.task) or record.method.startswith(folders[0]):
         return ""

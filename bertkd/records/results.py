@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar, get_origin, get_type_hints
 
 from bertkd.atomic import plain_json, read_json, write_json
-from bertkd.methods import method_key
+from bertkd.methods import method_key, method_label, sizes_follow_task
 
 __all__ = ["ExportResult", "Record", "RunResult", "StageResult", "SubnetworkResult", "TaskRecord"]
 __all__ += ["read_result", "read_results", "result_files"]
@@ -123,6 +123,16 @@ class TaskRecord(Record):
     size_mb: float
     speedup: float | None = None
     budget: str = ""
+
+    @property
+    def label(self) -> str:
+        """The name of the method for people, with the budget."""
+        return ", ".join(filter(None, (method_label(self.method), self.budget)))
+
+    @property
+    def has_budget(self) -> bool:
+        """Whether the size of the model follows a budget, so that it differs from task to task and seed to seed."""
+        return bool(self.budget) or sizes_follow_task(self.method)
 
 
 @dataclass(kw_only=True)

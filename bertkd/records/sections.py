@@ -53,7 +53,8 @@ def task_sections(results: ReportSet, models: pd.DataFrame) -> list[Section]:
     for run in results.runs:
         for lacking in results.ablation:
             is_part = lacking.method.startswith(f"{run.method}-")
-            if is_part and (lacking.layers, lacking.seed) == (run.layers, run.seed) and run not in compared:
+            ours, theirs = ((one.layers, one.seed, one.budget) for one in (run, lacking))
+            if is_part and ours == theirs and run not in compared:
                 compared.append(run)
     compared += results.ablation
 
@@ -154,7 +155,7 @@ def caveats(runs: Sequence[RunResult], all_runs: Sequence[RunResult]) -> list[st
     known = [run.value for run in all_runs if run.method == "teacher"]
 
     for run in runs:
-        label, limit = method_label(run.method), run.settings.get("max_train_samples")
+        label, limit = run.label, run.settings.get("max_train_samples")
         if limit is not None and limit <= run.rows.get("train", 0):
             few_rows[f"{label} ({limit:,})"] = None
 
@@ -223,7 +224,7 @@ def setting_rows(runs: Sequence[RunResult]) -> list[dict[str, str]]:
 def _settings(runs: Iterable[RunResult]) -> pd.DataFrame:
     rows = []
     for run in runs:
-        row: dict[str, Any] = {"Method": method_label(run.method), "Layers": run.layers, "Seed": run.seed}
+        row: dict[str, Any] = {"Method": run.label, "Layers": run.layers, "Seed": run.seed}
         for name in SETTINGS:
             row[name] = run.settings.get(name)
         rows.append(row)

@@ -13,6 +13,7 @@ from bertkd.dynabert import make_adaptive
 from bertkd.pruning import (
     PrunedKDConfig,
     PrunedKDTrainer,
+    Pruner,
     prune_to_budget,
     pruning_costs,
     reconstruct,
@@ -141,6 +142,12 @@ CASES = [
     *everywhere(MODELS, "predictions that overflow", r"not finite", lambda of: of(overflowing(), rows())),
     ApiCase(
         MODELS, "pruning a model that is pruned", lambda place: cut(pruned()), r"was pruned already\. Name the model"
+    ),
+    ApiCase(
+        NUMBERS,
+        "units by an unknown order",
+        lambda place: Pruner.prepared(tiny_model(), rows(), unit_order="scores"),
+        r"unit_order must be one of measured, score, error, not 'scores'",
     ),
     ApiCase(
         MODELS,

@@ -317,6 +317,10 @@ def test_some_seeds_are_run_without_the_others(monkeypatch: pytest.MonkeyPatch, 
     assert "outputs/results/stsb/kd/seed-44 " in student
     assert len(commands("--seeds", "42", "44")) == 3
 
-    with pytest.raises(SystemExit):
-        commands("--seeds", "45")
-    assert "--seeds 45: no method that is to run has it" in capsys.readouterr().err
+    for words, message in (
+        (["--seeds", "45"], "--seeds 45: no method that is to run has it"),
+        (["--seeds", "43", "--exports", "stsb"], "--exports are those of the first seed's models"),
+    ):
+        with pytest.raises(SystemExit):
+            commands(*words)
+        assert message in capsys.readouterr().err

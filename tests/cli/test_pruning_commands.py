@@ -151,8 +151,9 @@ def test_what_is_left_can_stay_as_it_was(words: list[str], tmp_path: Path) -> No
 def test_units_can_stay_by_score_or_by_error_alone(words: list[str], tmp_path: Path) -> None:
     options = ["--budget", "50%", "--unit", "gflops", *ONE_EPOCH]
     (by_score,) = pruned(words, tmp_path / "score", *options, "--unit_order", "score")
-    (by_error,) = pruned(words, tmp_path / "error", *options, "--unit_order", "error")
-    assert (by_score.method, by_error.method) == ("pruned-50-score", "pruned-50-error")
+    (by_error,) = pruned(words, tmp_path / "error", *options, "--unit_order", "error", "--result_name", "mine")
+    assert (by_score.method, by_score.budget) == ("pruned-50-score", "")
+    assert (by_error.method, by_error.budget) == ("mine", "50% of the teacher's gflops")
     ours, theirs = (load_file(tmp_path / name / "start" / "model.safetensors") for name in ("score", "error"))
     assert ours.keys() != theirs.keys() or any(not torch.equal(ours[name], theirs[name]) for name in ours)
 
@@ -266,7 +267,7 @@ def test_a_student_is_no_worse_than_before_its_training_unless_the_last_epoch_is
     (kept,) = pruned(words, tmp_path / "kept", *options)
     assert "The training lowered accuracy from" in capsys.readouterr().out
     assert kept.is_start and kept.metrics == kept.metrics_before and kept.value == kept.metrics["accuracy"]
-    assert "The training lowered accuracy: this is the student" in (tmp_path / "kept" / "README.md").read_text()
+    assert "It lowered accuracy: this is the student as it was" in (tmp_path / "kept" / "README.md").read_text()
     start, student = (load_file(tmp_path / "kept" / name / "model.safetensors") for name in ("start", "."))
     assert start.keys() == student.keys() and all(torch.equal(start[name], student[name]) for name in start)
 
@@ -443,6 +444,9 @@ def test_compress_shows_the_sizes_prunes_trains_and_exports(
     assert answer["method"] == "pruned" and answer["is_within_budget"] and answer["unit"] == "parameters"
     assert answer["predicted"] == answer["measured"] == facts["measured"] <= answer["budget"] == facts["budget"]
     assert answer["student"] == "student" and answer["exported"]["method"] == "pruned"
+    assert answer["exported"]["budget"] == "80% of the teacher's parameters"
+    card = (tmp_path / "deployed" / "README.md").read_text()
+    assert "method: Pruned, 80% of the teacher's parameters." in card
     assert open_exported(tmp_path / "deployed").engine == "pytorch" and "within the budget" in out
     trained = read_result(tmp_path / "student" / "results.json")
     assert trained.command.startswith("bertkd compress") and trained.parameters == answer["measured"]

@@ -356,9 +356,6 @@ def test_units_stay_by_score_by_error_or_by_what_harms_less() -> None:
             assert best.harm == min(ours.harm, theirs.harm)
             assert best.order.tolist() == (ours if ours.harm <= theirs.harm else theirs).order.tolist()
 
-    with pytest.raises(ValueError, match="unit_order must be one of measured, score, error, not 'random'"):
-        measure_harms(model, scores, batches[:2], batches[2:], levels, unit_order="random")
-
 
 # ---- the choice of sizes ----
 

@@ -566,11 +566,16 @@ def test_exports_join_the_set_of_their_folder(tmp_path: Path) -> None:
 
 
 def test_what_commands_left_in_folders_of_their_own_is_one_set(tmp_path: Path) -> None:
-    for name, method in (("teacher", "teacher"), ("mine", "kd"), ("pkd/seed-1", "pkd-skip")):
+    for name, method in (
+        ("teacher", "teacher"),
+        ("mine", "kd"),
+        ("pkd/seed-1", "pkd-skip"),
+        ("a/seed-1/ms-5", "pruned"),
+    ):
         write_json(tmp_path / name / "results.json", make_run(method).to_json())
     write_json(tmp_path / "mine-int8" / "export_result.json", make_export())
     (one,) = read_sets(tmp_path)
-    assert one.name == "" and len(one.runs) == 3 and len(one.exports) == 1
+    assert one.name == "" and len(one.runs) == 4 and len(one.exports) == 1
 
 
 @pytest.mark.parametrize("content", ["{", "3", "[]", '{"method": "kd"}'])

@@ -1,12 +1,17 @@
 """Tables of students whose sizes a budget decides: they differ from task to task, and from seed to seed."""
 
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import pytest
 
-from bertkd.methods import sizes_follow_task
-from bertkd.records import RunResult, result_rows, summarize
+from bertkd.methods import method_label, sizes_follow_task
+from bertkd.pruning.harms import UNIT_ORDERS
+from bertkd.pruning.method import SHARES, variant_name
+from bertkd.records import ExportResult, RunResult, result_rows, summarize
+from bertkd.records.result_sets import ReportSet
+from bertkd.records.sections import task_sections
 
 
 def run(method: str, task: str, seed: int, parameters: int, value: float) -> RunResult:
@@ -30,6 +35,26 @@ def run(method: str, task: str, seed: int, parameters: int, value: float) -> Run
         rows={},
         paper="",
         **plain,
+    )
+
+
+def exported(trained: RunResult) -> ExportResult:
+    """The int8 export of a student."""
+    shared = {name: value for name, value in vars(trained).items() if name in ExportResult.__dataclass_fields__}
+    return ExportResult(
+        **shared,
+        value_before=trained.value,
+        engine="openvino",
+        precision="int8",
+        runtime_precision="int8",
+        attempt="",
+        attempts=[],
+        logit_difference=0.0,
+        agreement=None,
+        latency_ms=1.0,
+        p95_ms=1.0,
+        speedup_best=None,
+        conditions={},
     )
 
 
@@ -61,6 +86,57 @@ def test_budgets_that_no_name_says_have_a_row_each() -> None:
     assert [(row["Parameters"], row["Seeds"], row["SST-2 accuracy"]) for row in rows[1:]] == [
         ("50.0M", "2", "80.0 ± 0.0"),
         ("30.0M", "2", "80.0 ± 0.0"),
+    ]
+
+
+def test_every_name_of_a_pruned_student_has_a_label_and_follows_a_budget() -> None:
+    names = {
+        variant_name(share, has_rungs, is_fitted, beta, unit_order)
+        for share, has_rungs, is_fitted, beta, unit_order in product(
+            ("", *SHARES), (False, True), (False, True), (0.0, 1.0), UNIT_ORDERS
+        )
+    }
+    assert len(names) == 96 and all(sizes_follow_task(name) for name in names)
+    labels = {method_label(name) for name in names}
+    assert len(labels) == 96 and not labels & names
+    assert method_label("pruned-25-rungs-score") == "Pruned, 25% of the FLOPs, in rungs, units by score"
+
+
+def test_a_student_with_a_budget_may_have_any_name() -> None:
+    runs = [replace(run("mine", "sst2", seed, 50 + seed, 0.8), budget="5 ms") for seed in (1, 2)]
+    runs += [replace(run("mine", "sst2", 1, 30, 0.7), budget="3 ms")]
+    assert [row["Method"] for row in result_rows(summarize(runs))] == ["mine, 5 ms", "mine, 3 ms"]
+
+
+def test_exports_of_several_seeds_and_budgets_have_a_row_for_each_budget() -> None:
+    runs, exports = [run("teacher", "sst2", 42, 100_000_000, 0.9)], []
+    for budget, size in (("5 ms", 50_000_000), ("", 30_000_000)):
+        for seed in (42, 43):
+            student = run("pruned" if budget else "pruned-25", "sst2", seed, size + 1_000_000 * seed, 0.8)
+            runs.append(replace(student, budget=budget))
+            exports.append(exported(runs[-1]))
+    models = summarize(runs, exports)
+    labels = ["Pruned, 5 ms, openvino int8", "Pruned, 25% of the FLOPs, openvino int8"]
+    rows = result_rows(models[models["kind"] == "exported"])
+    assert [(row["Method"], row["Seeds"], row["SST-2 accuracy"]) for row in rows] == [
+        (label, "2", "80.0 ± 0.0") for label in labels
+    ]
+
+
+def test_an_ablation_stands_beside_the_student_of_its_budget() -> None:
+    runs = [
+        run("teacher", "sst2", 42, 100, 0.9),
+        *(replace(run("pruned", "sst2", 42, size, 0.8), budget=f"{size} ms") for size in (5, 3)),
+        run("pruned-25", "sst2", 42, 25, 0.8),
+    ]
+    ablation = [replace(runs[1], method="pruned-score"), replace(runs[3], method="pruned-25-nohidden")]
+    sections = task_sections(ReportSet("", runs, ablation=ablation), summarize(runs))
+    (section,) = (section for section in sections if section.title == "Ablation")
+    assert sorted(row["Method"] for row in section.rows) == [
+        "Pruned, 25% of the FLOPs",
+        "Pruned, 25% of the FLOPs, without hidden states",
+        "Pruned, 5 ms",
+        "Pruned, units by score, 5 ms",
     ]
 
 
