@@ -33,9 +33,10 @@ ABLATIONS: dict[str, dict[str, Any]] = {
 NEAR = 1.1
 
 
-def read(name: str) -> list[RunResult]:
-    """The runs of a set of docs/results, without supernets."""
-    (runs,) = (results.runs for results in read_sets(RESULTS) if results.name == name)
+def read(name: str, has_ablations: bool = False) -> list[RunResult]:
+    """The runs of a set of docs/results without supernets, and those of its ablations where they are asked for."""
+    (results,) = (results for results in read_sets(RESULTS) if results.name == name)
+    runs = [*results.runs, *(results.ablation if has_ablations else ())]
     return [run for run in runs if not run.subnetworks]
 
 
@@ -97,15 +98,15 @@ def _compared(students: Iterable[Sequence[RunResult]]) -> set[tuple[str, int]]:
     }
 
 
-def with_tables(page: str, sets: Mapping[str, Sequence[RunResult]]) -> str:
-    """A page with the tables of each set between its markers.
+def with_tables(page: str) -> str:
+    """A page with the tables of each set of `SETS` between its markers.
 
     Raises:
         ValueError: it has no markers.
     """
-    for name, runs in sets.items():
-        page = fill_markers(page, f"pruned {name}", render(runs))
-        if ablations := render_ablations(runs):
+    for name in SETS:
+        page = fill_markers(page, f"pruned {name}", render(read(name)))
+        if ablations := render_ablations(read(name, has_ablations=True)):
             page = fill_markers(page, f"pruned ablations {name}", ablations)
     return page
 
@@ -154,5 +155,5 @@ def _by_method(runs: Sequence[RunResult]) -> Iterator[list[RunResult]]:
 
 
 if __name__ == "__main__":
-    write_text(PAGE, with_tables(PAGE.read_text(encoding="utf-8"), {name: read(name) for name in SETS}))
+    write_text(PAGE, with_tables(PAGE.read_text(encoding="utf-8")))
     print(f"wrote {PAGE.relative_to(ROOT)}")

@@ -514,8 +514,7 @@ def test_a_papers_models_stand_beside_ours_as_shares_of_their_own_teachers() -> 
 
 def test_the_tables_of_pruned_students_are_those_of_the_results_files() -> None:
     page = pruning_table.PAGE.read_text(encoding="utf-8")
-    sets = {name: pruning_table.read(name) for name in pruning_table.SETS}
-    assert page == pruning_table.with_tables(page, sets), "run: python benchmarks/pruning_table.py"
+    assert page == pruning_table.with_tables(page), "run: python benchmarks/pruning_table.py"
 
 
 def test_pruned_students_stand_beside_the_best_method_of_their_size_on_the_same_tasks() -> None:
