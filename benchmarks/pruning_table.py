@@ -50,9 +50,7 @@ def render(runs: Sequence[RunResult]) -> str:
     tasks = {run.task for run in pruned}
     # One teacher of a task is that of all its students.
     teachers = {run.task: _with_metrics(run, run.teacher_metrics) for run in pruned}
-    # A speed-up is that over the teacher.
-    of_teachers = [replace(run, speedup=run.speedup and 1.0) for run in teachers.values()]
-    rows = [_row("100%", "teacher", of_teachers, tasks)]
+    rows = [_row("100%", "teacher", list(teachers.values()), tasks)]
 
     for share in SHARES:
         of_share = [run for run in pruned if run.method == variant_name(share)]
@@ -117,10 +115,7 @@ def _with_metrics(run: RunResult, metrics: Mapping[str, float]) -> RunResult:
 
 
 def _row(share: str, name: str, runs: Sequence[RunResult], tasks: set[str]) -> dict[str, str]:
-    """Metrics of every task in percent, as means over seeds, and the means of all tasks where there are all.
-
-    Not all sets have measured speed-ups.
-    """
+    """Metrics of every task in percent, as means over seeds, and the mean of all tasks where there are all."""
     models = summarize(runs).sort_values("task", key=lambda column: column.map(task_label))
 
     row = {"FLOPs": share, "Model": name}
@@ -128,7 +123,6 @@ def _row(share: str, name: str, runs: Sequence[RunResult], tasks: set[str]) -> d
         row[f"{task_label(model['task'])} {model['shown_metric']}"] = model["quality"]
     if set(models["task"]) == tasks:
         row["Mean"] = mean_and_std(models["value"].mean(skipna=False))
-        row |= {"Speed-up": f"{models['speedup'].mean():.1f}x"} if models["speedup"].notna().all() else {}
     return row
 
 

@@ -535,14 +535,6 @@ def test_pruned_students_stand_beside_the_best_method_of_their_size_on_the_same_
     assert by_name["50%", "distilled"] == "80.0" and by_name["50%", "KD, 6 layers"] == "55.0"
     assert by_name["25%", "PKD-last, 3 layers"] == "90.0" and len(by_name) == 7
 
-    # Speed-ups are those of models that have one on every task.
-    speeds = {"pkd-last": {"cola": 2.0, "rte": 3.0}, "pruned-50": {"cola": 1.5}}
-    timed = [replace(run, speedup=speeds.get(run.method, {}).get(run.task)) for run in [*runs, *half]]
-    lines = pruning_table.render(timed).splitlines()
-    header, _, *timed_rows = ([cell.strip() for cell in line.split("|")[1:-1]] for line in lines)
-    assert header[-2:] == ["Mean", "Speed-up"]
-    assert [(row[1], row[-1]) for row in timed_rows if row[-1]] == [("PKD-last, 3 layers", "2.5x")]
-
 
 def test_ablations_are_compared_with_the_usual_student_of_the_same_seeds() -> None:
     known = {(run.method, run.task, run.layers): run for run in reversed(pruning_table.read("base"))}
@@ -616,6 +608,68 @@ def test_figures_in_sentences_about_pruned_students_are_those_of_the_results_fil
     value = {(run["rows"], run["share"]): round(100 * run["value"], 1) for run in training_free}
     lost = [value[2048, share] - value[512, share] for share in (0.6, 0.4, 0.2)]
     assert f"accuracy is {min(lost):.1f} to {max(lost):.1f} points lower, in half of the time" in page
+
+
+def test_figures_in_sentences_about_the_smaller_teacher_are_those_of_the_results_files() -> None:
+    page = " ".join((DOCS / "pruning.md").read_text().split())
+    lines = pruning_table.render(pruning_table.read("minilm-cpu")).splitlines()[2:]
+    rows = {(row[1], row[2]): row for row in ([cell.strip() for cell in line.split("|")] for line in lines)}
+    seeds = {task: set[int]() for task in ("cola", "mrpc", "rte", "sst2", "stsb")}
+    for run in pruning_table.read("minilm-cpu"):
+        if run.method in map(variant_name, SHARES):
+            seeds[run.task].add(run.seed)
+    assert seeds == {task: {42, 43} if task == "cola" else {42} for task in seeds}, "as the page says"
+
+    # The figures that a reader of the table takes.
+    means = {name: float(row[-2]) for name, row in rows.items()}
+    whole, pkd, tiny = ("100%", "teacher"), ("50%", "PKD-skip, 3 layers"), ("12.5%", "TinyBERT, 3 layers")
+    half, quarter, eighth = ((share, "distilled") for share in SHARES)
+
+    def kept(name: tuple[str, str]) -> str:
+        return f"{100 * means[name] / means[whole]:.1f} %"
+
+    assert f"a half of the FLOPs keeps {kept(half)} of the teacher, a quarter {kept(quarter)} and an" in page
+    assert f"an eighth {kept(eighth)}. The best other methods keep {kept(pkd)}, which is Patient-KD" in page
+    assert f"and {kept(tiny)}, which is TinyBERT" in page
+    bench = json.loads((DOCS / "benchmark" / "pruned-minilm" / "bench.json").read_text())["rows"]
+    speed = {(row["model"], row["way"]): f"{row['speedup']:.1f}" for row in bench}
+
+    def speeds(model: str) -> tuple[str, str]:
+        return speed[model, "pytorch float32"], speed[model, "openvino int8"]
+
+    ours, theirs = speeds("pruned-50"), speeds("pkd-skip")
+    assert f"A half is {ours[0]} times as fast as the teacher, and {ours[1]} times in int8; three layers are" in page
+    assert f"three layers are {theirs[0]} and {theirs[1]} times as fast" in page
+    ours = speeds("pruned-25")
+    assert f"A quarter is {ours[0]} and {ours[1]} times as fast, and its mean is" in page
+    assert f"its mean is {means[quarter] - means[pkd]:.1f} points higher than that of the three layers" in page
+    ours, theirs = speeds("pruned-12.5"), speeds("tinybert")
+    assert f"An eighth is {ours[0]} and {ours[1]} times as fast, TinyBERT {theirs[0]} and {theirs[1]} times" in page
+    assert f"with a mean that is {means[eighth] - means[tiny]:.1f} points lower" in page
+
+    runs = {
+        (run.task, run.method): run
+        for run in pruning_table.read("minilm-cpu", has_ablations=True)
+        if run.seed == 42 and run.method.startswith("pruned-")
+    }
+
+    def value(method: str, task: str, is_trained: bool = True) -> float:
+        run = runs[task, method]
+        return 100 * main_value(run.metrics if is_trained else run.metrics_before, run.metric)
+
+    usual = "pruned-25"
+    lost = {
+        change: [value(usual, task) - value(f"{usual}-{change}", task) for task in ("cola", "stsb")]
+        for change in ("score", "error", "unfitted", "nohidden")
+    }
+    assert f"the hidden states costs {lost['nohidden'][0]:.1f} points on CoLA and {lost['nohidden'][1]:.1f} on" in page
+    others = max(lost["score"] + lost["error"] + lost["unfitted"])
+    assert f"no other change costs more than {others:.1f} points" in page
+    started = [value(method, "cola", False) for method in (usual, f"{usual}-score", f"{usual}-error")]
+    assert f"reaches {started[0]:.1f} on CoLA, and {started[1]:.1f} or {started[2]:.1f} by one order alone" in page
+    rungs = [value(f"pruned-12.5{end}", "cola", trained) for trained in (False, True) for end in ("-rungs", "")]
+    assert f"starts at {rungs[0]:.1f} in rungs and at {rungs[1]:.1f} without them" in page
+    assert f"ends at {rungs[2]:.1f} and {rungs[3]:.1f}" in page
 
 
 def test_constant_answers_have_the_shares_that_the_pages_name(shared_data: Path) -> None:
