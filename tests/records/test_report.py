@@ -97,7 +97,7 @@ def test_a_result_is_the_same_after_writing_and_reading(tmp_path: Path) -> None:
 
 def test_unknown_missing_and_mistyped_keys_are_refused() -> None:
     data = make_result().to_json()
-    with pytest.raises(ValueError, match=r"unknown keys: color; known are: command, commit"):
+    with pytest.raises(ValueError, match=r"unknown keys: color; known are: budget, command"):
         RunResult.from_json(data | {"color": "red"})
     with pytest.raises(ValueError, match="missing keys: seed, value"):
         RunResult.from_json({key: value for key, value in data.items() if key not in ("seed", "value")})
