@@ -60,8 +60,8 @@ class PruneOptions(MeasuringOptions, TrainOptions):
         default="measured",
         metadata={
             "choices": UNIT_ORDERS,
-            "help": "Which heads and neurons of a layer stay: those of the highest score, of the least error, or the "
-            "one or the other as measured to harm less.",
+            "help": "How it is chosen which heads and neurons of a layer stay: by their score, by the error that the "
+            "others cannot make up for, or by the one of both that is measured to harm less.",
         },
     )
     reconstruct: bool = field(

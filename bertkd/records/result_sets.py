@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,8 @@ from bertkd.records.tables import task_label
 
 __all__ = ["ReportSet", "read_sets"]
 
+# The folder of one of several seeds.
+SEED = re.compile(r"seed-\d+")
 KINDS = ("runs", "exports", "grid", "ablation")
 
 
@@ -90,7 +93,7 @@ def _set_name(place: Path, record: TaskRecord) -> str:
     # A command leaves its record in a folder of its own, with one below it for each of several seeds, and in that of a
     # seed one for each of several budgets.
     if place.name == record.FILE:
-        seed = next((index for index, name in enumerate(folders) if name.startswith("seed-")), len(folders))
+        seed = next((index for index, name in enumerate(folders) if SEED.fullmatch(name)), len(folders))
         folders = folders[: max(0, seed - 1)]
 
     if not folders or folders[0] in ("grid", "ablation", record.task) or record.method.startswith(folders[0]):

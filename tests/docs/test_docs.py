@@ -670,6 +670,8 @@ def test_figures_in_sentences_about_the_smaller_teacher_are_those_of_the_results
     assert f"no other change costs more than {others:.1f} points" in page
     started = [value(method, "cola", False) for method in (usual, f"{usual}-score", f"{usual}-error")]
     assert f"reaches {started[0]:.1f} on CoLA, and {started[1]:.1f} or {started[2]:.1f} by one order alone" in page
+    started = [value(method, "stsb", False) for method in (usual, f"{usual}-score", f"{usual}-error")]
+    assert max(started) - min(started) < 0.5 and "on STS-B the orders differ by less than half a point" in page
     rungs = [value(f"pruned-12.5{end}", "cola", trained) for trained in (False, True) for end in ("-rungs", "")]
     assert f"starts at {rungs[0]:.1f} in rungs and at {rungs[1]:.1f} without them" in page
     assert f"ends at {rungs[2]:.1f} and {rungs[3]:.1f}" in page

@@ -577,6 +577,10 @@ def test_what_commands_left_in_folders_of_their_own_is_one_set(tmp_path: Path) -
     (one,) = read_sets(tmp_path)
     assert one.name == "" and len(one.runs) == 4 and len(one.exports) == 1
 
+    # A name that only begins like that of a seed is a set's.
+    write_json(tmp_path / "seed-corpus" / "mine" / "results.json", make_run("kd").to_json())
+    assert [one.name for one in read_sets(tmp_path)] == ["", "seed-corpus"]
+
 
 @pytest.mark.parametrize("content", ["{", "3", "[]", '{"method": "kd"}'])
 def test_a_broken_export_is_named(tmp_path: Path, content: str) -> None:
