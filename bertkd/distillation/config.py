@@ -1,12 +1,15 @@
 """Settings of `DistillationTrainer`."""
 
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from numbers import Integral, Real
 from typing import Any
 
 from transformers import TrainingArguments
+
+from bertkd.efficiency import is_fast_in_bfloat16
 
 __all__ = ["DistillationConfig", "method_settings"]
 
@@ -109,6 +112,12 @@ class DistillationConfig(TrainingArguments):
         self._check_types()
         super().__post_init__()
         self.check_settings()
+        if self.bf16 and not is_fast_in_bfloat16(self.device):
+            warnings.warn(
+                f"bf16 is several times slower than float32 here, because this {self.device.type.upper()} has no "
+                "instructions for bfloat16: leave it out.",
+                stacklevel=3,
+            )
 
     def check_settings(self) -> None:
         """Checks the values as they are now; called when the config is made, and again where a value has changed.

@@ -9,7 +9,7 @@ from bertkd.atomic import write_json
 from bertkd.data import GLUE_TASKS, load_glue
 from bertkd.data.demo import make_demo_task
 from bertkd.distillation import DistillationConfig, DistillationTrainer
-from bertkd.efficiency import Runner
+from bertkd.efficiency import Runner, is_fast_in_bfloat16
 from bertkd.export import open_exported
 from bertkd.models.loading import load_tokenizer
 from bertkd.pipeline.deployment import Deployment, Timing, eager
@@ -31,7 +31,13 @@ MAX_TOKENS = 64
 # Of the teacher's FLOPs: the second student is pruned out of the first.
 BUDGETS = ("50%", "25%")
 PRUNING_ROWS = 768
-COMMON: dict[str, Any] = {**TRAINING_DEFAULTS, "bf16": True, "use_cpu": True, "logging_steps": 25, "seed": 42}
+COMMON: dict[str, Any] = {
+    **TRAINING_DEFAULTS,
+    "bf16": is_fast_in_bfloat16("cpu"),
+    "use_cpu": True,
+    "logging_steps": 25,
+    "seed": 42,
+}
 TEACHER: dict[str, Any] = {"alpha": 0.0, "learning_rate": 1e-4, "num_train_epochs": 3}
 
 
