@@ -84,7 +84,8 @@ def cost_table(
         measure: gives the cost of each of these sizes, in any unit.
     """
     depth, heads, neurons = full
-    shallow_depth = max(1, depth // 2)
+    # Of a single layer, what is left without it.
+    shallow_depth = depth // 2
 
     # In one call, so that all sizes can be measured in turns on the same machine in the same state, and each once.
     whole, shallow, unattentive = full, UniformSize(shallow_depth, heads, neurons), UniformSize(depth, 0, neurons)
@@ -94,10 +95,8 @@ def cost_table(
     costs = dict(zip(sizes, measure(sizes), strict=True))
 
     # The part that remains when the cost of a layer is taken away as often as there are layers.
-    fixed = 0.0
-    if depth > shallow_depth:
-        layer_cost = (costs[whole] - costs[shallow]) / max(1, depth - shallow_depth)
-        fixed = max(0.0, costs[whole] - layer_cost * depth)
+    layer_cost = (costs[whole] - costs[shallow]) / (depth - shallow_depth)
+    fixed = max(0.0, costs[whole] - layer_cost * depth)
     all_neurons = max(0.0, (costs[unattentive] - fixed) / depth)
     all_heads = max(0.0, (costs[whole] - fixed) / depth - all_neurons)
 

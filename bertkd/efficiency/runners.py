@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from bertkd.efficiency.inputs import check_inputs
+from bertkd.models.evaluated import in_own_precision
 from bertkd.models.positions import max_tokens
 
 __all__ = ["Runner", "TorchRunner", "eval_mode", "random_inputs"]
@@ -46,6 +47,8 @@ class Runner(Protocol):
 class TorchRunner:
     """A module, run by PyTorch on the device where it is.
 
+    It computes in the dtype of its weights, also where a Trainer has left mixed precision on it.
+
     Args:
         model: the module, which runs in the mode it is in; `measure_latency` puts it into eval mode meanwhile.
         autocast: computes in this dtype by autocast; None for the weights' own.
@@ -76,7 +79,8 @@ class TorchRunner:
         """
         check_inputs(inputs, self.vocabulary, self.positions, self._token_types)
         on_device = {name: tensor.to(self._device) for name, tensor in inputs.items()}
-        with torch.inference_mode(), torch.autocast(self.device, self.autocast) if self.autocast else nullcontext():
+        precision = torch.autocast(self.device, self.autocast) if self.autocast else nullcontext()
+        with in_own_precision(self.model), torch.inference_mode(), precision:
             logits: Tensor = self.model(**on_device).logits
 
         # A GPU computes on after the call returns, and a measurement would miss that.

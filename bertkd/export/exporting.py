@@ -22,6 +22,7 @@ from bertkd.export.checks import check_calibration, check_model, check_tokenizer
 from bertkd.export.engines import ENGINES, MANIFEST, OWN_KEY, PRECISIONS, require_engine
 from bertkd.export.onnx_graphs import fold_transposed_weights
 from bertkd.models.adaptive import refuse_supernet
+from bertkd.models.evaluated import in_own_precision
 from bertkd.models.families import PRUNED_PREFIX, family_of
 from bertkd.models.positions import max_tokens
 
@@ -109,10 +110,11 @@ def write_export(
     folder, model = Path(folder), in_float32(model)
     check_calibration(model, calibration, needs_calibration(engine, scheme))
 
-    if engine == "pytorch":
-        _write_torch(model, folder, scheme)
-    else:
-        _write_graph(model, folder, engine, scheme, tokenizer, calibration, is_accurate)
+    with in_own_precision(model):
+        if engine == "pytorch":
+            _write_torch(model, folder, scheme)
+        else:
+            _write_graph(model, folder, engine, scheme, tokenizer, calibration, is_accurate)
 
     if tokenizer is not None:
         save_tokenizer(tokenizer, folder, max_tokens(model.config))

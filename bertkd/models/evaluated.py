@@ -2,18 +2,41 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
 
-__all__ = ["evaluated"]
+__all__ = ["evaluated", "in_own_precision"]
+
+# What mixed precision of accelerate leaves on a model that a Trainer has trained or evaluated.
+_WRAPPED, _ORIGINAL = "forward", "_original_forward"
+
+
+@contextmanager
+def in_own_precision(*models: nn.Module) -> Iterator[None]:
+    """Within, models compute in the dtype of their weights; afterwards they are as they were.
+
+    A Trainer with `bf16` or `fp16` wraps the forward pass of its model for good, so that the model goes on in mixed
+    precision wherever it is used later, and its dtype does not say so.
+    """
+    taken: list[dict[str, Any]] = []
+    try:
+        for model in models:
+            is_wrapped = _ORIGINAL in vars(model)
+            names = [name for name in (_WRAPPED, _ORIGINAL) if is_wrapped and name in vars(model)]
+            taken.append({name: vars(model).pop(name) for name in names})
+        yield
+    finally:
+        for model, attributes in zip(models, taken, strict=False):
+            vars(model).update(attributes)
 
 
 @contextmanager
 def evaluated(*models: nn.Module) -> Iterator[None]:
     """Within, models are in eval mode and their parameters get no gradients; afterwards they are as they were.
 
-    Gradients towards other tensors are computed.
+    They compute in the dtype of their weights (`in_own_precision`). Gradients towards other tensors are computed.
     """
     modes = [model.training for model in models]
     trainable = [parameter for model in models for parameter in model.parameters() if parameter.requires_grad]
@@ -22,7 +45,7 @@ def evaluated(*models: nn.Module) -> Iterator[None]:
             model.eval()
         for parameter in trainable:
             parameter.requires_grad_(False)
-        with torch.enable_grad():
+        with torch.enable_grad(), in_own_precision(*models):
             yield
     finally:
         for parameter in trainable:

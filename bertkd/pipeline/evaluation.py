@@ -67,9 +67,13 @@ def evaluate(
         trainer.preprocess_logits_for_metrics = lambda logits, labels: logits[:, order]
 
     scores = []
-    for rows in data.validation.values():
-        metrics = trainer.evaluate(rows, metric_key_prefix="eval")
-        scores.append({name.removeprefix("eval_"): value for name, value in metrics.items()})
+    try:
+        for rows in data.validation.values():
+            metrics = trainer.evaluate(rows, metric_key_prefix="eval")
+            scores.append({name.removeprefix("eval_"): value for name, value in metrics.items()})
+    finally:
+        # Mixed precision stays on a model, and whoever measures it next would measure that.
+        trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
     return data.named_metrics(scores)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from bertkd.efficiency import count_flops, count_parameters, measure_latency
@@ -18,7 +18,7 @@ from bertkd.models.families import family_of
 from bertkd.models.sizes import full_size, match_device_dtype_and_mode, refuse_factorized_or_shared
 from bertkd.pruning.harms import UNIT_ORDERS, Harms, levels_of, measure_harms, with_levels_between
 from bertkd.pruning.network import Rows, as_batches, divergence, sub_layers
-from bertkd.pruning.reconstruction import divided, reconstruct
+from bertkd.pruning.reconstruction import check_made_of, divided, reconstruct
 from bertkd.pruning.scores import UnitScores, unit_scores
 from bertkd.students import prune, separate_position_bias
 from bertkd.students.width import reorder_units
@@ -184,7 +184,7 @@ class Pruner:
     """A model whose harms are measured, to be pruned to one budget after another.
 
     Attributes:
-        model: the model that is pruned: a float32 copy in eval mode.
+        model: the model that is pruned: a float32 copy in eval mode, on its device (on the CPU for an Apple GPU).
         teacher: the model that it was made of, to which the fits go, likewise.
         like: the model as it was given, whose device, dtype and mode the pruned ones get.
         scores: of its units.
@@ -221,14 +221,17 @@ class Pruner:
                 "measured" at each sub-layer, those that harm less of the two.
 
         Raises:
-            ValueError: see `prune_to_budget`; or an unknown order.
+            ValueError: see `prune_to_budget`; an unknown order; or a teacher that the model was not made of.
         """
         if unit_order not in UNIT_ORDERS:
             raise ValueError(f"unit_order must be one of {', '.join(UNIT_ORDERS)}, not {unit_order!r}.")
         refuse_supernet(model, "prune_to_budget")
         refuse_factorized_or_shared(model, "prune_to_budget")
-        whole = copy.deepcopy(separate_position_bias(model)).float().eval()
-        target = whole if teacher is None else copy.deepcopy(separate_position_bias(teacher)).float().eval()
+        whole = target = _plain_copy(model)
+        if teacher is not None:
+            target = nn.Module.to(_plain_copy(teacher), whole.device)
+            # Before minutes are spent on the harms.
+            check_made_of(whole, target, "Pruner.prepared")
         fitting, choosing = divided(as_batches(batches, whole))
 
         scores = unit_scores(whole, [*choosing, *fitting], progress)
@@ -274,11 +277,12 @@ class Pruner:
             if sizes is None or (best is not None and sizes == best.sizes):
                 break
             predicted = costs.cost(sizes)
-            measured = predicted if measure is None else measure([self._cut(sizes)])[0]
+            measured = predicted if measure is None else measure([self._as_given(self._cut(sizes))])[0]
             harm = self._harm(sizes)
             if measured <= budget and (best is None or harm < best.harm):
                 best = Selection(sizes, predicted, measured, harm)
-            if measure is None or NEAR * budget <= measured <= budget or sizes == layer_sizes(self.model):
+            is_whole = sizes == layer_sizes(self.model)
+            if measure is None or (measured <= budget and (is_whole or measured >= NEAR * budget)):
                 break
 
             # The sum of parts is not the whole: the table is corrected by what this network was measured to cost.
@@ -311,7 +315,7 @@ class Pruner:
         elif rows > 0:
             batches = [*_first_rows(self.choosing, rows // 3), *_first_rows(self.fitting, rows)]
             reconstruct(cut, self.teacher, batches, progress=progress)
-        return match_device_dtype_and_mode(cut, self.like)
+        return self._as_given(cut)
 
     def divergence(self, model: PreTrainedModel) -> float:
         """How far a model's predictions are from the teacher's, on the rows that choose among the fits."""
@@ -336,13 +340,27 @@ class Pruner:
 
         chosen = [list(levels)[place] for levels, place in zip(self.harms, places, strict=True)]
         if not any(chosen):
-            # A network of no unit reads nothing but its first token.
-            return None
+            # A network of no unit reads nothing but its first token. The best other one has units in one part, because
+            # no part that has some does less harm for it.
+            gains = [
+                (levels[0].harm - levels[units].harm, index, units)
+                for index, (levels, costs_of) in enumerate(zip(self.harms, prices, strict=True))
+                for units, cost in zip(levels, costs_of, strict=True)
+                if units > 0 and cost <= budget - costs.fixed
+            ]
+            if not gains:
+                return None
+            _, index, units = max(gains)
+            chosen[index] = units
         return LayerSizes(tuple(chosen[0::2]), tuple(chosen[1::2]))
 
     def _harm(self, sizes: LayerSizes) -> float:
         chosen = [count for pair in zip(*sizes, strict=True) for count in pair]
         return sum(levels[count].harm for levels, count in zip(self.harms, chosen, strict=True))
+
+    def _as_given(self, pruned: PreTrainedModel) -> PreTrainedModel:
+        """A pruned model on the device, and in the dtype and mode, of the model that was given."""
+        return match_device_dtype_and_mode(pruned, self.like)
 
     def _cut(self, sizes: LayerSizes) -> PreTrainedModel:
         """The model of these sizes, not fitted."""
@@ -357,6 +375,12 @@ class Pruner:
 
         ordered = reorder_units(copy.deepcopy(self.model), orders["attention"], orders["ffn"])
         return prune(ordered, sizes.heads, sizes.neurons)
+
+
+def _plain_copy(model: PreTrainedModel) -> PreTrainedModel:
+    """A float32 copy in eval mode, on the model's device, or on the CPU where that lacks double precision."""
+    plain = copy.deepcopy(separate_position_bias(model)).float().eval()
+    return plain.cpu() if plain.device.type == "mps" else plain
 
 
 def _first_rows(batches: Sequence[dict[str, Tensor]], rows: int) -> list[dict[str, Tensor]]:

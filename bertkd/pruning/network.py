@@ -79,7 +79,7 @@ def sub_layers(model: PreTrainedModel) -> list[SubLayer]:
 
 
 def refuse_other_heads(model: PreTrainedModel, caller: str) -> None:
-    """Refuses what does not classify sequences, or is of an unsupported family.
+    """Refuses what does not classify sequences, is of an unsupported family, or lies where float64 is missing.
 
     Args:
         model: the model to check.
@@ -91,6 +91,8 @@ def refuse_other_heads(model: PreTrainedModel, caller: str) -> None:
     family_of(model)
     if not type(model).__name__.endswith("ForSequenceClassification"):
         raise ValueError(f"{caller} needs a sequence classifier, not a {type(model).__name__}.")
+    if model.device.type == "mps":
+        raise ValueError(f"{caller} computes in double precision, which this device lacks: use model.cpu().")
 
 
 def embeddings_norm(model: PreTrainedModel) -> nn.LayerNorm | None:

@@ -23,7 +23,7 @@ from bertkd.pruning.network import (
     sub_layers,
 )
 
-__all__ = ["RIDGES", "divided", "reconstruct"]
+__all__ = ["RIDGES", "check_made_of", "divided", "reconstruct"]
 
 RIDGES = (1e-3, 1e-1)
 # Of all rows, those that choose among the fits; a fit is never judged by its own rows.
@@ -88,28 +88,45 @@ def reconstruct(
         ValueError: models of different family, labels, depth or hidden size, another model than a sequence classifier,
             a supernet, factorized or shared layers, predictions that are not finite, or fewer batches than two.
     """
+    check_made_of(pruned, teacher)
+    fitting, choosing = divided(as_batches(batches, pruned))
+    with evaluated(pruned, teacher), torch.no_grad():
+        _Reconstruction(pruned, teacher, fitting, choosing, ridges).run(progress)
+    return pruned
+
+
+def check_made_of(pruned: PreTrainedModel, teacher: PreTrainedModel, caller: str = "reconstruct") -> None:
+    """Refuses a model that cannot have been pruned out of another one.
+
+    Args:
+        pruned: the model that was pruned.
+        teacher: the model that it was made of.
+        caller: the name of the function that compares them, for the message.
+
+    Raises:
+        ValueError: see `reconstruct`.
+    """
     for model in (pruned, teacher):
-        refuse_supernet(model, "reconstruct")
-        refuse_other_heads(model, "reconstruct")
-        refuse_factorized_or_shared(model, "reconstruct")
+        refuse_supernet(model, caller)
+        refuse_other_heads(model, caller)
+        refuse_factorized_or_shared(model, caller)
     ours, theirs = pruned.config.num_labels, teacher.config.num_labels
     if family_of(pruned) != family_of(teacher) or ours != theirs:
         raise ValueError(
             f"The pruned model is of type {pruned.config.model_type} with {ours} labels, and the teacher of type "
-            f"{teacher.config.model_type} with {theirs}: reconstruct needs the model that was pruned."
+            f"{teacher.config.model_type} with {theirs}: {caller} needs the model that was pruned."
         )
     for what in ("num_hidden_layers", "hidden_size"):
         ours, theirs = getattr(pruned.config, what), getattr(teacher.config, what)
         if ours != theirs:
             raise ValueError(
-                f"The pruned model's {what} is {ours} and the teacher's {theirs}: reconstruct compares them layer by "
+                f"The pruned model's {what} is {ours} and the teacher's {theirs}: {caller} compares them layer by "
                 "layer, so that a layer that is left out has to be skipped, not removed."
             )
-
-    fitting, choosing = divided(as_batches(batches, pruned))
-    with evaluated(pruned, teacher), torch.no_grad():
-        _Reconstruction(pruned, teacher, fitting, choosing, ridges).run(progress)
-    return pruned
+    if pruned.device != teacher.device:
+        raise ValueError(
+            f"The pruned model is on {pruned.device} and the teacher on {teacher.device}: put both on one device."
+        )
 
 
 class _Reconstruction:

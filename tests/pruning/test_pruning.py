@@ -3,6 +3,7 @@
 import copy
 import itertools
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,10 @@ import pytest
 import torch
 from helpers import PAD, VOCABULARY, tiny_model
 from torch import Tensor, nn
-from transformers import AutoModelForSequenceClassification, PreTrainedModel
+from transformers import AutoModelForSequenceClassification, PreTrainedModel, Trainer, TrainingArguments
 
 from bertkd.dynabert import make_adaptive
-from bertkd.efficiency import count_parameters
+from bertkd.efficiency import TorchRunner, count_parameters
 from bertkd.efficiency.costs import choose_within
 from bertkd.models import FAMILIES, LayerSizes, encoder_layers, family_of, layer_sizes
 from bertkd.pruning import Pruner, prune_to_budget, pruning_costs, reconstruct, unit_scores
@@ -418,6 +419,30 @@ def test_a_size_that_is_measured_far_below_the_budget_gives_way_to_a_larger_one(
     assert 0.95 * budget <= selection.measured <= budget < selection.predicted
 
 
+def test_a_whole_model_that_is_measured_just_over_the_budget_gives_way_to_a_smaller_one() -> None:
+    model = model_of()
+    measure = measure_of("parameters", 1, 9)
+    pruner, costs = Pruner.prepared(model, batches_of()), pruning_costs(model, measure)
+    budget = measure([model])[0]
+    # The table says that the whole model is within, and the clock that it is not.
+    selection = pruner.select(budget, costs, lambda models: [1.01 * cost for cost in measure(models)])
+    assert 0.9 * budget < selection.measured <= budget and selection.sizes != layer_sizes(model)
+
+
+def test_where_dropping_everything_harms_least_one_part_keeps_its_best_units() -> None:
+    model = model_of(layers=2)
+    measure = measure_of("parameters", 1, 9)
+    pruner, costs = Pruner.prepared(model, batches_of()), pruning_costs(model, measure)
+    for levels in pruner.harms:
+        for units in levels:
+            levels[units] = replace(levels[units], harm=0.0 if units == 0 else 1.0)
+    pruner.harms[2][3] = replace(pruner.harms[2][3], harm=0.5)
+    budget = 0.95 * measure([model])[0]
+    assert pruner.select(budget, costs).sizes == LayerSizes((0, 3), (0, 0))
+    with pytest.raises(ValueError, match="No network of this model is within"):
+        pruner.select(costs.fixed, costs)
+
+
 def test_a_search_that_knows_the_clock_measures_one_network() -> None:
     model = model_of()
     measure = measure_of("parameters", 1, 9)
@@ -452,6 +477,16 @@ def test_networks_of_the_cost_table_are_measured_once_and_costs_between_them_lie
     for neurons in (2, 10, 50, 96):
         assert costs.of_neurons(neurons) == pytest.approx(2 + 0.1 * neurons)
     assert costs.of_heads(0) == costs.of_neurons(0) == 0
+
+
+@pytest.mark.parametrize("unit", ["parameters", "flops", "mb"])
+def test_the_table_of_a_single_layer_tells_its_parts_from_the_rest(unit: str) -> None:
+    model = model_of(layers=1)
+    measure = measure_of(unit, 1, 9)
+    costs = pruning_costs(model, measure)
+    for sizes in (([1], [0]), ([0], [6]), ([2], [24]), ([4], [24])):
+        assert costs.cost(LayerSizes(*map(tuple, sizes))) == pytest.approx(measure([prune(model, *sizes)])[0])
+    assert costs.fixed == pytest.approx(measure([prune(model, [0], [0])])[0])
 
 
 def test_a_budget_that_nothing_meets_is_refused_with_the_smallest_cost() -> None:
@@ -565,6 +600,43 @@ def test_half_precision_comes_back_as_it_went_in() -> None:
     model = model_of().to(torch.bfloat16)
     pruned = prune_to_budget(model, batches_of(), 0.7 * count_parameters(model).total, "parameters")
     assert pruned.dtype == torch.bfloat16 and model.dtype == torch.bfloat16
+
+
+def test_a_model_in_half_precision_costs_what_it_weighs() -> None:
+    model, batches = model_of().half(), batches_of()
+    whole = measure_of("mb", 1, 9)([model])[0]
+    assert whole == pytest.approx(2 * count_parameters(model).total / 1e6)
+    for share in (0.75, 1.0):
+        pruned = prune_to_budget(model, batches, share * whole, "mb")
+        assert 0.9 * share * whole <= measure_of("mb", 1, 9)([pruned])[0] <= share * whole
+    # Of a full budget, nothing is left out.
+    torch.testing.assert_close(logits_of(pruned, batches), logits_of(model, batches), atol=5e-3, rtol=0)
+
+
+def test_mixed_precision_that_a_trainer_has_left_on_a_model_changes_nothing(tmp_path: Path) -> None:
+    model, batches = model_of(), batches_of()
+    plain, expected = copy.deepcopy(model), logits_of(model, batches)
+    arguments = TrainingArguments(str(tmp_path), bf16=True, use_cpu=True, report_to=[], disable_tqdm=True)
+    rows = [{name: values[0] for name, values in batch.items()} for batch in batches]
+    Trainer(model=model, args=arguments).predict(rows)
+    assert not torch.equal(logits_of(model, batches), expected)
+
+    scores, wanted = unit_scores(model, batches), unit_scores(plain, batches)
+    assert torch.equal(scores.heads, wanted.heads) and torch.equal(scores.neurons, wanted.neurons)
+    assert torch.equal(TorchRunner(model)(batches[0]), TorchRunner(plain)(batches[0]))
+    budget = 0.7 * count_parameters(model).total
+    made, right = (prune_to_budget(each, batches, budget, "parameters") for each in (model, plain))
+    assert torch.equal(logits_of(made, batches), logits_of(right, batches))
+    # It is still what the trainer made of it.
+    assert not torch.equal(logits_of(model, batches), expected)
+
+
+def test_a_teacher_that_a_model_was_not_made_of_is_refused_before_anything_is_measured(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("bertkd.pruning.budget.measure_harms", lambda *_, **__: 1 / 0)
+    with pytest.raises(ValueError, match="num_hidden_layers is 3 and the teacher's 2: Pruner.prepared compares"):
+        Pruner.prepared(model_of(), batches_of(), teacher=model_of(layers=2))
 
 
 def test_a_model_is_pruned_again_and_its_sizes_nest() -> None:
