@@ -24,7 +24,7 @@ from bertkd.atomic import read_json, write_json, write_text
 from bertkd.cli import distilbert, dynabert, export, finetune, kd, resolve, search, tinybert
 from bertkd.cli.commands import CORPUS_DEFAULTS, TaskRun, check_outputs, quiet, run_or_resume
 from bertkd.cli.export import ExportOptions
-from bertkd.cli.options import CorpusOptions, RunOptions, TrainOptions
+from bertkd.cli.options import CorpusOptions, ModelOptions, RunOptions, TrainOptions
 from bertkd.cli.parser import Options, one_run, option_value, parse_runs
 from bertkd.cli.prune import PruneOptions
 from bertkd.cli.rules import COUNT
@@ -32,8 +32,10 @@ from bertkd.cli.search import SearchOptions, deployment_of
 from bertkd.distillation.checks import check_vocabularies
 from bertkd.distillation.method import Method
 from bertkd.export import ENGINE_PACKAGES, quantization_schemes, require_engine
+from bertkd.export.checks import check_length
 from bertkd.folder_lock import folder_in_use
 from bertkd.methods import all_methods, method_named
+from bertkd.models.loading import load_config
 from bertkd.pipeline import load_language_model, load_model, resolve_model_name
 from bertkd.pipeline.compress import UNITS, Goal, Size, choose_size, depth_sizes, general_sizes, shape_sizes
 from bertkd.pipeline.contents import content_digests
@@ -144,12 +146,20 @@ def parse(argv: Sequence[str] | None) -> Run:
         "compress", str(__doc__), config_class, argv, {**defaults, **DEFAULTS}, own_classes(method)[0]
     )
     options = one_run(runs, "What is to be deployed is one model.")
-    if method.student == "pruned" and (options.models.model_name_or_path or options.models.init_from != "pretrained"):
+    if method.student == "pruned" and starts_elsewhere(options.models):
+        # Other commands call the model that they work on by the name that is wrong here.
+        resolve.required_teacher(options.models)
         raise ValueError(
             "The student of --method pruned is pruned out of the teacher, and starts from nothing else: leave "
-            "--model_name_or_path and --init_from out, or name a paper's method with --method."
+            "--model_name_or_path, --init_from and --student_layers out, or name a paper's method with --method."
         )
     return replace(options, config=with_changes(options.config, **method.settings))
+
+
+def starts_elsewhere(models: ModelOptions) -> bool:
+    """Whether options say what a student starts from."""
+    names = ("model_name_or_path", "init_from", "student_layers")
+    return any(getattr(models, name) != getattr(ModelOptions(), name) for name in names)
 
 
 def compress(options: Run) -> dict[str, Any]:
@@ -161,7 +171,9 @@ def compress(options: Run) -> dict[str, Any]:
     # What cannot work ends before anything is trained.
     require_engine(own.engine, own.precision)
     quantization_schemes(own.engine, own.precision)
+    export.accuracy_check_of(own)
     teacher_name = resolve.required_teacher(models)
+    check_length(teacher_name, load_config(resolve_model_name(teacher_name), "teacher"), own.sequence_length)
     if method.student == "pretrained" and not (own.corpus_files and own.language_model):
         raise ValueError(
             "DistilBERT learns from plain text before the task: name it with --corpus_files, and the model that "
@@ -181,7 +193,8 @@ def compress(options: Run) -> dict[str, Any]:
         return {"method": own.method, "predicted": predicted}
 
     exported = export.export(deployed_options(options, student, folder / "deployed"))
-    outcome = outcome_of(goal, teacher_name, student, folder / "deployed", exported)
+    pruned = read_json(student / START / FILE) if method.student == "pruned" else None
+    outcome = outcome_of(goal, teacher_name, student, folder / "deployed", exported, pruned)
     answer = {
         "method": own.method,
         "budget": outcome.budget,
@@ -246,15 +259,26 @@ class Outcome:
         return text
 
 
-def outcome_of(goal: Goal, teacher_name: str, student: Path, deployed: Path, exported: ExportResult) -> Outcome:
+def outcome_of(
+    goal: Goal,
+    teacher_name: str,
+    student: Path,
+    deployed: Path,
+    exported: ExportResult,
+    pruned: dict[str, Any] | None = None,
+) -> Outcome:
     """Measures what was deployed, in the unit of the budget.
 
-    A pruned student is timed as its size was chosen: in turns with the teacher, at the teacher's speed of then.
+    Args:
+        goal: what was asked for.
+        teacher_name: the model that was compressed.
+        student, deployed: the folders of the student and of its export.
+        exported: the record of the export.
+        pruned: for a pruned student, what its size was chosen by. It is timed likewise: in turns with the teacher, at
+            the teacher's speed of then.
     """
     budget, unit = goal.budget, goal.unit
-    facts = student / START / FILE
-    if facts.is_file():
-        pruned = read_json(facts)
+    if pruned is not None:
         if unit == "points":
             return Outcome(budget, unit, 100 * (pruned["curve"][0]["value"] - exported.value))
         budget = pruned["budget"]
@@ -461,6 +485,11 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Compresses one teacher."""
     quiet()
     options = parse(argv)
+    if options.config.world_size > 1:
+        raise ValueError(
+            "bertkd compress measures and exports in one process: start it without a launcher, or train the student "
+            "with its method's command under the launcher, such as bertkd prune, and export it with bertkd export."
+        )
     check_outputs([options])
     if options.own.dry_run:
         return compress(options)

@@ -18,7 +18,6 @@ from bertkd.cli.options import MeasuringOptions
 from bertkd.cli.parser import one_run, parse_runs
 from bertkd.cli.rules import COUNT, NOT_NEGATIVE
 from bertkd.cli.search import deployment_of
-from bertkd.efficiency import check_device
 from bertkd.pipeline.export import AccuracyCheck, export_for_task
 from bertkd.records import ExportResult
 
@@ -49,10 +48,11 @@ class ExportOptions(MeasuringOptions):
             "range": NOT_NEGATIVE,
         },
     )
-    device: str = field(
-        default="cpu",
-        metadata={"help": "Where --engine pytorch runs, and eager PyTorch beside it, such as cuda."},
-    )
+
+
+def accuracy_check_of(options: ExportOptions) -> AccuracyCheck:
+    """How much the metric may lose."""
+    return AccuracyCheck(options.max_drop, options.calibration_rows, options.quantization_aware_rows)
 
 
 def export(options: TaskRun[ExportOptions, DistillationConfig]) -> ExportResult:
@@ -62,8 +62,6 @@ def export(options: TaskRun[ExportOptions, DistillationConfig]) -> ExportResult:
         raise ValueError("Name the model to export with --model_name_or_path.")
 
     deployment = deployment_of(options.own)
-    own = options.own
-    check = AccuracyCheck(own.max_drop, own.calibration_rows, own.quantization_aware_rows)
     # The teacher is only timed, and may read the ids of another tokenizer.
     of_the_model = replace(options, models=replace(models, teacher_model_name_or_path=None))
     return export_for_task(
@@ -72,8 +70,7 @@ def export(options: TaskRun[ExportOptions, DistillationConfig]) -> ExportResult:
         models.model_name_or_path,
         options.config,
         deployment,
-        check,
-        options.own.device,
+        accuracy_check_of(options.own),
         models.teacher_model_name_or_path,
     )
 
@@ -85,7 +82,6 @@ def main(argv: Sequence[str] | None = None) -> ExportResult:
         "export", str(__doc__), DistillationConfig, argv, DEFAULTS, ExportOptions
     )
     options = one_run(runs, "The seed of an export only draws the rows for the calibration.")
-    if options.own.engine == "pytorch":
-        check_device(options.own.device)
+    deployment_of(options.own)
     check_outputs([options])
     return export(options)

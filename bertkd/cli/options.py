@@ -341,3 +341,7 @@ class MeasuringOptions(RunOptions):
         default=None, metadata={"help": "The CPU threads of a measured forward pass.", "range": COUNT}
     )
     repeats: int = field(default=20, metadata={"help": "How many passes of each model are measured.", "range": COUNT})
+    device: str = field(
+        default="cpu",
+        metadata={"help": "Where --engine pytorch runs, and eager PyTorch beside it, such as cuda."},
+    )

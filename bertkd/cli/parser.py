@@ -94,6 +94,13 @@ class Options(Generic[DataOf, OwnOf, ConfigOf]):
         own = {name: value for name, value in dataclasses.asdict(self.own).items() if name not in run_fields}
         return {**dataclasses.asdict(self.models), **dataclasses.asdict(self.data), **own}  # type: ignore[call-overload]
 
+    def default_options(self) -> dict[str, Any]:
+        """The values of options that nobody gave."""
+        defaults: dict[str, Any] = {}
+        for options in (self.models, self.data, self.own):
+            defaults |= dataclasses.asdict(type(options)())  # type: ignore[arg-type]
+        return defaults
+
     def experiment(self) -> Experiment:
         """The training, for its record. The student replaces the teacher, where there is one."""
         models = self.models
@@ -106,6 +113,7 @@ class Options(Generic[DataOf, OwnOf, ConfigOf]):
             command=self.command,
             options=self.own_options(),
             default_config=self.default_config,
+            default_options=self.default_options(),
             result_name=self.own.result_name,
             note=self.own.paper,
             teacher_name=teacher_name,

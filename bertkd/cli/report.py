@@ -12,6 +12,7 @@ from pathlib import Path
 
 from bertkd.atomic import write_text
 from bertkd.cli.parser import PlainParser
+from bertkd.pipeline.experiment import RECORDS, SETTINGS
 from bertkd.pipeline.folders import check_output
 from bertkd.records import render_page
 from bertkd.records.pages import markdown_report
@@ -29,6 +30,12 @@ def parser() -> PlainParser:
     return options
 
 
+def unfinished_runs(folder: Path) -> list[Path]:
+    """The folders below one in which a training has begun and not ended."""
+    begun = [path.parent for path in sorted(folder.rglob(SETTINGS))]
+    return [run for run in begun if not any((run / name).is_file() for name in RECORDS)]
+
+
 def main(argv: Sequence[str] | None = None) -> Path:
     """Writes the report; returns the path of its page.
 
@@ -42,6 +49,9 @@ def main(argv: Sequence[str] | None = None) -> Path:
     sets = [results for results in read_sets(source) if results.runs or results.exports]
     if not sets:
         raise ValueError(f"{source} has only runs of searches and ablations; a report needs main runs beside them.")
+
+    if unfinished := unfinished_runs(source):
+        print(f"Left out, because they are not finished: {', '.join(map(str, unfinished))}")
 
     papers = read_reference_points(options.reference_points) if options.reference_points else []
     page = render_page(sets, options.title, papers)

@@ -41,7 +41,7 @@ class SearchOptions(ImportanceOptions, MeasuringOptions):
 def deployment_of(options: MeasuringOptions) -> Deployment:
     """The engine, precision and timing that are asked for."""
     timing = Timing(options.batch_size, options.sequence_length, options.repeats, options.threads)
-    return Deployment(options.engine, options.precision, timing)
+    return Deployment(options.engine, options.precision, timing, options.device)
 
 
 def search(options: TaskRun[SearchOptions, DistillationConfig]) -> dict[str, Any]:

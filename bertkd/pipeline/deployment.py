@@ -1,14 +1,25 @@
 """Runs and times models in the engine and precision that are to serve them."""
 
 import contextlib
+import copy
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+from torch import nn
 from transformers import PreTrainedModel
 
-from bertkd.efficiency import Latency, Runner, TorchRunner, count_flops, count_parameters, measure_latency
+from bertkd.efficiency import (
+    Latency,
+    Runner,
+    TorchRunner,
+    check_device,
+    count_flops,
+    count_parameters,
+    measure_latency,
+)
 from bertkd.export import exported_size_mb, open_exported, quantization_schemes, random_batches, write_export
 
 __all__ = ["Deployment", "Timing", "eager"]
@@ -41,11 +52,24 @@ class Timing:
 
 @dataclass(frozen=True)
 class Deployment:
-    """Where a model is to serve: the engine, what it computes in, and how its passes are timed."""
+    """Where a model is to serve: the engine, what it computes in, and how its passes are timed.
+
+    Attributes:
+        device: where PyTorch runs, such as "cuda"; the other engines run on the CPU.
+
+    Raises:
+        ValueError: the engine does not run on the device, or the device is not here.
+    """
 
     engine: str = "pytorch"
     precision: str = "float32"
     timing: Timing = Timing()
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        if self.device != "cpu" and self.engine != "pytorch":
+            raise ValueError(f"{self.engine} runs on the CPU here: leave --device out, or take --engine pytorch.")
+        check_device(self.device)
 
     def write(self, model: PreTrainedModel, folder: str | Path) -> Path:
         """Writes a model in the form that the engine reads, for its size and speed: its int8 answers are rough."""
@@ -57,19 +81,30 @@ class Deployment:
     def opened(self, models: Sequence[PreTrainedModel]) -> Iterator[list[Runner]]:
         """The models in the engine, while the block runs."""
         if (self.engine, self.precision) == ("pytorch", "float32"):
-            yield [TorchRunner(model) for model in models]
+            yield [TorchRunner(self._on_device(model)) for model in models]
             return
 
         with tempfile.TemporaryDirectory() as work:
             runners: list[Runner] = []
             for index, model in enumerate(models):
                 folder = self.write(model, Path(work) / str(index))
-                runners.append(open_exported(folder, self.timing.threads))
+                runners.append(self.open(folder))
             yield runners
+
+    def open(self, folder: Path) -> Runner:
+        """An exported model, on the device."""
+        return open_exported(folder, self.timing.threads, self.device)
+
+    def _on_device(self, model: PreTrainedModel) -> PreTrainedModel:
+        """The model where it is on the device; else a copy there."""
+        wanted = torch.device(self.device)
+        if model.device.type == wanted.type and wanted.index in (None, model.device.index):
+            return model
+        return nn.Module.to(copy.deepcopy(model), self.device)
 
     def milliseconds(self, folder: Path) -> float:
         """The median latency of an exported model that runs alone, as where it serves: its weights stay in caches."""
-        runner = open_exported(folder, self.timing.threads)
+        runner = self.open(folder)
         return self.timing.measure({"model": runner})["model"].p50_ms
 
     def milliseconds_beside(self, model: PreTrainedModel, usual: float, folder: Path) -> tuple[float, float]:
@@ -81,7 +116,7 @@ class Deployment:
             This latency, and what `model` takes now, both in ms.
         """
         with self.opened([model]) as (beside,):
-            runners = {"beside": beside, "exported": open_exported(folder, self.timing.threads)}
+            runners = {"beside": beside, "exported": self.open(folder)}
             latency = self.timing.measure(runners)
         return usual / latency["exported"].speedup, latency["beside"].p50_ms
 

@@ -13,7 +13,7 @@ from torch import nn
 from transformers import DataCollatorWithPadding, EvalPrediction, PreTrainedModel
 
 from bertkd.distillation import DistillationConfig
-from bertkd.efficiency import Latency, Runner, check_device, count_parameters
+from bertkd.efficiency import Latency, Runner, count_parameters
 from bertkd.export import (
     ENGINE_PACKAGES,
     Exported,
@@ -76,7 +76,6 @@ def export_for_task(
     config: DistillationConfig,
     deployment: Deployment,
     check: AccuracyCheck,
-    device: str = "cpu",
     teacher_name: str | None = None,
 ) -> ExportResult:
     """Exports a model, measures metric and latency, and leaves a folder with card and record.
@@ -86,23 +85,19 @@ def export_for_task(
         data: the task, tokenized for this model.
         name: the folder of the model.
         config: its `output_dir` is the folder, and its seed draws the rows for the calibration.
-        deployment: the engine, precision and timing.
+        deployment: the engine, precision, timing and device.
         check: how much the metric may lose.
-        device: where PyTorch runs, such as "cuda"; the other engines run on the CPU.
         teacher_name: the model whose latency is compared with; None for none.
 
     Returns:
         The record of the export.
 
     Raises:
-        ValueError: the model does not fit the task, or the engine does not run on the device.
+        ValueError: the model does not fit the task.
         AccuracyDropError: every quantization loses more than the check allows; nothing is written.
     """
     # Everything that can be wrong is found before the first step.
     require_engine(deployment.engine, deployment.precision)
-    if device != "cpu" and deployment.engine != "pytorch":
-        raise ValueError(f"{deployment.engine} runs on the CPU here: leave --device out, or take --engine pytorch.")
-    check_device(device)
     if (Path(name) / MANIFEST).is_file() and not list(Path(name).glob("*.safetensors")):
         raise ValueError(f"{name} is an export already: give the folder of the model that it was made of.")
 
@@ -137,10 +132,10 @@ def export_for_task(
         _metrics_of(model, data),
         check.max_drop,
         deployment.timing.threads,
-        device,
+        deployment.device,
         retrain=retrain if check.training_rows else None,
     )
-    latency = _measure(model, exported, teacher, deployment, device)
+    latency = _measure(model, exported, teacher, deployment)
     result = _describe(experiment, model, exported, latency, data, config, deployment, trained)
     write_export_card(folder, result, trained)
     result.write(folder)
@@ -177,13 +172,13 @@ def _metrics_of(model: PreTrainedModel, data: TaskData) -> Callable[[Runner], di
 
 
 def _measure(
-    model: PreTrainedModel, exported: Exported, teacher: PreTrainedModel | None, deployment: Deployment, device: str
+    model: PreTrainedModel, exported: Exported, teacher: PreTrainedModel | None, deployment: Deployment
 ) -> dict[str, Latency]:
     """Latencies of the exported model, of the model in eager PyTorch, and of the teacher there and in every engine.
 
     On a GPU, PyTorch is the only engine.
     """
-    on_gpu = device != "cpu"
+    device, on_gpu = deployment.device, deployment.device != "cpu"
     runners: dict[str, Runner] = {}
 
     with tempfile.TemporaryDirectory() as work:

@@ -1,5 +1,6 @@
 """Prunes a teacher to one budget or several in turn, and distills it into each of the students."""
 
+import re
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -75,6 +76,12 @@ class Limit:
     def __post_init__(self) -> None:
         if not self.text.strip():
             raise ValueError(NO_BUDGET)
+        written = re.fullmatch(r"([\d.]+)\s*([a-z]+)", self.text.strip().lower())
+        if written and written[2] in UNITS:
+            raise ValueError(
+                f"--budget {self.text}: give the number alone, and its unit with --unit: --budget {written[1]} --unit "
+                f"{written[2]}."
+            )
         try:
             number = float(self.text.removesuffix("%"))
         except ValueError:
@@ -212,12 +219,6 @@ class _Training:
     ) -> None:
         self.experiment, self.data, self.teacher, self.pruning = experiment, data, teacher, pruning
         self.config = _with_epochs(config, len(data.splits["train"]))
-        # One process prunes while the others wait, and an evaluation is work for all of them.
-        self.has_curve = pruning.has_curve and config.world_size == 1
-        if pruning.limits[0].unit == "points" and not self.has_curve:
-            raise ValueError(
-                "--unit points chooses from a curve that one process measures: start the command without a launcher."
-            )
         self.ignore_weak_teacher = ignore_weak_teacher
         # `quiet` turns off the bars of transformers, and these say how long a person still has to wait.
         self.has_progress = config.process_index == 0
@@ -226,13 +227,14 @@ class _Training:
         """Makes the students that an earlier start has not made; returns all records."""
         results: list[RunResult] = []
         before: PreTrainedModel | None = None
+        before_folder: Path | None = None
         limits, has_rungs = self.pruning.limits, self.pruning.has_rungs
 
         for number, limit in enumerate(limits):
             config = with_changes(self.config, output_dir=str(self.pruning.folder_of(limit, self.config)))
             result = finished(RunResult, self.experiment, config)
             if result is None:
-                start = _start(self.experiment, config, self, limit, before)
+                start = _start(self.experiment, config, self, limit, before, before_folder)
                 name = variant_name(
                     limit.named_share,
                     has_rungs and number > 0,
@@ -257,7 +259,8 @@ class _Training:
             if result is not None:
                 results.append(result)
                 if has_rungs and number + 1 < len(limits):
-                    before = load_model(str(output_folder(config)))
+                    before_folder = output_folder(config)
+                    before = load_model(str(before_folder))
         return results
 
     # ---- what is computed when it is needed first ----
@@ -314,7 +317,7 @@ class _Training:
             pruner = self.pruner_out_of(before) if self.pruning.has_rungs else self.shared_pruner
 
         with _timed(seconds, "curve"):
-            curve = self.curve(pruner) if self.has_curve else []
+            curve = self.curve(pruner) if self.pruning.has_curve else []
         with _timed(seconds, "choice"):
             if limit.unit == "points":
                 selection = _fastest_within(curve, limit.number)
@@ -423,7 +426,12 @@ class _Training:
 
 @writes_output_folder
 def _start(
-    experiment: Experiment, config: PrunedKDConfig, training: _Training, limit: Limit, before: PreTrainedModel | None
+    experiment: Experiment,
+    config: PrunedKDConfig,
+    training: _Training,
+    limit: Limit,
+    before: PreTrainedModel | None,
+    before_folder: Path | None,
 ) -> PreTrainedModel:
     """The student of a limit before it is trained: the one that an earlier start has left, or a new one.
 
@@ -433,6 +441,7 @@ def _start(
         training: makes a new one.
         limit: what it may cost.
         before: the student that it is pruned out of; None for the teacher.
+        before_folder: where that one lies.
     """
     # A weak teacher is found before minutes are spent on it.
     assert training.teacher_metrics
@@ -444,7 +453,7 @@ def _start(
 
     folder = output_folder(config) / START
     start_in_folder(experiment, config)
-    asked = _asked(experiment, limit, config)
+    asked = _asked(experiment, limit, config, before_folder)
     with config.main_process_first(local=False, desc="pruning"):
         if config.process_index == 0 and not _is_left(folder, asked):
             student, facts = training.pruned(limit, before)
@@ -455,6 +464,11 @@ def _start(
         if config.process_index == 0:
             # A run that was killed right after the last file may have left it.
             shutil.rmtree(folder / ".partial", ignore_errors=True)
+        elif not _is_left(folder, asked):
+            raise ValueError(
+                f"Process {config.process_index} finds no pruned student in {folder}: process 0 says why, or this "
+                "machine does not see its folder."
+            )
         facts = read_json(folder / FILE)
 
     if config.process_index == 0:
@@ -462,12 +476,20 @@ def _start(
     return load_model(str(folder))
 
 
-def _asked(experiment: Experiment, limit: Limit, config: PrunedKDConfig) -> dict[str, Any]:
+def _asked(experiment: Experiment, limit: Limit, config: PrunedKDConfig, before_folder: Path | None) -> dict[str, Any]:
     """Everything that a pruned student depends on, as JSON values."""
     contents = content_digests(experiment.inputs(config))
     # A teacher that was moved is the same teacher.
     options = {name: value for name, value in experiment.options.items() if name not in contents}
-    asked = {"limit": str(limit), "seed": config.seed, "options": options, "contents": contents}
+    before = content_digests({"model_name_or_path": str(before_folder)}) if before_folder is not None else {}
+    asked = {
+        "limit": str(limit),
+        "seed": config.seed,
+        "bf16": config.bf16,
+        "options": options,
+        "contents": contents,
+        "before": before,
+    }
     return dict(plain_json(asked))
 
 
@@ -572,12 +594,17 @@ def _show_curve(facts: dict[str, Any], data: TaskData, path: Path | None) -> Non
     if path is None:
         return
 
-    curves_chart(
-        {"Pruned and fitted, not trained": points[1:]},
-        path,
-        f"{task_label(data.task.name)}: sizes to choose from",
-        unit,
-        f"{metric_label(metric)} (%)",
-        reference=ChartPoint("Teacher", points[0].x, points[0].y),
-    )
-    print(f"Chart: {path}")
+    try:
+        curves_chart(
+            {"Pruned and fitted, not trained": points[1:]},
+            path,
+            f"{task_label(data.task.name)}: sizes to choose from",
+            unit,
+            f"{metric_label(metric)} (%)",
+            reference=ChartPoint("Teacher", points[0].x, points[0].y),
+        )
+    except ImportError as error:
+        # The table says the same.
+        print(f"There is no chart. {error}")
+    else:
+        print(f"Chart: {path}")

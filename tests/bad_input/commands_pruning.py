@@ -58,7 +58,6 @@ CASES = [
     budget("a budget without an end", "inf", f"--budget inf: {NO_AMOUNT}"),
     budget("a budget in words", "abc", f"--budget abc: {NO_AMOUNT}"),
     budget("a budget in words in compress", "fast", f"--budget fast: {NO_AMOUNT}", COMPRESS),
-    budget("a budget with its unit", "5ms", "--budget 5ms: give a positive number of ms", unit="ms"),
     budget("a share of nothing", "0%", f"--budget 0%: {NO_AMOUNT}"),
     budget("all of the teacher", "100%", f"--budget 100%: {NO_AMOUNT}"),
     budget("more than the teacher", "150%", f"--budget 150%: {NO_AMOUNT}", COMPRESS),
@@ -117,6 +116,33 @@ CASES = [
         r"--pruning_rows has no effect where --method is pkd-skip",
     ),
     # Rows.
+    budget("a budget with its unit", "5ms", "give the number alone, .* with --unit: --budget 5 --unit ms", unit="ms"),
+    budget("a budget in another unit", "5MB", "with --unit: --budget 5 --unit mb", COMPRESS, unit="ms"),
+    CommandCase(
+        NUMBERS,
+        "a drop in points",
+        f"compress {OF_TEACHER} {HALF} --engine pytorch --precision float32 --max_drop 2",
+        "--max_drop is 2.0: give a fraction from 0 to 1",
+    ),
+    CommandCase(
+        NUMBERS,
+        "a longer pass than the teacher takes",
+        f"compress --teacher_model_name_or_path {{teacher}} {TASK} --engine pytorch --precision float32 --budget 9 "
+        "--unit mb --sequence_length 4096",
+        "--sequence_length is 4096, but .* takes [0-9]+ tokens: give at most that",
+    ),
+    CommandCase(
+        OPTIONS,
+        "a device that the engine does not run on",
+        f"compress {OF_TEACHER} {HALF} --device cuda",
+        "openvino runs on the CPU here: leave --device out, or take --engine pytorch",
+    ),
+    CommandCase(
+        OPTIONS,
+        "pruning for a device that is not here",
+        f"{PRUNE} --budget 50% --unit ms --device cuda:7",
+        "There is no device cuda:7 here",
+    ),
     CommandCase(
         NUMBERS, "no row to prune by", f"{PRUNE} {HALF} --pruning_rows 0", "--pruning_rows must be at least 1"
     ),
@@ -158,6 +184,18 @@ CASES = [
         "a pruned student from the teacher's layers",
         f"{COMPRESS} {HALF} --init_from teacher",
         r"is pruned out of the teacher, and starts from nothing else",
+    ),
+    CommandCase(
+        OPTIONS,
+        "layers of a pruned student in compress",
+        f"{COMPRESS} {HALF} --student_layers last",
+        r"is pruned out of the teacher, and starts from nothing else: leave .* --student_layers out",
+    ),
+    CommandCase(
+        OPTIONS,
+        "the teacher under another command's name in compress",
+        f"compress --model_name_or_path {{teacher}} {TASK} {HALF}",
+        "Name the fine-tuned teacher with --teacher_model_name_or_path",
     ),
     CommandCase(
         OPTIONS, "pruning without a teacher", f"prune {TASK} {HALF}", "Name the fine-tuned teacher with --teacher_"

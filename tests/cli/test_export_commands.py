@@ -385,7 +385,7 @@ def test_a_size_in_megabytes_is_that_of_the_file(engine: str, precision: str, tm
 def test_a_search_measures_in_the_engine_that_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     written: list[tuple[Any, ...]] = []
     monkeypatch.setattr(deployment, "write_export", lambda model, *rest, **_: written.append((model, *rest)) or model)
-    monkeypatch.setattr(deployment, "open_exported", lambda model, threads: TorchRunner(model))
+    monkeypatch.setattr(deployment, "open_exported", lambda model, *_: TorchRunner(model))
     target = Deployment("openvino", "int8", Timing(repeats=1, sequence_length=8))
     with target.opened([tiny_model(), tiny_model(layers=1)]) as runners:
         assert len(runners) == 2

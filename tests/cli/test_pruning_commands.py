@@ -1,5 +1,6 @@
 """The command prune, and compress without a method, on tiny models."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -8,15 +9,17 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from conftest import ROOT
 from safetensors.torch import load_file
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, TrainingArguments
 
 from bertkd.cli import compress, finetune, prune
+from bertkd.data import GLUE_TASKS
 from bertkd.efficiency import count_flops, count_parameters
 from bertkd.export import open_exported
 from bertkd.models import LayerSizes, layer_sizes
@@ -514,6 +517,44 @@ def test_a_dry_run_of_compress_shows_the_curve_and_leaves_nothing(
     assert compressed(words, tmp_path / "run", *options)["method"] == "pruned"
     out = capsys.readouterr().out
     assert "before training" in out and "Dry run" in out and not files_in(tmp_path / "run")
+
+
+def test_what_pruning_left_in_a_folder_is_no_budget_of_another_method(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = tmp_path / "student" / "start"
+    start.mkdir(parents=True)
+    (start / "pruning.json").write_text('{"budget": 2.5, "unit": "mb", "whole": 5.0, "measured": 2.4}')
+
+    exported = dataclasses.make_dataclass("Exported", ["size_mb"])(3.0)
+    monkeypatch.setattr(compress, "train", lambda *_: tmp_path / "student")
+    monkeypatch.setattr(compress.export, "export", lambda _: exported)
+    monkeypatch.setattr(compress, "write_report", lambda *_: tmp_path / "report.html")
+    answer = compressed(words, tmp_path, "--method", "kd", "--budget", "40", "--unit", "mb")
+    assert answer["budget"] == 40 and answer["measured"] == 3.0 and answer["is_within_budget"]
+
+
+def test_compress_is_refused_under_a_launcher(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(TrainingArguments, "world_size", property(lambda _self: 2))
+    with pytest.raises(ValueError, match="in one process: start it without a launcher, or train .* bertkd prune"):
+        compressed(words, tmp_path, "--budget", "50%")
+    assert not files_in(tmp_path)
+
+
+def test_without_matplotlib_the_sizes_to_choose_from_have_no_chart(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As Python says it where a package is missing.
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    point = {"measured": 2.0, "value": 0.9, "divergence": 0.1, "sizes": {"heads": [2], "neurons": [8]}}
+    facts = {"curve": [{**point, "measured": 4.0}, point], "whole": 4.0, "unit": "ms"}
+    pruning._show_curve(facts, SimpleNamespace(task=GLUE_TASKS["sst2"]), tmp_path / "curve.png")
+    out = capsys.readouterr().out
+    assert "accuracy before training" in out
+    assert 'There is no chart. Charts need matplotlib: pip install "bertkd[report]".' in out
+    assert not (tmp_path / "curve.png").exists()
 
 
 @pytest.mark.parametrize("budget", [["50%", "--unit", "ms"], ["1", "--unit", "points"], ["1", "--unit", "gflops"]])
