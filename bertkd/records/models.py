@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from bertkd.methods import method_key, method_label
+from bertkd.metrics import main_value
 from bertkd.records import tables
 from bertkd.records.results import ExportResult, RunResult
 
@@ -22,9 +23,9 @@ KINDS = ["teacher", "student", "subnetwork", "exported"]
 MODEL = ["task", "kind", "method", "layers", "variant", "exported_parameters"]
 # Columns that tell what costs the same: one shape, run in the same way.
 SHAPE = ["task", "kind", "layers", "parameters", "variant"]
-NUMBERS = ["value", "size_mb", "speedup", "speedup_best", "value_before", "agreement", "width", "depth"]
+NUMBERS = ["value", "size_mb", "speedup", "speedup_best", "value_before", "agreement", "width", "depth", "teacher"]
 COLUMNS = [*MODEL, "seed", "label", "metric", "shown_metric", "scores", "parameters", "has_budget", *NUMBERS]
-PERCENT = ["value", "value_before", "agreement"]
+PERCENT = ["value", "value_before", "agreement", "teacher"]
 
 
 def summarize(runs: Iterable[RunResult], exports: Iterable[ExportResult] = ()) -> pd.DataFrame:
@@ -46,6 +47,7 @@ def summarize(runs: Iterable[RunResult], exports: Iterable[ExportResult] = ()) -
             size_mb: of the weights or of the engine's files, in MB (1e6 bytes); NaN where it is not known.
             value_before, agreement: of an exported model, the value before the export with the same seeds, and the
                 share of rows with the same answer, both in percent.
+            teacher: the value of the model's own teacher in percent; NaN where it has none, or none is known.
 
     Raises:
         ValueError: a seed occurs twice among the results of a model, or they mix metrics or sizes: such results are
@@ -57,7 +59,8 @@ def summarize(runs: Iterable[RunResult], exports: Iterable[ExportResult] = ()) -
     for run in runs:
         # The teachers come first.
         if run.method == "teacher":
-            teacher_shapes[run.task] = (run.layers, run.parameters)
+            # Of several, the deepest.
+            teacher_shapes.setdefault(run.task, (run.layers, run.parameters))
         rows += _rows_of_run(run, teacher_shapes.get(run.task))
 
     for export in sorted(exports, key=_order):
@@ -107,6 +110,7 @@ def _rows_of_run(run: RunResult, teacher_shape: tuple[int, int] | None) -> list[
     shape = (run.layers, run.parameters)
     kind = "teacher" if run.method == "teacher" else "student"
     row = vars(run) | {"kind": kind, "variant": run.budget, "exported_parameters": 0, "has_budget": run.has_budget}
+    row["teacher"] = run.value if kind == "teacher" else main_value(run.teacher_metrics, run.metric)
 
     if not run.subnetworks:
         # The teacher's shape has the teacher's speed.
@@ -145,7 +149,7 @@ def _means_over_seeds(table: pd.DataFrame) -> pd.DataFrame:
 
     # What is the same for all seeds, what is a mean of them, and what needs a function.
     constant = groups[["label", "metric", "shown_metric", "has_budget", "width", "depth"]].first()
-    means = groups[["parameters", "speedup", "speedup_best", "size_mb", "value_before", "agreement"]].mean()
+    means = groups[["parameters", "speedup", "speedup_best", "size_mb", "value_before", "agreement", "teacher"]].mean()
     own = groups.agg(value=("value", _mean), std=("value", "std"), quality=("scores", _quality), seeds=("seed", tuple))
     return pd.concat([constant, own, means], axis=1).reset_index()
 
@@ -223,14 +227,15 @@ def result_rows(models: pd.DataFrame, mark_best: bool = False) -> list[dict[str,
 
 
 def share_of_teacher(models: pd.DataFrame, teachers: pd.Series[float]) -> str:
-    """The mean of a model over tasks as a share of the teachers' mean, such as "98.7%"; empty where it lacks a task.
+    """The mean of a model over tasks as a share of its teachers' mean, such as "98.7%"; empty where it lacks a task.
 
     Args:
         models: of one kind of model, one for each task.
-        teachers: the teachers' values, by task; other tasks do not count.
+        teachers: the values of the tasks' teachers, which count for models that learned from none; other tasks do not
+            count.
     """
-    values = models.set_index("task")["value"]
-    ours, theirs = values.reindex(teachers.index).mean(skipna=False), teachers.mean(skipna=False)
+    by_task = models.set_index("task").reindex(teachers.index)
+    ours, theirs = by_task["value"].mean(skipna=False), by_task["teacher"].fillna(teachers).mean(skipna=False)
     # A correlation may be 0 or less, which has no shares.
     return f"{100 * ours / theirs:.1f}%" if theirs > 0 and not math.isnan(ours) else ""
 

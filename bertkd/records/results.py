@@ -18,6 +18,17 @@ Parsed = TypeVar("Parsed")
 SCHEMA = 1
 # A task names files of a report, which must not leave its folder.
 TASK_NAME = re.compile(r"\w[\w .+=,()-]{0,99}")
+# What commands leave besides their records, in folders that need not have one.
+OTHER_FILES = {
+    "bench.json",
+    "compress.json",
+    "meta.json",
+    "pruning.json",
+    "search.json",
+    "settings.json",
+    "shrink.json",
+    "size.json",
+}
 # Tokens of the hub, wherever they were typed.
 TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{8,}")
 # Ends of names, so that `tokenizer_name` and `max_tokens_per_batch` stay.
@@ -304,7 +315,8 @@ def result_files(sources: str | Path | Iterable[str | Path]) -> list[Path]:
     """Finds results files: those given, and for a folder every `results.json` and `*.json` below it, sorted.
 
     A folder that holds a `results.json` or a model's `config.json` gives its `results.json` only: the other JSON files
-    there belong to the model, the tokenizer or the trainer.
+    there belong to the model, the tokenizer or the trainer. Elsewhere, the files by other names that commands leave
+    are passed over, such as the settings of a run that is not finished.
 
     Raises:
         FileNotFoundError: a source does not exist, or there is no results file at all.
@@ -324,6 +336,8 @@ def result_files(sources: str | Path | Iterable[str | Path]) -> list[Path]:
 def _is_result_file(path: Path) -> bool:
     # Trainings without a task, and exports, have files of their own beside those of runs.
     if path.name.startswith(".") or path.name.endswith((StageResult.FILE, ExportResult.FILE)):
+        return False
+    if path.name in OTHER_FILES:
         return False
 
     in_folder_of_run = (path.parent / RunResult.FILE).exists() or (path.parent / "config.json").exists()

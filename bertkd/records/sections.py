@@ -21,6 +21,8 @@ __all__ = ["Section", "caveats", "facts", "quality_label", "setting_rows", "task
 # The settings that tables show.
 SETTINGS = ["alpha", "temperature", "beta", "strategy", "learning_rate", "num_train_epochs"]
 SETTINGS += ["per_device_train_batch_size", "max_train_samples"]
+# Settings that may differ between repetitions: where things lie, and budgets that have a model each.
+UNLIKE_BUT_SAME = {"budget", "glue_dir", "teacher_model_name_or_path"}
 # Evaluations of one model on a GPU in half precision differ by a row or so of a small task.
 NOISE = 0.005
 EXPORT_NOTE = "Speed-ups are over the teacher in eager float32 PyTorch."
@@ -143,21 +145,27 @@ def verdict(ours: Mapping[str, Any], baseline: Mapping[str, Any]) -> str:
 
 
 def caveats(runs: Sequence[RunResult], all_runs: Sequence[RunResult]) -> list[str]:
-    """Says what makes runs of a table unlike the others of the task: fewer rows to train on, or another teacher.
+    """Says what makes runs of a table unlike the others of the task: fewer rows, other settings, another teacher.
 
     Args:
         runs: those of the table.
         all_runs: the task's; where no teacher is among them, the first run's teacher counts as the task's.
     """
     # Dictionaries, because they name each method once and keep the order.
-    few_rows: dict[str, None] = {}
+    first_rows: dict[str, None] = {}
+    random_rows: dict[str, None] = {}
+    few_judges: dict[str, None] = {}
     other_teacher: dict[str, None] = {}
     known = [run.value for run in all_runs if run.method == "teacher"]
 
     for run in runs:
-        label, limit = run.label, run.settings.get("max_train_samples")
+        label, settings = run.label, run.settings
+        limit = settings.get("max_train_samples")
         if limit is not None and limit <= run.rows.get("train", 0):
-            few_rows[f"{label} ({limit:,})"] = None
+            drawn = first_rows if settings.get("sample_seed") is None else random_rows
+            drawn[f"{label} ({limit:,})"] = None
+        if settings.get("max_eval_samples") is not None:
+            few_judges[f"{label} ({settings['max_eval_samples']:,})"] = None
 
         value = main_value(run.teacher_metrics, run.metric)
         if math.isnan(value):
@@ -167,11 +175,37 @@ def caveats(runs: Sequence[RunResult], all_runs: Sequence[RunResult]) -> list[st
             other_teacher[f"{label} ({100 * value:.1f})"] = None
 
     notes = []
-    if few_rows:
-        notes.append(f"Trained on the task's first rows only: {'; '.join(few_rows)}.")
+    if first_rows:
+        notes.append(f"Trained on the task's first rows only: {'; '.join(first_rows)}.")
+    if random_rows:
+        notes.append(f"Trained on rows that were drawn from the task's: {'; '.join(random_rows)}.")
+    if few_judges:
+        notes.append(f"Evaluated on a part of the validation split only: {'; '.join(few_judges)}.")
+    notes += unlike_seeds(runs)
     if other_teacher:
         reached = ", ".join((100 * pd.Series(known)).map("{:.1f}".format).unique())
         notes.append(f"The task's teacher reaches {reached}; taught by another one: {'; '.join(other_teacher)}.")
+    return notes
+
+
+def unlike_seeds(runs: Sequence[RunResult]) -> list[str]:
+    """Says which models have a mean over runs that differ in more than their seed: in settings, or in their rows.
+
+    A setting that one of the runs does not name is not compared: it may be younger than the run.
+    """
+    groups: dict[tuple[str, int], list[RunResult]] = {}
+    for run in runs:
+        groups.setdefault((run.label, run.layers), []).append(run)
+
+    notes = []
+    for (label, _), seeds in groups.items():
+        first, differing = seeds[0], set()
+        for run in seeds[1:]:
+            shared = first.settings.keys() & run.settings.keys() - UNLIKE_BUT_SAME
+            differing |= {name for name in shared if first.settings[name] != run.settings[name]}
+            differing |= {f"rows of {split}" for split in first.rows if first.rows[split] != run.rows.get(split)}
+        if differing:
+            notes.append(f"The runs of {label} differ in more than their seed: in {', '.join(sorted(differing))}.")
     return notes
 
 
@@ -198,10 +232,18 @@ def search_rows(runs: Sequence[RunResult]) -> list[dict[str, str]]:
     """One row per setting that was tried, with the best of each method and depth in bold."""
     if not runs:
         return []
-    # Only the settings that were varied tell the rows apart.
-    table = _settings(runs).drop(columns="Seed")
-    tried = table.loc[:, (table.nunique(dropna=False) > 1) | table.columns.isin(["Method", "Layers"])]
+    # Only the settings that were varied tell the rows apart, whichever they are.
+    others = {name for run in runs for name in run.settings} - {*SETTINGS, *UNLIKE_BUT_SAME}
+    table = _settings(runs, [*SETTINGS, *sorted(others)])
+    varied = table.map(str).nunique() > 1
+    tried = table.loc[:, varied | table.columns.isin(["Method", "Layers"])].drop(columns="Seed", errors="ignore")
     names = list(tried)
+    twice = table.assign(**tried.map(str)).duplicated([*names, "Seed"])
+    if twice.any():
+        raise ValueError(
+            f"A search has two runs of {table['Method'][twice].iloc[0]} with the same settings and seed: keep one of "
+            "them."
+        )
     values = 100 * pd.DataFrame(map(vars, runs))["value"]
     groups = tried.assign(value=values).groupby(names, dropna=False)["value"]
     means = groups.agg(["mean", "std", "count"]).reset_index()
@@ -218,15 +260,17 @@ def search_rows(runs: Sequence[RunResult]) -> list[dict[str, str]]:
 
 def setting_rows(runs: Sequence[RunResult]) -> list[dict[str, str]]:
     """The main settings, one row per run."""
-    return tables.without_empty_columns(_settings(runs).map(_text)) if runs else []
+    return tables.without_empty_columns(_settings(runs, SETTINGS).map(_text)) if runs else []
 
 
-def _settings(runs: Iterable[RunResult]) -> pd.DataFrame:
+def _settings(runs: Iterable[RunResult], names: Sequence[str]) -> pd.DataFrame:
     rows = []
     for run in runs:
         row: dict[str, Any] = {"Method": run.label, "Layers": run.layers, "Seed": run.seed}
-        for name in SETTINGS:
-            row[name] = run.settings.get(name)
+        for name in names:
+            value = run.settings.get(name)
+            # A list is no key of a group.
+            row[name] = " ".join(map(str, value)) if isinstance(value, list) else value
         rows.append(row)
     return pd.DataFrame(rows)
 

@@ -19,6 +19,9 @@ import torch
 import yaml
 
 from bertkd.atomic import atomic_path, write_json, write_text
+from bertkd.cli import report
+from bertkd.pipeline import compress, pruning, shrink, subnetwork_search
+from bertkd.pipeline.experiment import SETTINGS
 from bertkd.records import (
     ChartPoint,
     ExportResult,
@@ -41,8 +44,8 @@ from bertkd.records import (
 )
 from bertkd.records.charts import bars_chart, is_chart_of
 from bertkd.records.environment import _commit
-from bertkd.records.results import result_files
-from bertkd.records.sections import verdict
+from bertkd.records.results import OTHER_FILES, result_files
+from bertkd.records.sections import caveats, search_rows, verdict
 from bertkd.records.tables import fill_markers, row_dicts
 
 RECIPE = Path(__file__).parents[2] / "benchmarks" / "collect_results.py"
@@ -351,14 +354,19 @@ def test_the_best_student_is_marked_and_never_the_teacher() -> None:
     assert [row["SST-2 accuracy"] for row in rows if "**" in row["SST-2 accuracy"]] == ["**91.2 ± 0.3**"]
 
 
+def untaught(*values: Any, **named: Any) -> RunResult:
+    """A student whose record does not say what its teacher reached."""
+    return make_result(*values, **named, teacher_metrics={})
+
+
 def test_shares_of_the_teacher_are_those_of_means_over_the_tasks_that_most_rows_have() -> None:
     runs = [make_result("teacher", task, value) for task, value in (("sst2", 0.9), ("cola", 0.5), ("rte", 0.6))]
-    runs += [make_result("kd", task, value) for task, value in (("sst2", 0.88), ("cola", 0.4), ("rte", 0.62))]
+    runs += [untaught("kd", task, value) for task, value in (("sst2", 0.88), ("cola", 0.4), ("rte", 0.62))]
     shares = {row["Method"]: row["Share of teacher"] for row in result_rows(summarize(runs))}
     assert shares == {"Teacher": "100.0%", "KD": "95.0%"}  # (88 + 40 + 62) / (90 + 50 + 60)
 
-    runs += [make_result("pkd-skip", task, 0.63, seed) for task in ("sst2", "cola") for seed in (1, 2)]
-    runs += [make_result("pkd-last", task, math.nan if task == "cola" else 0.9) for task in ("sst2", "cola")]
+    runs += [untaught("pkd-skip", task, 0.63, seed) for task in ("sst2", "cola") for seed in (1, 2)]
+    runs += [untaught("pkd-last", task, math.nan if task == "cola" else 0.9) for task in ("sst2", "cola")]
     shares = {row["Method"]: row["Share of teacher, 2 tasks"] for row in result_rows(summarize(runs))}
     assert shares == {
         "Teacher": "100.0%",
@@ -374,14 +382,31 @@ def test_shares_of_the_teacher_are_those_of_means_over_the_tasks_that_most_rows_
     }
 
     # A task that half of the rows have is not one that most of them have.
-    few = [make_result(method, "sst2", 0.9) for method in ("teacher", "kd")] + [make_result("teacher", "cola", 0.5)]
+    few = [untaught(method, "sst2", 0.9) for method in ("teacher", "kd")] + [make_result("teacher", "cola", 0.5)]
     assert all("Share of teacher, 1 task" in row for row in result_rows(summarize(few)))
 
 
 def test_there_is_no_share_of_no_teacher_or_of_a_correlation_of_zero() -> None:
     assert all("Share of teacher" not in row for row in result_rows(summarize([make_result()])))
-    rows = result_rows(make_models({"teacher": [0.0], "kd": [0.1]}))
+    rows = result_rows(summarize([untaught("teacher", value=0.0), untaught(value=0.1)]))
     assert all("Share of teacher" not in row for row in rows)
+
+
+def test_shares_are_those_of_the_teachers_that_the_students_learned_from() -> None:
+    # Two teachers of one task.
+    runs = [make_result("teacher", value=0.6), make_result("teacher", value=0.3, layers=3, parameters=10)]
+    runs += [make_result("kd", value=0.27, teacher_metrics={"accuracy": 0.3}), untaught("finetuned", value=0.36)]
+    shares = [(row["Method"], row["Layers"], row["Share of teacher"]) for row in result_rows(summarize(runs))]
+    assert shares == [
+        ("Teacher", "6", "100.0%"),
+        ("Teacher", "3", "100.0%"),
+        ("Fine-tuned", "3", "80.0%"),  # of the teachers' mean, 45
+        ("KD", "3", "90.0%"),
+    ]
+    # A student whose size is the deepest teacher's has its speed, and not that of another one.
+    same = make_result("finetuned", layers=6, parameters=22_714_754, speedup=None)
+    rows = result_rows(summarize([*runs, same]))
+    assert next(row["Speed-up"] for row in rows if row["Layers"] == "6" and "Fine" in row["Method"]) == "1.0x"
 
 
 def test_two_numbers_are_shown_where_a_task_has_two() -> None:
@@ -1006,3 +1031,59 @@ def test_exports_have_a_table_in_the_order_of_the_methods(docs: Path, collect: M
         ["Teacher, openvino int8", "3", "90.0", *costs],
         ["KD, openvino int8", "3", "85.1", *costs],
     ]
+
+
+# What a mean over seeds, and a search, must not hide
+
+
+def caveats_of(runs: list[RunResult]) -> list[str]:
+    return caveats(runs, runs)
+
+
+def test_runs_that_differ_in_more_than_their_seed_are_named_beside_their_mean() -> None:
+    one = make_result(seed=1)
+    assert caveats_of([one, make_result(seed=2)]) == []
+    other = make_result(
+        seed=2, settings=one.settings | {"alpha": 0.9, "younger": 1}, rows=one.rows | {"validation": 50}
+    )
+    assert caveats_of([one, other]) == ["The runs of KD differ in more than their seed: in alpha, rows of validation."]
+    # Another method, or depth, is no repetition; nor are budgets of one command.
+    assert caveats_of([one, make_result("pkd-skip", seed=2, settings={"alpha": 0.9})]) == []
+    few = make_result("pruned-50", settings={"budget": ["50%"]}), make_result("pruned-50", settings={"budget": ["1"]})
+    assert caveats_of(list(few)) == []
+
+
+def test_rows_that_were_left_out_are_named_as_they_were_chosen() -> None:
+    def noted(**settings: Any) -> list[str]:
+        return caveats_of([make_result(settings=settings, rows={"train": 1000, "validation": 50})])
+
+    assert noted(max_train_samples=1000) == ["Trained on the task's first rows only: KD (1,000)."]
+    drawn = noted(max_train_samples=1000, sample_seed=42)
+    assert drawn == ["Trained on rows that were drawn from the task's: KD (1,000)."]
+    assert noted(max_eval_samples=50) == ["Evaluated on a part of the validation split only: KD (50)."]
+
+
+def test_a_search_tells_all_settings_apart_that_were_varied() -> None:
+    runs = [make_result(settings={"warmup_steps": steps}, value=0.1 * steps) for steps in (1, 5, 9)]
+    rows = search_rows(runs)
+    assert [(row["warmup_steps"], row["Seeds"]) for row in rows] == [("1", "1"), ("5", "1"), ("9", "1")]
+    assert [row["accuracy"] for row in rows] == ["10.0", "50.0", "**90.0**"]
+    again = make_result(settings={"warmup_steps": 5}, value=0.7, seed=2)
+    assert [row["Seeds"] for row in search_rows([*runs, again])] == ["1", "2", "1"]
+    with pytest.raises(ValueError, match="A search has two runs of KD with the same settings and seed"):
+        search_rows([*runs, make_result(settings={"warmup_steps": 5})])
+
+
+def test_what_is_no_record_is_passed_over_and_what_is_not_finished_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    make_result().write(tmp_path / "kd")
+    (tmp_path / "kd" / "settings.json").write_text("{}")
+    for place in ("running/settings.json", "small/compress.json", "small/size.json", "bench/bench.json"):
+        (tmp_path / place).parent.mkdir(exist_ok=True)
+        (tmp_path / place).write_text("{}")
+    assert result_files(tmp_path) == [tmp_path / "kd" / "results.json"]
+    report.main(["--results_dir", str(tmp_path), "--output_dir", str(tmp_path / "report")])
+    assert f"Left out, because they are not finished: {tmp_path / 'running'}\n" in capsys.readouterr().out
+    # The names that the commands give.
+    assert {SETTINGS, compress.FILE, pruning.FILE, shrink.FILE, subnetwork_search.FILE} <= OTHER_FILES
