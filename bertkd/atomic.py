@@ -163,7 +163,8 @@ def _remove_of_dead(path: Path) -> None:
 
 def _to_disk(path: Path) -> None:
     """Waits until a file's bytes are on the disk: a power cut must not leave an empty file under the final name."""
-    file = os.open(path, os.O_RDONLY)
+    # Windows only waits for files that may be written.
+    file = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
     try:
         os.fsync(file)
     except OSError as error:

@@ -51,6 +51,11 @@ class Masking:
 
     def __call__(self, input_ids: Tensor, attention_mask: Tensor, step: int) -> tuple[Tensor, Tensor]:
         """The masked ids, and the labels: a drawn token's own id, elsewhere -100. Both (B, T)."""
+        if input_ids.device.type == "mps":
+            # It has no double precision.
+            masked, labels = self(input_ids.cpu(), attention_mask.cpu(), step)
+            return masked.to(input_ids.device), labels.to(input_ids.device)
+
         active = attention_mask.bool()
         keys = self._keys(input_ids, active, step)
         drawn = self._drawn(input_ids, active, keys)

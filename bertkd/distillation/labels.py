@@ -270,7 +270,13 @@ class EvaluatedLabels:
 
 
 def has_label(labels: Tensor) -> Tensor:
-    """Whether each row has a label: a class of -100 stands for none, while a number or a vector is always one."""
+    """Whether each row has a label: a class of -100 stands for none, while a number or a vector is always one.
+
+    Args:
+        labels: (B,) or (B, 1) of classes, (B,) of numbers, or (B, C) of vectors.
+    """
+    if labels.dim() == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
     if labels.dim() == 1 and not labels.is_floating_point():
         return labels != NO_LABEL
     return torch.ones(len(labels), dtype=torch.bool, device=labels.device)

@@ -28,6 +28,7 @@ class StepsMixin(LabelsMixin):
     """Makes a step the same however its rows are spread over micro-batches, processes and interruptions."""
 
     _step_sampler: StepSampler | None = None
+    _evaluated_last: Any = None
     # The share of the optimizer step's rows that have a label, over all micro-batches and processes.
     _labeled_share: Tensor | None = None
 
@@ -77,6 +78,10 @@ class StepsMixin(LabelsMixin):
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
         """Make the batches to evaluate, of all rows: `dataloader_drop_last` is about the steps of a training."""
+        rows = self.eval_dataset if eval_dataset is None else eval_dataset
+        if not isinstance(rows, str) and rows is not self._evaluated_last:
+            self._forget_evaluation_rows()
+            self._evaluated_last = rows
         with self._no_row_dropped():
             return super().get_eval_dataloader(eval_dataset)
 

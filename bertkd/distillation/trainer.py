@@ -104,6 +104,11 @@ class DistillationTrainer(TeacherMixin, StepsMixin, SettingsMixin, ResumingMixin
                 "or `torchrun --nproc_per_node`, or choose one with CUDA_VISIBLE_DEVICES."
             )
 
+        if args.ddp_find_unused_parameters is None and not _checkpoints_with_reentry(args):
+            # Some losses leave a part of the student without a gradient, such as the head. The Trainer does not expect
+            # that beside checkpointing.
+            args.ddp_find_unused_parameters = True
+
         check_arguments(kwargs)
         student = self._load(model)
         if kwargs.get("model_init") is None:
@@ -370,3 +375,9 @@ class DistillationTrainer(TeacherMixin, StepsMixin, SettingsMixin, ResumingMixin
             sets = self.eval_dataset if isinstance(self.eval_dataset, dict) else {"": self.eval_dataset}
             for name, dataset in sets.items():
                 self._check_labels_of(dataset, f"the evaluation set {name}".rstrip(), self.compares_predictions)
+
+
+def _checkpoints_with_reentry(args: DistillationConfig) -> bool:
+    """Whether activations are computed anew in a way that does not bear a search for parameters without a gradient."""
+    settings = args.activation_checkpointing_kwargs or args.gradient_checkpointing_kwargs or {}
+    return bool(isinstance(settings, dict) and settings.get("use_reentrant"))

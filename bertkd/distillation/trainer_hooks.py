@@ -162,6 +162,13 @@ class TrainerHooks(Trainer):
             return self._remove_unused_columns(dataset, description="training"), self.data_collator
         return dataset, self._get_collator_with_removed_columns(self.data_collator, description="training")
 
+    def _forget_evaluation_rows(self) -> None:
+        """Make the next batches to evaluate anew.
+
+        With persistent workers, the Trainer would go on with those of the data set that it evaluated first.
+        """
+        getattr(self, "_eval_dataloaders", {}).pop("eval", None)
+
     def _number_of_steps(self) -> int:
         """The optimizer steps that a whole training takes."""
         *_, max_steps = self.set_initial_training_values(self.args, self.get_train_dataloader())

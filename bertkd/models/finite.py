@@ -24,8 +24,9 @@ def infinite_weights(model: nn.Module) -> list[str]:
     """Names the parameters and buffers of a model that hold NaN or infinite numbers."""
     sums = []
     for _, tensor in plain_tensors(model):
-        # A sum is finite only if every number is, and needs no memory. Sums of half precision would overflow.
-        sums.append(tensor.detach().sum(dtype=torch.float32 if tensor.itemsize < 4 else None).double().cpu())
+        # A sum is finite only if every number is, and needs no memory. Sums of half precision would overflow, and not
+        # every device knows double precision.
+        sums.append(tensor.detach().sum(dtype=torch.float32 if tensor.itemsize < 4 else None).cpu().double())
     if not sums or torch.stack(sums).isfinite().all():
         return []
 

@@ -6,6 +6,7 @@ import inspect
 import json
 import shutil
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -13,14 +14,14 @@ from typing import Any, ParamSpec, TypeVar
 from transformers import TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from bertkd.atomic import write_json
+from bertkd.atomic import plain_json, write_json
 from bertkd.distillation import DistillationConfig
 from bertkd.distillation.checkpoints import last_checkpoint
 from bertkd.folder_lock import folder_in_use, has_dead_holder
 from bertkd.pipeline.contents import content_digests
 from bertkd.pipeline.folders import check_not_input
 from bertkd.pipeline.hub import upload
-from bertkd.records import RunResult, StageResult
+from bertkd.records import RunResult, StageResult, environment
 
 __all__ = [
     "Experiment",
@@ -28,6 +29,7 @@ __all__ = [
     "output_folder",
     "remove_checkpoints",
     "start_in_folder",
+    "training_environment",
     "with_changes",
     "writes_output_folder",
 ]
@@ -38,12 +40,18 @@ Config = TypeVar("Config", bound=DistillationConfig)
 Finished = TypeVar("Finished", RunResult, StageResult)
 
 SETTINGS = "settings.json"
-# The key of that file under which the hashes of data and models stand.
-CONTENTS = "contents"
+# The keys of that file under which the hashes of data and models stand, and the commits of bertkd that trained.
+CONTENTS, COMMITS = "contents", "commits"
 # Neither the outcome nor its description depends on these.
 UNIMPORTANT = {
     "augment_batch_size",
     "augment_dir",
+    "dataloader_in_order",
+    "dataloader_multiprocessing_context",
+    "dataloader_num_workers",
+    "dataloader_persistent_workers",
+    "dataloader_pin_memory",
+    "dataloader_prefetch_factor",
     "disable_tqdm",
     "output_dir",
     "per_device_eval_batch_size",
@@ -54,7 +62,7 @@ UNIMPORTANT = {
     "teacher_cache_dir",
     "use_cpu",
 }
-UNIMPORTANT_PREFIXES = ("logging", "hub", "push", "report", "dataloader")
+UNIMPORTANT_PREFIXES = ("logging", "hub", "push", "report")
 # What a finished training leaves: the first with a task's metric, the second without.
 RECORDS = (RunResult.FILE, StageResult.FILE)
 
@@ -67,6 +75,7 @@ class Experiment:
         command: what was typed.
         options: everything beside the trainer's config that decides the outcome, as JSON values.
         default_config: the values of a config that nobody changed.
+        default_options: those of options.
         result_name: the method's name in the record, where it is another than the pipeline's own.
         note: for the record, such as what a paper reports.
         teacher_name: the name or path of the teacher, for the card.
@@ -80,6 +89,7 @@ class Experiment:
     command: str
     options: Mapping[str, Any] = field(default_factory=dict)
     default_config: Mapping[str, Any] = field(default_factory=dict)
+    default_options: Mapping[str, Any] = field(default_factory=dict)
     result_name: str = ""
     note: str = ""
     teacher_name: str = ""
@@ -177,15 +187,45 @@ def start_in_folder(experiment: Experiment, config: DistillationConfig) -> None:
         raise ValueError(
             f"{folder} holds a training, but no {SETTINGS} that says which one: choose another --output_dir."
         )
+    commits: list[str] = []
     if has_work:
-        _check_same_training(folder, settings, contents, is_main=config.process_index == 0)
+        commits = _commits_in(folder)
+        defaults = plain_json({**experiment.default_config, **experiment.default_options})
+        _check_same_training(folder, settings, contents, defaults, is_main=config.process_index == 0)
 
     if config.process_index == 0 and not experiment.is_dry_run:
-        write_json(folder / SETTINGS, {**settings, CONTENTS: contents})
+        now = environment()["commit"]
+        if now not in commits and not any((folder / name).is_file() for name in RECORDS):
+            commits.append(now)
+        write_json(folder / SETTINGS, {**settings, CONTENTS: contents, COMMITS: commits})
 
 
-def _check_same_training(folder: Path, settings: dict[str, Any], contents: dict[str, str], is_main: bool) -> None:
+def training_environment(config: DistillationConfig) -> dict[str, Any]:
+    """What a training depends on besides its settings, asked when it starts: the code may change until it ends.
+
+    Of a training that went on with another commit, the record has all of them.
+    """
+    described = environment()
+    commits = _commits_in(output_folder(config)) if config.process_index == 0 else []
+    return {**described, "commit": ", ".join(commits) or described["commit"]}
+
+
+def _commits_in(folder: Path) -> list[str]:
+    """The commits of bertkd that have trained in a folder, where it says so."""
+    path = folder / SETTINGS
+    if not path.is_file():
+        return []
+    with suppress(ValueError, AttributeError):
+        return list(json.loads(path.read_text(encoding="utf-8")).get(COMMITS, []))
+    return []
+
+
+def _check_same_training(
+    folder: Path, settings: dict[str, Any], contents: dict[str, str], defaults: Mapping[str, Any], is_main: bool
+) -> None:
     """Compares a training with the one that an earlier start left in its folder.
+
+    A setting that one of them does not name has its default there: an earlier version may not have had it.
 
     Raises:
         ValueError: they differ, or nobody can tell.
@@ -194,6 +234,7 @@ def _check_same_training(folder: Path, settings: dict[str, Any], contents: dict[
     try:
         earlier = json.loads(path.read_text(encoding="utf-8"))
         earlier_contents = earlier.pop(CONTENTS, None)
+        earlier.pop(COMMITS, None)
     except (ValueError, AttributeError, TypeError):
         raise ValueError(
             f"{path} is damaged, and nobody can tell which training {folder} holds: choose another --output_dir."
@@ -207,7 +248,7 @@ def _check_same_training(folder: Path, settings: dict[str, Any], contents: dict[
 
     changed = []
     for name in sorted(settings.keys() | earlier.keys()):
-        value, earlier_value = settings.get(name), earlier.get(name)
+        value, earlier_value = (given.get(name, defaults.get(name)) for given in (settings, earlier))
         content, earlier_content = contents.get(name), (earlier_contents or {}).get(name)
 
         # What is known on both sides is compared by content: a file that was moved is the same file.

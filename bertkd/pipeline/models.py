@@ -1,6 +1,7 @@
 """Loads the models of a training, and makes its student."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -147,8 +148,10 @@ def load_model(
         AutoModelForSequenceClassification, path, needs_head=needs_head, what=what, called=name, **labels
     )
 
-    if task is not None and sorted(given_labels) == sorted(task.labels):
-        _reorder_head(model, given_labels, task)
+    if task is not None:
+        # Where the labels are not the task's, a new head learns them.
+        with suppress(ValueError):
+            _reorder_head(model, given_labels, task)
     return model
 
 

@@ -13,13 +13,14 @@ from bertkd.pipeline.experiment import (
     output_folder,
     remove_checkpoints,
     start_in_folder,
+    training_environment,
     with_changes,
     writes_output_folder,
 )
 from bertkd.pipeline.hub import upload
 from bertkd.pipeline.plan import print_plan
 from bertkd.pipeline.training import save_model
-from bertkd.records import StageResult, environment, write_stage_card
+from bertkd.records import StageResult, write_stage_card
 
 __all__ = ["train_on_text", "train_stage"]
 
@@ -85,6 +86,7 @@ def train_stage(
         print_plan(experiment, trainer, method_name)
         return None
 
+    described = training_environment(config)
     # There is no metric to compare: the stage's own loss on held-out rows tells whether anything was learned.
     loss_before = trainer.evaluate()["eval_loss"]
     started = time.perf_counter()
@@ -104,7 +106,7 @@ def train_stage(
         seed=config.seed,
         settings=experiment.settings(config),
         command=experiment.command,
-        **environment(),
+        **described,
         seconds=round(seconds, 1),
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
     )

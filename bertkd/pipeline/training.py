@@ -24,6 +24,7 @@ from bertkd.pipeline.experiment import (
     output_folder,
     remove_checkpoints,
     start_in_folder,
+    training_environment,
     with_changes,
     writes_output_folder,
 )
@@ -31,7 +32,7 @@ from bertkd.pipeline.hub import upload
 from bertkd.pipeline.models import load_model
 from bertkd.pipeline.plan import print_plan
 from bertkd.pipeline.task_data import TaskData, metric_names
-from bertkd.records import RunResult, SubnetworkResult, environment, write_model_card
+from bertkd.records import RunResult, SubnetworkResult, write_model_card
 
 __all__ = ["TRAINING_DEFAULTS", "MeasureSubnetworks", "describe_subnetwork", "distill", "save_model", "train_on_task"]
 
@@ -124,6 +125,7 @@ def train_on_task(
     folder = output_folder(config)
     start_in_folder(experiment, config)
     settings = experiment.settings(config)
+    described = training_environment(config)
     if config.metric_for_best_model == TASK_METRIC:
         config = with_changes(config, metric_for_best_model=_best_metric(data.task), greater_is_better=True)
     elif config.load_best_model_at_end:
@@ -171,7 +173,7 @@ def train_on_task(
 
     is_main = config.process_index == 0
     result = replace(
-        _describe(experiment, data, model, config, method_name),
+        _describe(experiment, data, model, config, method_name, described),
         settings=settings,
         value=main_value(metrics, data.task.metric),
         metrics=metrics,
@@ -196,9 +198,14 @@ def train_on_task(
 
 
 def _describe(
-    experiment: Experiment, data: TaskData, model: PreTrainedModel, config: DistillationConfig, method_name: str
+    experiment: Experiment,
+    data: TaskData,
+    model: PreTrainedModel,
+    config: DistillationConfig,
+    method_name: str,
+    described: dict[str, Any],
 ) -> RunResult:
-    """The record of a training, without what was measured."""
+    """The record of a training, without what was measured; `described` is its environment."""
     parameters, folder = count_parameters(model), output_folder(config)
     return RunResult(
         method=experiment.result_name or method_name,
@@ -216,7 +223,7 @@ def _describe(
         seed=config.seed,
         settings={},
         command=experiment.command,
-        **environment(),
+        **described,
         seconds=0.0,
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
         rows={str(name): len(rows) for name, rows in data.splits.items()},

@@ -28,6 +28,7 @@ from bertkd import (
     PatientKDConfig,
     TinyBertKDConfig,
 )
+from bertkd.atomic import write_json
 from bertkd.cli import (
     demo,
     dynabert,
@@ -45,10 +46,20 @@ from bertkd.data import GLUE_TASKS
 from bertkd.dynabert import CostTable, Importance, make_adaptive
 from bertkd.efficiency import measure_latency
 from bertkd.export import open_exported
-from bertkd.pipeline import TaskData, check_teacher, evaluate, limit_rows, pruning, subnetwork_search, training
+from bertkd.pipeline import (
+    TaskData,
+    check_teacher,
+    evaluate,
+    experiment,
+    limit_rows,
+    load_model,
+    pruning,
+    subnetwork_search,
+    training,
+)
 from bertkd.pipeline import demo as demo_pipeline
 from bertkd.pipeline.subnetwork_search import Budget
-from bertkd.records import read_result
+from bertkd.records import environment, read_result
 
 RECIPES = ROOT / "recipes"
 CONFIGS = {
@@ -139,6 +150,63 @@ def test_a_finished_run_is_not_run_again_and_other_settings_are_refused(student:
     assert first.finished == second.finished
     with pytest.raises(ValueError, match=r"other settings \(alpha was 0.5 and is 0.9\): choose another --output_dir"):
         kd.main([*arguments, "--alpha", "0.9"])
+
+
+def test_a_folder_of_an_earlier_version_lacks_an_option_that_is_left_as_it_was(
+    student: list[str], tmp_path: Path
+) -> None:
+    arguments = [*student, "--output_dir", str(tmp_path)]
+    (first,) = kd.main(arguments)
+    written = json.loads((tmp_path / "settings.json").read_text())
+    assert written["commits"] == [environment()["commit"]] == [first.commit]
+    for name in ("sample_seed", "kd_reduction"):
+        del written[name]
+    write_json(tmp_path / "settings.json", written)
+    (second,) = kd.main(arguments)
+    assert first.finished == second.finished
+    write_json(tmp_path / "settings.json", {**written, "kd_reduction": "mean"})
+    with pytest.raises(ValueError, match=r"other settings \(kd_reduction was 'mean' and is 'batchmean'\)"):
+        kd.main(arguments)
+
+
+def test_what_drops_rows_is_a_setting_and_what_only_loads_them_is_none(student: list[str], tmp_path: Path) -> None:
+    arguments = [*student, "--output_dir", str(tmp_path)]
+    kd.main(arguments)
+    kd.main([*arguments, "--dataloader_num_workers", "1"])
+    with pytest.raises(ValueError, match=r"dataloader_drop_last was False and is True"):
+        kd.main([*arguments, "--dataloader_drop_last", "true"])
+
+
+def test_a_record_has_every_commit_that_trained_its_model(
+    student: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def at(commit: str) -> None:
+        monkeypatch.setattr(experiment, "environment", lambda: {**environment(), "commit": commit})
+
+    arguments = [*student, "--output_dir", str(tmp_path)]
+    at("first")
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "save_model", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            kd.main(arguments)
+    at("second")
+    monkeypatch.setattr(training, "_measured_speedup", lambda *_: at("after the training"))
+    (result,) = kd.main(arguments)
+    assert result.commit == "first, second"
+    # What only reads a finished folder has not trained.
+    kd.main(arguments)
+    assert json.loads((tmp_path / "settings.json").read_text())["commits"] == ["first", "second"]
+
+
+def test_a_head_is_put_into_the_tasks_order_whatever_the_case_of_its_labels(teacher: Path, tmp_path: Path) -> None:
+    model = AutoModelForSequenceClassification.from_pretrained(teacher)
+    labels = GLUE_TASKS["sst2"].labels
+    model.config.id2label = dict(enumerate(label.upper() for label in reversed(labels)))
+    model.config.label2id = {label: index for index, label in model.config.id2label.items()}
+    model.save_pretrained(tmp_path)
+    loaded = load_model(str(tmp_path), GLUE_TASKS["sst2"])
+    assert torch.equal(loaded.classifier.weight, model.classifier.weight.flip(0))
+    assert list(loaded.config.id2label.values()) == list(labels)
 
 
 @pytest.mark.parametrize(
@@ -589,6 +657,17 @@ def test_mnli_with_a_teacher_in_the_other_order(pretrained: Path, mnli_dir: Path
         (distilled,) = kd.main([*arguments, *start, "--num_student_layers", "2", "--output_dir", str(folder)])
         assert distilled.teacher_metrics == result.metrics
         assert distilled.value > 0.9
+
+
+def test_an_evaluation_in_mixed_precision_leaves_the_model_as_it_was(
+    student: list[str], teacher: Path, tmp_path: Path
+) -> None:
+    (run,) = parse(DistillationConfig, [*student[2:], "--bf16", "--output_dir", str(tmp_path)])
+    model, ids = load_model(str(teacher)).eval(), torch.arange(5, 25).view(2, 10)
+    with torch.no_grad():
+        before = model(ids).logits
+        evaluate(model, resolve.task_data(run), run.config)
+        assert torch.equal(model.eval()(ids).logits, before)
 
 
 # ---- other data ----

@@ -3,6 +3,7 @@
 import copy
 import json
 import time
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from bertkd import (
 from bertkd.distillation.checkpoints import last_checkpoint
 from bertkd.distillation.sampler import StepSampler, TokenStepSampler
 from bertkd.distillation.teacher_cache import TeacherCache, method_sources
+from bertkd.efficiency import is_fast_in_bfloat16
 
 SETTINGS = helpers.SETTINGS | {"learning_rate": 0.05, "warmup_steps": 1}
 
@@ -608,3 +610,47 @@ def test_models_may_be_given_by_path(tmp_path: Path) -> None:
     assert trainer.model.dtype == trainer.teacher_model.dtype == torch.float32
     trainer.train()
     assert json.loads((tmp_path / "student" / "config.json").read_text())["num_hidden_layers"] == 2
+
+
+# ---- the machine ----
+
+
+def test_bfloat16_on_a_cpu_without_it_is_warned_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def capable(**instructions: bool) -> bool:
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, **instructions}, raising=False)
+        return is_fast_in_bfloat16()
+
+    assert capable(avx512_bf16=True) and capable(amx_bf16=True) and capable(bf16=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        PatientKDConfig(output_dir=str(tmp_path), bf16=True, use_cpu=True)
+
+    assert not capable() and not capable(avx512_bf16=False)
+    with pytest.warns(UserWarning, match="bf16 is several times slower than float32 here, because this CPU has no"):
+        PatientKDConfig(output_dir=str(tmp_path), bf16=True, use_cpu=True)
+    # A GPU that computes in bfloat16 by other instructions is as slow.
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: including_emulation)
+    assert not is_fast_in_bfloat16("cuda:0")
+
+
+def test_parameters_without_a_gradient_are_expected_beside_checkpointing(tmp_path: Path) -> None:
+    def expected(**settings: Any) -> bool | None:
+        return make_trainer(tmp_path, **settings).args.ddp_find_unused_parameters
+
+    assert expected() and expected(activation_checkpointing=True)
+    assert expected(ddp_find_unused_parameters=False) is False
+    reentrant = {"activation_checkpointing": True, "activation_checkpointing_kwargs": {"use_reentrant": True}}
+    assert expected(**reentrant) is None
+
+
+def test_each_data_set_is_evaluated_with_persistent_workers_too(tmp_path: Path) -> None:
+    few, many = dataset(3), dataset(5)
+    trainer = make_trainer(tmp_path, dataloader_num_workers=1, dataloader_persistent_workers=True)
+    trainer.eval_dataset = many
+
+    def rows(data: Any = None) -> int:
+        return len(trainer.get_eval_dataloader(data).dataset)
+
+    assert [rows(few), rows(many), rows(few), rows()] == [3, 5, 3, 5]
+    # One data set keeps its workers.
+    assert trainer.get_eval_dataloader(few) is trainer.get_eval_dataloader(few)

@@ -10,7 +10,7 @@ from datasets import Dataset
 from helpers import SETTINGS, Collator, assert_same_run, rows, tiny_model
 
 from bertkd import DistillationConfig, DistillationTrainer, DynaBertKDConfig, DynaBertKDTrainer
-from bertkd.distillation.labels import class_labels, number_labels
+from bertkd.distillation.labels import class_labels, has_label, number_labels
 from bertkd.models import label_permutation
 
 # Some of 22 rows have no label: whole micro-batches of them, and parts of others.
@@ -77,6 +77,20 @@ def test_an_evaluation_counts_labeled_rows_in_batches_of_any_size(batch_size: in
         logits = trainer.model(batch["input_ids"], attention_mask=batch["attention_mask"]).logits
     expected = F.cross_entropy(logits, batch["labels"]).item()
     assert trainer.evaluate()["eval_loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_labels_in_a_column_of_their_own_give_the_same_losses(tmp_path: Path) -> None:
+    # (B, 1) in the place of (B,), with rows that have no label.
+    column = [{**row, "labels": [row["labels"]]} for row in some_unlabeled()]
+    settings = {"alpha": 0.5, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 8}
+    plain = make_trainer(tmp_path, some_unlabeled(), **settings)
+    plain.train()
+    trainer = make_trainer(tmp_path, column, **settings)
+    trainer.train()
+    assert_same_run(plain, trainer)
+    assert trainer.evaluate()["eval_loss"] == pytest.approx(plain.evaluate()["eval_loss"])
+    assert has_label(torch.tensor([[0], [-100]])).tolist() == [True, False]
+    assert has_label(torch.tensor([[0.0], [-100.0]])).tolist() == [True, True]
 
 
 def test_a_number_below_zero_is_a_label_of_a_regression(tmp_path: Path) -> None:
