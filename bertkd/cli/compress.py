@@ -28,7 +28,7 @@ from bertkd.cli.options import CorpusOptions, ModelOptions, RunOptions, TrainOpt
 from bertkd.cli.parser import Options, one_run, option_value, parse_runs
 from bertkd.cli.prune import PruneOptions
 from bertkd.cli.rules import COUNT
-from bertkd.cli.search import SearchOptions, deployment_of
+from bertkd.cli.search import SearchOptions, deployment_of, note_slow_int8
 from bertkd.distillation.checks import check_vocabularies
 from bertkd.distillation.method import Method
 from bertkd.export import ENGINE_PACKAGES, quantization_schemes, require_engine
@@ -491,6 +491,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
             "with its method's command under the launcher, such as bertkd prune, and export it with bertkd export."
         )
     check_outputs([options])
+    note_slow_int8(options.own)
     if options.own.dry_run:
         return compress(options)
     with folder_in_use(output_folder(options.config), options.command):

@@ -7,7 +7,6 @@ Paste it into a bug report.
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,32 +14,6 @@ import torch
 from bertkd.cli.parser import PlainParser
 from bertkd.export import ENGINE_PACKAGES, ENGINES, PRECISIONS, available_engines, runs_in
 from bertkd.records import environment
-
-# What speeds up a transformer on a CPU, of all that /proc/cpuinfo lists.
-INSTRUCTION_SETS = (
-    "avx2",
-    "avx512f",
-    "avx512_vnni",
-    "avx512_bf16",
-    "avx_vnni",
-    "amx_int8",
-    "amx_bf16",
-    "asimddp",
-    "i8mm",
-)
-
-
-def instruction_sets() -> list[str]:
-    """The CPU's instruction sets for float32, bfloat16 and int8; empty where the system does not tell."""
-    path = Path("/proc/cpuinfo")
-    if not path.is_file():
-        return []
-
-    for line in path.read_text(encoding="utf-8").splitlines():
-        if line.startswith(("flags", "Features")):
-            flags = line.split()
-            return [name for name in INSTRUCTION_SETS if name in flags]
-    return []
 
 
 def engines() -> dict[str, str]:
@@ -62,7 +35,6 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
 
     more = (*ENGINE_PACKAGES, "tokenizers", "safetensors", "huggingface_hub", "scikit-learn")
     found = environment(more)
-    found["instruction_sets"] = instruction_sets()
     found["torch_capability"] = torch.backends.cpu.get_cpu_capability()
     found["engines"] = engines()
 
@@ -73,8 +45,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     for title in ("versions", "hardware", "engines"):
         print(f"{title}:")
         for name, value in found[title].items():
-            print(f"  {name + ':':<18}{value}")
-    print(f"instruction sets:   {', '.join(found['instruction_sets']) or 'unknown'}")
+            print(f"  {name + ':':<18}{', '.join(value) if isinstance(value, list) else value}")
     print(f"torch's CPU code:   {found['torch_capability']}")
     print(f"commit of bertkd:   {found['commit']}")
     return found

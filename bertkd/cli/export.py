@@ -17,7 +17,7 @@ from bertkd.cli.commands import TaskRun, check_outputs, quiet
 from bertkd.cli.options import MeasuringOptions
 from bertkd.cli.parser import one_run, parse_runs
 from bertkd.cli.rules import COUNT, NOT_NEGATIVE
-from bertkd.cli.search import deployment_of
+from bertkd.cli.search import deployment_of, note_slow_int8
 from bertkd.pipeline.export import AccuracyCheck, export_for_task
 from bertkd.records import ExportResult
 
@@ -84,4 +84,5 @@ def main(argv: Sequence[str] | None = None) -> ExportResult:
     options = one_run(runs, "The seed of an export only draws the rows for the calibration.")
     deployment_of(options.own)
     check_outputs([options])
+    note_slow_int8(options.own)
     return export(options)

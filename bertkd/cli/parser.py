@@ -63,6 +63,17 @@ SECRET = ("token",)
 HIDDEN = "HIDDEN"
 # transformers takes any text for these, and stumbles over it in the first step.
 JSON_OPTIONS = ("gradient_checkpointing_kwargs", "lr_scheduler_kwargs")
+# What other programs call an option.
+CALLED_ELSEWHERE = {
+    "batch_size": "per_device_train_batch_size",
+    "epochs": "num_train_epochs",
+    "lr": "learning_rate",
+    "max_length": "max_seq_length",
+    "model": "model_name_or_path",
+    "output": "output_dir",
+    "task": "task_name",
+    "teacher": "teacher_model_name_or_path",
+}
 # Of the help, in columns.
 MAX_WIDTH = 119
 CONFIG_HELP = "A YAML file, or the name of shipped settings (`bertkd configs`). The command line wins over it."
@@ -193,8 +204,10 @@ class _CheckedParser:
         if not word.startswith("-"):
             self._fail(f"{word!r} belongs to no option; --help lists the options.")
 
-        hint = nearest(word, self._option_string_actions)  # type: ignore[attr-defined]
-        self._fail(f"there is no option {word}{hint}; --help lists the options.")
+        options = [option for option in self._option_string_actions if option != "--help"]  # type: ignore[attr-defined]
+        meant = f"--{CALLED_ELSEWHERE.get(word.lstrip('-'), '')}"
+        hint = f", did you mean {meant}?" if meant in options else nearest(word, options)
+        self._fail(f"there is no option {word}{hint or '.'} --help lists the options.")
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -225,7 +238,7 @@ class _Formatter(argparse.HelpFormatter):
 
     def _expand_help(self, action: argparse.Action) -> str:
         text = " ".join((action.help or "").replace("%(default)s", str(action.default)).split())
-        has_default = action.default is not False and action.default not in (None, "", argparse.SUPPRESS)
+        has_default = action.default is not False and action.default not in (None, "", [], argparse.SUPPRESS)
         if not has_default or "default" in text.lower():
             return text
 
@@ -490,7 +503,9 @@ def _check_seeds(parser: CommandParser, seeds: Sequence[str]) -> None:
     numbers = []
     for seed in seeds:
         if not (seed.isascii() and seed.isdigit()):
-            parser.error(f"argument --seed: {seed!r} is not a whole number.")
+            listed = seed.replace(",", " ").split()
+            hint = f" Put spaces between several: --seed {' '.join(listed)}." if len(listed) > 1 else ""
+            parser.error(f"argument --seed: {seed!r} is not a whole number.{hint}")
         # numpy takes no larger one.
         if int(seed) >= 2**32:
             parser.error(f"argument --seed: {seed} is too large; the largest is {2**32 - 1}.")

@@ -16,7 +16,7 @@ from bertkd.cli.commands import TaskRun, check_outputs, print_summary, quiet
 from bertkd.cli.options import MeasuringOptions, TrainOptions
 from bertkd.cli.parser import parse_runs
 from bertkd.cli.rules import COUNT
-from bertkd.cli.search import deployment_of
+from bertkd.cli.search import deployment_of, note_slow_int8
 from bertkd.pipeline.pruning import UNITS, Limit, Pruning, train_pruned
 from bertkd.pruning import PrunedKDConfig
 from bertkd.pruning.harms import UNIT_ORDERS
@@ -101,6 +101,7 @@ def main(argv: Sequence[str] | None = None) -> list[RunResult]:
         "prune", str(__doc__), PrunedKDConfig, argv, dict(METHODS[0].defaults), PruneOptions
     )
     check_outputs(runs)
+    note_slow_int8(runs[0].own)
     by_seed = [train(options) for options in runs]
 
     pruning = pruning_of(runs[0].own)

@@ -80,7 +80,8 @@ def task_rows(options: TaskOptions, with_test: bool = False) -> tuple[DatasetDic
         wanted = ["train", *task.validation_splits, *(task.test_splits if with_test else ())]
         rows = load_glue(task.name, options.glue_dir, splits=wanted)
     else:
-        raise ValueError(f"Name a task with --task_name (one of {', '.join(GLUE_TASKS)}) or a file with --train_file.")
+        tasks = ", ".join(task.name for task in GLUE_TASKS.values() if "train" in task.splits)
+        raise ValueError(f"Name a task with --task_name (one of {tasks}) or a file with --train_file.")
 
     return limit_rows(rows, options.max_train_samples, options.max_eval_samples, options.sample_seed), task
 

@@ -179,7 +179,7 @@ _UNUSED = {
     },
     "distilbert": {*_ON_TEXT, "init_from"},
     "dynabert": {"stage"},
-    "finetune": {*_WITHOUT_TEACHER, "alpha"},
+    "finetune": {*_WITHOUT_TEACHER, "alpha", "unlabeled_file"},
     "mlm": {
         *_ON_TEXT,
         *_WITHOUT_TEACHER,
@@ -221,7 +221,7 @@ def unused_options(command: str) -> set[str]:
     """The options that a command does not look at, whatever else is given."""
     unused = set(_UNUSED.get(command, ()))
     if command in _WITHOUT_TRAINING:
-        unused |= {*_WITHOUT_STUDENT, "ignore_weak_teacher", "init_from"}
+        unused |= {*_WITHOUT_STUDENT, "ignore_weak_teacher", "init_from", "unlabeled_file"}
     return unused
 
 

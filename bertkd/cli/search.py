@@ -17,8 +17,9 @@ from bertkd.cli import resolve
 from bertkd.cli.commands import TaskRun, check_outputs, quiet
 from bertkd.cli.dynabert import importance_settings
 from bertkd.cli.options import ImportanceOptions, MeasuringOptions
-from bertkd.cli.parser import one_run, parse_runs
+from bertkd.cli.parser import note, one_run, parse_runs
 from bertkd.cli.rules import COUNT
+from bertkd.efficiency import is_fast_in_int8
 from bertkd.pipeline.deployment import Deployment, Timing
 from bertkd.pipeline.subnetwork_search import UNITS, Budget, find_subnetwork
 
@@ -42,6 +43,15 @@ def deployment_of(options: MeasuringOptions) -> Deployment:
     """The engine, precision and timing that are asked for."""
     timing = Timing(options.batch_size, options.sequence_length, options.repeats, options.threads)
     return Deployment(options.engine, options.precision, timing, options.device)
+
+
+def note_slow_int8(options: MeasuringOptions) -> None:
+    """Says so where int8 is asked for, and the CPU does not compute in it."""
+    if options.precision == "int8" and options.device == "cpu" and not is_fast_in_int8():
+        note(
+            "this CPU has no instructions for int8, which saves memory here and may take longer than float32 in the "
+            "same engine: compare both with `bertkd bench`."
+        )
 
 
 def search(options: TaskRun[SearchOptions, DistillationConfig]) -> dict[str, Any]:
@@ -70,4 +80,5 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     )
     options = one_run(runs, "The seed of a search only draws the rows for the importance.")
     check_outputs([options])
+    note_slow_int8(options.own)
     return search(options)

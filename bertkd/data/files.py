@@ -98,7 +98,13 @@ def load_files(
     keys = tuple(text_keys) if text_keys else _infer_text_keys(raw[first], paths[first], label_key)
     for split, dataset in raw.items():
         unlabeled = split == "test" or (split == "train" and labels)
-        _check_columns(dataset, paths[split], keys if unlabeled else (*keys, label_key))
+        _check_columns(dataset, paths[split], keys)
+        if not unlabeled and label_key not in dataset.column_names:
+            raise ValueError(
+                f"{paths[split]} has no column {label_key!r}, only {', '.join(dataset.column_names)}; name the column "
+                "of labels with --label_column_name, or learn from the teacher alone with --alpha 1 and --class_names."
+                f"{_hint_of_header(paths[split], dataset.column_names)}"
+            )
         _check_text(dataset, paths[split], keys)
 
     read_labels = {split: _labels_of(dataset, paths[split], label_key) for split, dataset in raw.items()}
@@ -227,7 +233,7 @@ def _check_columns(dataset: Dataset, path: Path, columns: Sequence[str]) -> None
         if column not in dataset.column_names:
             raise ValueError(
                 f"{path} has no column {column!r}, only {', '.join(dataset.column_names)}; name the columns with "
-                f"--text_column_names and --label_column_name.{_hint_of_header(path, dataset.column_names)}"
+                f"--text_column_names.{_hint_of_header(path, dataset.column_names)}"
             )
 
 

@@ -1,6 +1,6 @@
 """Measures what a model costs: parameters, floating-point operations, size on disk and latency."""
 
-from bertkd.efficiency.bfloat16 import is_fast_in_bfloat16
+from bertkd.efficiency.instructions import cpu_instructions, is_fast_in_bfloat16, is_fast_in_int8
 from bertkd.efficiency.latency import Latency, check_device, measure_latency
 from bertkd.efficiency.runners import Runner, TorchRunner
 from bertkd.efficiency.shapes import PRESETS, Preset
@@ -16,7 +16,9 @@ __all__ = [
     "check_device",
     "count_flops",
     "count_parameters",
+    "cpu_instructions",
     "is_fast_in_bfloat16",
+    "is_fast_in_int8",
     "measure_latency",
     "model_size_mb",
 ]

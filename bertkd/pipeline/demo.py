@@ -9,7 +9,7 @@ from bertkd.atomic import write_json
 from bertkd.data import GLUE_TASKS, load_glue
 from bertkd.data.demo import make_demo_task
 from bertkd.distillation import DistillationConfig, DistillationTrainer
-from bertkd.efficiency import Runner, is_fast_in_bfloat16
+from bertkd.efficiency import Runner, is_fast_in_bfloat16, is_fast_in_int8
 from bertkd.export import open_exported
 from bertkd.models.loading import load_tokenizer
 from bertkd.pipeline.deployment import Deployment, Timing, eager
@@ -160,4 +160,6 @@ def _show(folder: Path, folders: list[Path], results: list[RunResult], exports: 
         "Accuracy (%)",
     )
     print(f"\n{terminal_table(rows)}\n")
+    if not is_fast_in_int8():
+        print("This CPU has no instructions for int8: int8 models are faster on one that has.")
     print(f"Chart: {chart}\nResults: {folder / RunResult.FILE}\nSmallest model to deploy: {folders[-1] / 'int8'}")

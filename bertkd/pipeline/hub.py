@@ -18,7 +18,7 @@ def upload(folder: Path, config: DistillationConfig) -> str | None:
     Args:
         folder: a finished training's.
         config: `hub_model_id` names the repository (default: the folder's name), `hub_private_repo` makes it private
-            and `hub_revision` chooses a branch. The token is `hub_token`, or the one that `huggingface-cli login` or
+            and `hub_revision` chooses a branch. The token is `hub_token`, or the one that `hf auth login` or
             the variable HF_TOKEN has set; it is never written anywhere.
 
     Returns:

@@ -11,6 +11,8 @@ from typing import Any
 import psutil
 import torch
 
+from bertkd.efficiency import cpu_instructions
+
 __all__ = ["PACKAGES", "environment"]
 
 PACKAGES = ("bertkd", "torch", "transformers", "datasets", "evaluate", "accelerate")
@@ -24,8 +26,8 @@ def environment(more_packages: Sequence[str] = ()) -> dict[str, Any]:
 
     Returns:
         `versions` of Python and the packages; `commit` of the repository that bertkd lies in, with "+changes" when
-        code there is not committed, "unknown" without git; `hardware`: CPU, cores, torch's threads, memory in GiB, and
-        the GPUs or None.
+        code there is not committed, "unknown" without git; `hardware`: CPU, cores, torch's threads, memory in GiB,
+        the CPU's instruction sets (`cpu_instructions`), and the GPUs or None.
     """
     versions = {"python": platform.python_version()}
     for package in (*PACKAGES, *more_packages):
@@ -40,6 +42,7 @@ def environment(more_packages: Sequence[str] = ()) -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "threads": torch.get_num_threads(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        "instructions": cpu_instructions(),
         "gpu": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())] or None,
     }
     return {"versions": versions, "commit": _commit(Path(__file__).resolve()), "hardware": hardware}

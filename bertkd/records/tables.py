@@ -47,10 +47,13 @@ def metric_label(metric: str) -> str:
 
 
 def machine_label(hardware: Mapping[str, Any]) -> str:
-    """A machine in words: CPU, cores, threads, memory, GPUs."""
+    """A machine in words: CPU with its instruction sets where they are known, cores, threads, memory, GPUs."""
+    instructions = f" ({' '.join(hardware['instructions'])})" if hardware.get("instructions") else ""
     gpus = ", ".join(hardware.get("gpu") or []) or "no GPU"
     memory, threads = hardware.get("memory_gib"), hardware.get("threads")
-    return f"{hardware.get('cpu')}, {hardware.get('cores')} cores, {threads} threads, {memory} GiB, {gpus}"
+    return (
+        f"{hardware.get('cpu')}{instructions}, {hardware.get('cores')} cores, {threads} threads, {memory} GiB, {gpus}"
+    )
 
 
 def metric_parts(metric: str, names: Iterable[str]) -> list[str]:

@@ -140,6 +140,12 @@ def test_an_unknown_command_is_answered_with_the_nearest(words: list[str], messa
     ("words", "message"),
     [
         (["kd", "--temprature", "3"], "there is no option --temprature, did you mean --temperature?"),
+        (["kd", "--teacher", "x"], "no option --teacher, did you mean --teacher_model_name_or_path? --help lists"),
+        (["finetune", "--lr", "1e-4"], "did you mean --learning_rate?"),
+        (["finetune", "--batch_size", "8"], "did you mean --per_device_train_batch_size?"),
+        (["bench", "--lr", "1"], "there is no option --lr. --help lists the options."),
+        (["kd", "--seed", "1,2"], "'1,2' is not a whole number. Put spaces between several: --seed 1 2."),
+        (["finetune", "--unlabeled_file", "x.csv"], "`bertkd finetune` does not use --unlabeled_file"),
         (["bench", "bert6", "--repeat", "3"], "there is no option --repeat, did you mean --repeats?"),
         (["kd", "--push_to_hub", "--hub_strategy", "end", "--use_cpu"], "--hub_strategy is not used"),
         (["kd", "--push_to_hub", "--seed", "1", "2", "--use_cpu"], "--push_to_hub uploads one model"),
@@ -190,7 +196,7 @@ def test_env_tells_versions_hardware_and_engines(capsys: pytest.CaptureFixture) 
     found = json.loads(capsys.readouterr().out)
     assert found["versions"]["torch"] and found["hardware"]["cores"] and "float32" in found["engines"]["pytorch"]
     run_named("env", [])
-    assert "instruction sets" in capsys.readouterr().out
+    assert "instructions:" in capsys.readouterr().out
 
 
 # ---- dry runs ----

@@ -13,7 +13,8 @@ from conftest import ROOT
 from helpers import tiny_model
 from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassification, AutoTokenizer
 
-from bertkd.cli import bench, compress, export
+from bertkd.cli import bench, compress, export, search
+from bertkd.cli.options import MeasuringOptions
 from bertkd.dynabert import Subnetwork, extract_subnetwork, make_adaptive
 from bertkd.efficiency import PRESETS, TorchRunner, count_flops, count_parameters, measure_latency
 from bertkd.export import engines, exported_size_mb, open_exported, write_export
@@ -84,6 +85,20 @@ def test_the_teacher_is_exported_before_its_attention_is_written_out(
     options = ["--engine", "onnxruntime", "--precision", "float32", *QUICK]
     result = export.main([*names, *task, *options, "--output_dir", str(tmp_path / "made")])
     assert attention and set(attention) == {"sdpa"} and result.conditions["repeats"] == 2
+
+
+def test_int8_on_a_cpu_without_it_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    def noted(precision: str = "int8", device: str = "cpu", **instructions: bool) -> str:
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, **instructions}, raising=False)
+        search.note_slow_int8(MeasuringOptions(precision=precision, device=device))
+        return capsys.readouterr().err
+
+    assert noted().startswith(
+        "note: this CPU has no instructions for int8, which saves memory here and may take longer"
+    )
+    assert (
+        not noted(avx512_vnni=True) + noted(avx_vnni=True) + noted(i8mm=True) + noted("float32") + noted(device="cuda")
+    )
 
 
 def test_an_export_for_a_device_is_measured_there_in_pytorch_alone(

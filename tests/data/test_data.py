@@ -428,7 +428,7 @@ def test_unlabeled_text_can_be_distilled_on_when_the_classes_are_named(write: Wr
 BAD_FILES = {
     "a missing label column": (
         {"train.csv": "text,target\na,1\n"},
-        r"train\.csv has no column 'label', only text, target; name .* --text_column_names and --label_column_name\.",
+        r"train\.csv has no column 'label', only text, target; name .* --label_column_name, or learn from the teacher",
     ),
     "a missing text column": (
         {"train.csv": CSV, "dev.csv": "text,label\na,pos\n"},

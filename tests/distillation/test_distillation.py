@@ -625,7 +625,7 @@ def test_bfloat16_on_a_cpu_without_it_is_warned_of(tmp_path: Path, monkeypatch: 
         warnings.simplefilter("error")
         PatientKDConfig(output_dir=str(tmp_path), bf16=True, use_cpu=True)
 
-    assert not capable() and not capable(avx512_bf16=False)
+    assert not capable() and not capable(avx512_bf16=False) and not capable(avx_vnni=True)
     with pytest.warns(UserWarning, match="bf16 is several times slower than float32 here, because this CPU has no"):
         PatientKDConfig(output_dir=str(tmp_path), bf16=True, use_cpu=True)
     # A GPU that computes in bfloat16 by other instructions is as slow.

@@ -46,7 +46,7 @@ from bertkd.records.charts import bars_chart, is_chart_of
 from bertkd.records.environment import _commit
 from bertkd.records.results import OTHER_FILES, result_files
 from bertkd.records.sections import caveats, search_rows, verdict
-from bertkd.records.tables import fill_markers, row_dicts
+from bertkd.records.tables import fill_markers, machine_label, row_dicts
 
 RECIPE = Path(__file__).parents[2] / "benchmarks" / "collect_results.py"
 
@@ -280,7 +280,8 @@ def test_the_environment_names_versions_commit_and_hardware() -> None:
     assert set(found) == {"versions", "commit", "hardware"}
     assert found["versions"]["torch"].startswith("2.")
     assert set(found["versions"]) >= {"bertkd", "python", "transformers", "datasets", "evaluate", "accelerate"}
-    assert set(found["hardware"]) == {"cpu", "cores", "threads", "memory_gib", "gpu"}
+    assert set(found["hardware"]) == {"cpu", "cores", "threads", "memory_gib", "instructions", "gpu"}
+    assert machine_label({**found["hardware"], "cpu": "A CPU", "instructions": ["avx2"]}).startswith("A CPU (avx2), ")
     assert found["hardware"]["threads"] == torch.get_num_threads()
     RunResult.from_json(make_result(**found).to_json())
 
