@@ -113,8 +113,9 @@ class DistillationConfig(TrainingArguments):
         super().__post_init__()
         self.check_settings()
         if self.bf16 and not is_fast_in_bfloat16(self.device):
+            processor = "CPU" if self.device.type == "cpu" else "GPU"
             warnings.warn(
-                f"bf16 is several times slower than float32 here, because this {self.device.type.upper()} has no "
+                f"bf16 is slower than float32 here, on a CPU several times, because this {processor} has no "
                 "instructions for bfloat16: leave it out.",
                 stacklevel=3,
             )

@@ -1,6 +1,7 @@
 """Opens exported models in the engine that runs them, and reads what that engine really computes in."""
 
 import importlib.util
+import warnings
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +12,7 @@ from torch import Tensor
 from transformers import AutoModelForSequenceClassification
 
 from bertkd.atomic import read_json
-from bertkd.efficiency import Runner, TorchRunner, check_device
+from bertkd.efficiency import Runner, TorchRunner, check_device, is_fast_in_int8
 from bertkd.efficiency.inputs import check_inputs
 from bertkd.export.checks import check_threads
 from bertkd.export.onnx_graphs import products_by_precision, reads_ranges_at_run_time
@@ -38,6 +39,8 @@ ENGINE_PACKAGES = ("onnxruntime", "openvino", "nncf", "torchao")
 # `transformers` writes this file; what bertkd has to say about an export lies in it under a key of its own.
 MANIFEST = "export.json"
 OWN_KEY = "bertkd"
+# There, whether int8 weights have half of their range, so that sums do not overflow on any CPU.
+REDUCED_RANGE = "reduced_range"
 
 _ENGINE_OF_FORMAT = {"onnx": "onnxruntime", "openvino": "openvino"}
 GRAPH_FILES = {"onnxruntime": "*.onnx", "openvino": "*.xml"}
@@ -128,6 +131,12 @@ def open_exported(folder: str | Path, threads: int | None = None, device: str = 
     if not list(folder.glob(GRAPH_FILES[engine])):
         raise FileNotFoundError(
             f"{folder} holds no {GRAPH_FILES[engine]}, which {MANIFEST} speaks of: export it anew."
+        )
+    if own_part.get(REDUCED_RANGE) is False and not is_fast_in_int8():
+        warnings.warn(
+            f"{folder} was quantized on a CPU that has instructions for int8. This one has none: sums overflow here, "
+            "and answers differ. Export the model on a CPU like this one.",
+            stacklevel=2,
         )
     return ExportedRunner(folder, engine, precision, threads or torch.get_num_threads())
 

@@ -18,8 +18,9 @@ from transformers import PretrainedConfig, PreTrainedModel, TorchAoConfig
 
 from bertkd.atomic import write_json
 from bertkd.data.tokenizer_files import save_tokenizer
+from bertkd.efficiency import is_fast_in_int8
 from bertkd.export.checks import check_calibration, check_model, check_tokenizer
-from bertkd.export.engines import ENGINES, MANIFEST, OWN_KEY, PRECISIONS, require_engine
+from bertkd.export.engines import ENGINES, MANIFEST, OWN_KEY, PRECISIONS, REDUCED_RANGE, require_engine
 from bertkd.export.onnx_graphs import fold_transposed_weights
 from bertkd.models.adaptive import refuse_supernet
 from bertkd.models.evaluated import in_own_precision
@@ -82,7 +83,8 @@ def write_export(
     """Writes `model` for an engine, with its tokenizer; nothing is measured here (see `export_model`).
 
     Batch and length are dynamic. The folder's config is that of the stock family without foreign code: what computes
-    is the graph.
+    is the graph. On a CPU without instructions for int8, whose sums would overflow, int8 weights have half of their
+    range (NNCF's `overflow_fix`, ONNX Runtime's `reduce_range`).
 
     Args:
         model: a classifier of a supported family, of a stock or pruned class; it stays as it is.
@@ -159,7 +161,12 @@ def _write_graph(
 def _own_part(scheme: str) -> dict[str, Any]:
     """Returns what bertkd adds to the manifest of an export."""
     precision = INT8 if scheme in SCHEMES_IN_INT8 else scheme
-    return {OWN_KEY: {"precision": precision, "way": scheme}}
+    facts: dict[str, Any] = {"precision": precision, "way": scheme}
+    if scheme in (INT8, PARTLY):
+        # Without instructions of their own, CPUs add two products of int8 up in 16 bits, which overflow. The weights
+        # have half of their range there.
+        facts[REDUCED_RANGE] = not is_fast_in_int8()
+    return {OWN_KEY: facts}
 
 
 def random_batches(
@@ -258,7 +265,10 @@ def _openvino_quantizer(scheme: str, calibration: Batches, is_accurate: bool) ->
 
     if scheme == WEIGHTS:
         return NNCFOpenVINOQuantizer(NNCFWeightCompressionConfig())
-    advanced = nncf.AdvancedQuantizationParameters(disable_bias_correction=not is_accurate)
+    advanced = nncf.AdvancedQuantizationParameters(
+        disable_bias_correction=not is_accurate,
+        overflow_fix=None if is_fast_in_int8() else nncf.OverflowFix.ENABLE,
+    )
     config = NNCFQuantizationConfig(subset_size=len(calibration), advanced_parameters=advanced)
     if scheme == INT8:
         return NNCFOpenVINOQuantizer(config, calibration)
@@ -300,7 +310,7 @@ def _onnx_quantizer(scheme: str) -> Any:
         return OfWeights(NNCFWeightCompressionConfig())
 
     # The default, one scale for a whole matrix, loses more accuracy and is no faster.
-    config = OnnxRuntimeDynamicConfig(per_channel=True)
+    config = OnnxRuntimeDynamicConfig(per_channel=True, reduce_range=not is_fast_in_int8())
 
     class OfProducts(OnnxRuntimeQuantizer):
         def quantize(self, model: Any, *args: Any, **kwargs: Any) -> Any:

@@ -177,7 +177,7 @@ CASES = [
         OPTIONS,
         "a checkpoint to start from in compress",
         f"{COMPRESS} {HALF} --model_name_or_path {{model}}",
-        r"is pruned out of the teacher, and starts from nothing else: leave --model_name_or_path .* out",
+        r"is pruned out of the teacher, and starts from nothing else: leave --model_name_or_path, .* out",
     ),
     CommandCase(
         OPTIONS,

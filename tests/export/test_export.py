@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -201,6 +202,34 @@ def test_a_broken_artifact_never_appears(
     with pytest.raises(ValueError, match="gives other logits than PyTorch .by up to"):
         export_model(MODELS["bert"](), tmp_path / "out", "onnxruntime")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_int8_for_a_cpu_without_it_has_half_of_the_range(
+    engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def exported(has_int8: bool) -> Path:
+        for module in (exporting, engines):
+            monkeypatch.setattr(module, "is_fast_in_int8", lambda: has_int8)
+        return write_export(tiny_model(seed=1), tmp_path / str(has_int8), engine, "int8", calibration=calibration())
+
+    def quantizer() -> Any:
+        return exporting._openvino_quantizer("int8", calibration(), False).config.advanced_parameters.overflow_fix
+
+    whole = exported(has_int8=True)
+    assert quantizer() is None and exporting._onnx_quantizer("int8").config.reduce_range is False
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        there = predict(open_exported(whole), dataset(16), Collator())
+
+    half = exported(has_int8=False)
+    assert str(quantizer()) == "enable" and exporting._onnx_quantizer("int8").config.reduce_range is True
+    with pytest.warns(UserWarning, match="was quantized on a CPU that has instructions for int8. This one has none"):
+        open_exported(whole)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        here = predict(open_exported(half), dataset(16), Collator())
+    assert not np.array_equal(here, there)
 
 
 def test_the_accuracy_check_fires_on_a_broken_quantization(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
