@@ -176,7 +176,7 @@ def test_a_budget_in_time_is_that_of_the_model_alone(tuned: Path, tmp_path: Path
 def test_the_committed_benchmarks_are_the_pages_of_their_figures() -> None:
     folder = ROOT / "docs" / "benchmark"
     found = {path.parent.name: json.loads(path.read_text()) for path in folder.glob("*/bench.json")}
-    assert set(found) == {"cpu", "h200-batch1", "h200-batch128", "pruned", "minilm-pruned"}
+    assert set(found) == {"cpu", "h200-batch1", "h200-batch128", "pruned", "minilm-pruned", "avx2"}
     for name, figures in found.items():
         assert (folder / name / "bench.md").read_text() == page(figures)
         assert figures["command"].endswith(f"/{name}") or f"docs/benchmark/{name} " in f"{figures['command']} "

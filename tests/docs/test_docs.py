@@ -703,3 +703,14 @@ def test_constant_answers_have_the_shares_that_the_pages_name(shared_data: Path)
     (theirs,) = {main_value(run.teacher_metrics, run.metric) for run in small if run.method == "pkd-skip"}
     (ours,) = {main_value(run.teacher_metrics, run.metric) for run in small if run.method.startswith("pruned")}
     assert f"is better by {100 * (theirs - ours):.1f} points than that of the pruned" in text
+
+
+def test_figures_of_a_cpu_without_int8_are_those_of_its_measurement() -> None:
+    page = " ".join((DOCS / "export.md").read_text().split())
+    content = json.loads((DOCS / "benchmark" / "avx2" / "bench.json").read_text())
+    assert content["hardware"]["instructions"] == ["avx2"]
+    ms = {row["way"]: f"{row['p50_ms']:.1f} ms" for row in content["rows"] if row["model"] == "gflops-50pct"}
+    vino, onnx = (ms["openvino int8"], ms["openvino float32"]), ms["onnxruntime int8"]
+    assert f"takes {vino[0]} in OpenVINO's int8 and {vino[1]} in its float32, and {onnx} in ONNX Runtime's" in page
+    whole = {row["way"]: row["p50_ms"] for row in content["rows"] if row["model"] == "teacher"}
+    assert whole["openvino float32"] < whole["openvino int8"], "as the front page says"
