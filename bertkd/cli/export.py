@@ -82,6 +82,7 @@ def main(argv: Sequence[str] | None = None) -> ExportResult:
         "export", str(__doc__), DistillationConfig, argv, DEFAULTS, ExportOptions
     )
     options = one_run(runs, "The seed of an export only draws the rows for the calibration.")
+    # A device that is not here ends the command before anything is read.
     deployment_of(options.own)
     check_outputs([options])
     note_slow_int8(options.own)

@@ -115,8 +115,8 @@ class DistillationConfig(TrainingArguments):
         if self.bf16 and not is_fast_in_bfloat16(self.device):
             processor = "CPU" if self.device.type == "cpu" else "GPU"
             warnings.warn(
-                f"bf16 is slower than float32 here, on a CPU several times, because this {processor} has no "
-                "instructions for bfloat16: leave it out.",
+                f"bf16 is slower than float32 here, because this {processor} has no instructions for bfloat16: leave "
+                "it out.",
                 stacklevel=3,
             )
 

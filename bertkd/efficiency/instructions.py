@@ -21,8 +21,8 @@ def cpu_instructions() -> list[str]:
 def is_fast_in_bfloat16(device: str | torch.device = "cpu") -> bool:
     """Says whether a device multiplies in bfloat16 itself.
 
-    Where it does not, PyTorch computes in bfloat16 nevertheless, but several times as slowly as in float32. A version
-    of PyTorch that does not know the CPU's instructions is taken to be on a fast one.
+    Where it does not, PyTorch computes in bfloat16 nevertheless, but more slowly than in float32. A version of PyTorch
+    that does not know the CPU's instructions is taken to be on a fast one.
 
     Args:
         device: where a model is to run, such as "cpu" or "cuda:0".
