@@ -37,17 +37,19 @@ from bertkd.folder_lock import folder_in_use
 from bertkd.methods import all_methods, method_named
 from bertkd.models.loading import load_config
 from bertkd.pipeline import load_language_model, load_model, resolve_model_name
-from bertkd.pipeline.compress import UNITS, Goal, Size, choose_size, depth_sizes, general_sizes, shape_sizes
+from bertkd.pipeline.compress import Choice, Goal, Size, choose_size, depth_sizes, general_sizes, shape_sizes
 from bertkd.pipeline.contents import content_digests
 from bertkd.pipeline.experiment import finished, output_folder, with_changes
-from bertkd.pipeline.pruning import FILE, START, Limit, Pruning, train_pruned
-from bertkd.pipeline.pruning import UNITS as PRUNING_UNITS
+from bertkd.pipeline.limits import COST_UNITS, UNITS, Limit
+from bertkd.pipeline.pruning import FILE, START, Pruning, train_pruned
 from bertkd.records import ExportResult, ReportSet, RunResult, StageResult, environment, render_page
 
 DEFAULT_METHOD = "pruned"
 METHOD_NAMES = [method.name for method in all_methods() if method.name != "teacher"]
 # Clocks of one machine differ by less from hour to hour, as a rule.
 OTHER_SPEED = 1.5
+# A dry run ends before the size of a student is measured that comes out of a training.
+UNKNOWN = Choice(math.nan, math.nan)
 # An export for the clock takes longer than its passes: with many of them, a network is measured well at once.
 DEFAULTS = {"engine": "openvino", "precision": "int8", "quantization_aware_rows": 6400, "repeats": 50}
 
@@ -69,9 +71,9 @@ class CompressOptions(ExportOptions, TrainOptions):
     unit: str = field(
         default="ms",
         metadata={
-            "choices": PRUNING_UNITS,
-            "help": "The unit of the budget: ms (measured here), mb or parameters; for the method 'pruned' also "
-            "gflops, or the points that the metric may lose.",
+            "choices": UNITS,
+            "help": "The unit of the budget: ms (measured here), mb, parameters or gflops; for the method 'pruned' "
+            "also the points that the metric may lose.",
         },
     )
     pruning_rows: int = field(
@@ -165,8 +167,8 @@ def starts_elsewhere(models: ModelOptions) -> bool:
 def compress(options: Run) -> dict[str, Any]:
     """Chooses, trains, exports and measures; returns the content of compress.json."""
     own, models, folder = options.own, options.models, output_folder(options.config)
-    method, limit = method_named(own.method), Limit(own.budget, own.unit)
-    goal = goal_of(method, limit, own)
+    method = method_named(own.method)
+    goal = goal_of(method, own)
 
     # What cannot work ends before anything is trained.
     require_engine(own.engine, own.precision)
@@ -181,25 +183,26 @@ def compress(options: Run) -> dict[str, Any]:
         )
 
     if method.student == "pruned":
-        student, predicted = prune_and_train(limit, options, folder)
+        student, choice = prune_and_train(goal, options, folder)
     elif method.student == "supernet":
-        student, predicted = train_and_search(method, options, folder)
+        student, choice = train_and_search(method, options, folder)
     else:
         kept_in = None if own.dry_run else folder
-        size, predicted = choose_size(sizes_of(method, options), goal, kept_in, asked(options), own.method)
-        print(f"\nThe largest student within {goal.budget:g} {goal.unit}: {size.name} ({predicted:.4g}).")
+        size, choice = choose_size(
+            sizes_of(method, options), goal, lambda: load_model(teacher_name), kept_in, asked(options), own.method
+        )
+        print(f"\nThe largest student within {goal.limit}: {size.name} ({choice.predicted:.4g} {goal.limit.unit}).")
         student = train(method, options, size, folder)
     if own.dry_run:
-        return {"method": own.method, "predicted": predicted}
+        return {"method": own.method, "predicted": choice.predicted}
 
     exported = export.export(deployed_options(options, student, folder / "deployed"))
-    pruned = read_json(student / START / FILE) if method.student == "pruned" else None
-    outcome = outcome_of(goal, teacher_name, student, folder / "deployed", exported, pruned)
+    outcome = outcome_of(goal, choice, teacher_name, student, folder / "deployed", exported)
     answer = {
         "method": own.method,
         "budget": outcome.budget,
         "unit": outcome.unit,
-        "predicted": predicted,
+        "predicted": choice.predicted,
         "measured": outcome.measured,
         "is_within_budget": outcome.is_within,
         "teacher_ms": outcome.teacher,
@@ -261,51 +264,50 @@ class Outcome:
 
 def outcome_of(
     goal: Goal,
+    choice: Choice,
     teacher_name: str,
     student: Path,
     deployed: Path,
     exported: ExportResult,
-    pruned: dict[str, Any] | None = None,
 ) -> Outcome:
     """Measures what was deployed, in the unit of the budget.
 
     Args:
         goal: what was asked for.
+        choice: what the size was chosen by. Where the teacher was timed then, this model is timed in turns with it,
+            at the teacher's speed of then.
         teacher_name: the model that was compressed.
         student, deployed: the folders of the student and of its export.
         exported: the record of the export.
-        pruned: for a pruned student, what its size was chosen by. It is timed likewise: in turns with the teacher, at
-            the teacher's speed of then.
     """
-    budget, unit = goal.budget, goal.unit
-    if pruned is not None:
-        if unit == "points":
-            return Outcome(budget, unit, 100 * (pruned["curve"][0]["value"] - exported.value))
-        budget = pruned["budget"]
-        if unit == "ms":
-            whole, teacher = pruned["whole"], load_model(teacher_name)
-            measured, now = goal.deployment.milliseconds_beside(teacher, whole, deployed)
-            return Outcome(budget, unit, measured, whole, now)
+    budget, unit = choice.budget, goal.limit.unit
+    if choice.teacher_value is not None:
+        return Outcome(budget, unit, 100 * (choice.teacher_value - exported.value))
+    if unit == "ms" and choice.whole is not None:
+        teacher = load_model(teacher_name)
+        measured, now = goal.deployment.milliseconds_beside(teacher, choice.whole, deployed)
+        return Outcome(budget, unit, measured, choice.whole, now)
 
     if unit == "ms":
         return Outcome(budget, unit, goal.deployment.milliseconds(deployed))
     if unit == "gflops":
-        return Outcome(budget, unit, goal.deployment.costs([load_model(str(student))], unit)[0])
+        return Outcome(budget, unit, goal.cost(load_model(str(student))))
     return Outcome(budget, unit, exported.size_mb if unit == "mb" else exported.parameters)
 
 
-def goal_of(method: Method, limit: Limit, own: CompressOptions) -> Goal:
+def goal_of(method: Method, own: CompressOptions) -> Goal:
     """What the deployed model may cost.
 
     Raises:
-        ValueError: a paper's method with a budget that only the method "pruned" knows.
+        ValueError: no budget, or points with a paper's method: only the method "pruned" has a curve to choose from.
     """
-    if method.student != "pruned" and (limit.is_share or limit.unit not in UNITS):
+    limit = Limit(own.budget, own.unit)
+    if method.student != "pruned" and limit.unit not in COST_UNITS:
         raise ValueError(
-            f"--budget {limit.text} --unit {limit.unit}: --method {method.name} needs a number of {', '.join(UNITS)}; "
-            "leave --method out for this budget."
+            f"--unit {limit.unit}: --method {method.name} needs a budget in {', '.join(COST_UNITS)}; leave --method "
+            "out for this one."
         )
-    return Goal(limit.number, limit.unit, deployment_of(own))
+    return Goal(limit, deployment_of(own))
 
 
 def asked(options: Run) -> dict[str, Any]:
@@ -423,10 +425,10 @@ def pretrain(options: Run, size: Size, folder: Path) -> Path:
     return general
 
 
-def prune_and_train(limit: Limit, options: Run, folder: Path) -> tuple[Path, float]:
-    """Prunes the teacher to the limit and distills the student; returns its folder and its measured cost."""
+def prune_and_train(goal: Goal, options: Run, folder: Path) -> tuple[Path, Choice]:
+    """Prunes the teacher to the goal and distills the student; returns its folder and what its size was chosen by."""
     student, own = folder / "student", options.own
-    pruning = Pruning([limit], deployment_of(own), own.pruning_rows, has_curve=True)
+    pruning = Pruning([goal.limit], goal.deployment, own.pruning_rows, has_curve=True)
     data = resolve.task_data(options)
     # What only the export reads may change after the training.
     values = {member.name: getattr(own, member.name) for member in fields(PruneOptions) if hasattr(own, member.name)}
@@ -440,20 +442,26 @@ def prune_and_train(limit: Limit, options: Run, folder: Path) -> tuple[Path, flo
         options.models.ignore_weak_teacher,
     )
     if own.dry_run:
-        return student, math.nan
-    return student, float(read_json(student / START / FILE)["measured"])
+        return student, UNKNOWN
+
+    facts = read_json(student / START / FILE)
+    value = facts["curve"][0]["value"] if goal.limit.unit == "points" else None
+    return student, Choice(facts["budget"], facts["measured"], facts["whole"], value)
 
 
-def train_and_search(method: Method, options: Run, folder: Path) -> tuple[Path, float]:
-    """Trains DynaBERT's supernet, and takes the best sub-network within the budget out of it."""
+def train_and_search(method: Method, options: Run, folder: Path) -> tuple[Path, Choice]:
+    """Trains DynaBERT's supernet, and takes the best sub-network within the budget out of it.
+
+    Returns:
+        Its folder, and what its size was chosen by.
+    """
     run_or_resume(training_options(method, options, folder / "supernet"), dynabert.train)
     if options.own.dry_run:
-        return folder, math.nan
+        return folder, UNKNOWN
 
     student, own = folder / "student", options.own
     shared = {member.name for member in fields(SearchOptions)} & {member.name for member in fields(own)}
     values = {name: getattr(own, name) for name in sorted(shared)}
-    search_options = SearchOptions(**{**values, "budget": Limit(own.budget, own.unit).number})
     answer = search.search(
         replace(
             options,
@@ -463,11 +471,11 @@ def train_and_search(method: Method, options: Run, folder: Path) -> tuple[Path, 
                 teacher_model_name_or_path=None,
                 init_from="pretrained",
             ),
-            own=search_options,
+            own=SearchOptions(**values),
             config=with_changes(options.config, output_dir=str(student), alpha=0.0, push_to_hub=False),
         )
     )
-    return student, float(answer["predicted"])
+    return student, Choice(answer["budget"], answer["predicted"], answer["whole"])
 
 
 def deployed_options(options: Run, student: Path, folder: Path) -> Run:

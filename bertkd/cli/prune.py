@@ -17,7 +17,8 @@ from bertkd.cli.options import MeasuringOptions, TrainOptions
 from bertkd.cli.parser import parse_runs
 from bertkd.cli.rules import COUNT
 from bertkd.cli.search import deployment_of, note_slow_int8
-from bertkd.pipeline.pruning import UNITS, Limit, Pruning, train_pruned
+from bertkd.pipeline.limits import UNITS, Limit
+from bertkd.pipeline.pruning import Pruning, train_pruned
 from bertkd.pruning import PrunedKDConfig
 from bertkd.pruning.harms import UNIT_ORDERS
 from bertkd.pruning.method import METHODS

@@ -4,8 +4,9 @@
         --output_dir outputs/mrpc-10ms
 
 Costs are measured here: milliseconds in the engine and precision that are asked for, or megabytes, parameters or
-GFLOPs. The candidates that retain the most importance are measured and, where they are within the budget, evaluated
-on the validation split. The best of them is written and measured once more. Nothing is trained.
+GFLOPs; --budget 50% is a share of what the whole supernet costs. The candidates that retain the most importance are
+measured and, where they are within the budget, evaluated on the validation split. The best of them is written and
+measured once more. Nothing is trained.
 """
 
 from collections.abc import Sequence
@@ -21,18 +22,25 @@ from bertkd.cli.parser import note, one_run, parse_runs
 from bertkd.cli.rules import COUNT
 from bertkd.efficiency import is_fast_in_int8
 from bertkd.pipeline.deployment import Deployment, Timing
-from bertkd.pipeline.subnetwork_search import UNITS, Budget, find_subnetwork
+from bertkd.pipeline.limits import COST_UNITS, Limit
+from bertkd.pipeline.subnetwork_search import Budget, find_subnetwork
 
 
 @dataclass
 class SearchOptions(ImportanceOptions, MeasuringOptions):
     """What to look for, and under which conditions a size is measured."""
 
-    budget: float = field(default=0.0, metadata={"help": "The most that the sub-network may cost, in --unit."})
+    budget: str = field(
+        default="",
+        metadata={
+            "help": "The most that the sub-network may cost, in --unit, or as a share of what the whole supernet "
+            "costs such as 50%."
+        },
+    )
     unit: str = field(
         default="ms",
         metadata={
-            "choices": UNITS,
+            "choices": COST_UNITS,
             "help": "The unit of the budget: ms (measured here), mb (of the file), parameters or gflops.",
         },
     )
@@ -56,7 +64,7 @@ def note_slow_int8(options: MeasuringOptions) -> None:
 
 def search(options: TaskRun[SearchOptions, DistillationConfig]) -> dict[str, Any]:
     """Searches, and leaves the folder of the best sub-network."""
-    budget = Budget(options.own.budget, options.own.unit, options.own.candidates)
+    budget = Budget(Limit(options.own.budget, options.own.unit), options.own.candidates)
     supernet = options.models.model_name_or_path
     if supernet is None:
         raise ValueError("Name the folder of the trained supernet with --model_name_or_path.")

@@ -16,11 +16,11 @@ from bertkd.distilbert import distilbert_layers, distilbert_student
 from bertkd.efficiency import count_parameters
 from bertkd.models import layer_sizes
 from bertkd.pipeline.deployment import Deployment
+from bertkd.pipeline.limits import Limit
 from bertkd.students import Shape, drop_layers, layers_to_keep, small_student
 
-__all__ = ["UNITS", "Goal", "Size", "choose_size", "depth_sizes", "general_sizes", "shape_sizes"]
+__all__ = ["Choice", "Goal", "Size", "choose_size", "depth_sizes", "general_sizes", "shape_sizes"]
 
-UNITS = ("ms", "mb", "parameters")
 FILE = "size.json"
 # Shares of the teacher's layers and hidden size that a new student may have.
 SHARES = (1.0, 0.75, 0.5, 0.375, 0.25)
@@ -28,23 +28,31 @@ SHARES = (1.0, 0.75, 0.5, 0.375, 0.25)
 
 @dataclass(frozen=True)
 class Goal:
-    """The most that the deployed model may cost, and where it is to serve.
+    """The most that the deployed model may cost, and where it is to serve."""
 
-    Raises:
-        ValueError: the budget is not positive.
-    """
-
-    budget: float
-    unit: str
+    limit: Limit
     deployment: Deployment
-
-    def __post_init__(self) -> None:
-        if not self.budget > 0:
-            raise ValueError(f"Give a positive --budget, in --unit {self.unit}.")
 
     def cost(self, model: PreTrainedModel) -> float:
         """What a model costs when it is deployed, in the unit of the budget."""
-        return self.deployment.cost(model, self.unit)
+        return self.deployment.cost(model, self.limit.cost_unit)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What the size of a student was chosen by.
+
+    Attributes:
+        budget: a number in the unit; for a share that was asked for, the number that it stands for.
+        predicted: what the student costs, before it is trained.
+        whole: what the teacher costs, where that was measured.
+        teacher_value: the teacher's metric, where points of it are the budget.
+    """
+
+    budget: float
+    predicted: float
+    whole: float | None = None
+    teacher_value: float | None = None
 
 
 @dataclass(frozen=True)
@@ -101,8 +109,8 @@ def general_sizes(language_model: PreTrainedModel, num_labels: int) -> list[Size
 def shape_sizes(teacher: PreTrainedModel, unit: str) -> list[Size]:
     """Students of shares of the teacher's depth and hidden size, the largest first.
 
-    For a budget in milliseconds they are ordered by the weights of their layers, else by all parameters, most of
-    which may lie in the embeddings.
+    For a budget in milliseconds or FLOPs they are ordered by the weights of their layers, else by all parameters, most
+    of which may lie in the embeddings.
     """
     config, sizes = teacher.config, layer_sizes(teacher)
     neurons, heads = max(sizes.neurons), max(sizes.heads)
@@ -117,7 +125,7 @@ def shape_sizes(teacher: PreTrainedModel, unit: str) -> list[Size]:
     def weights(shape: Shape) -> int:
         with torch.device("meta"):  # nothing is allocated
             parameters = count_parameters(small_student(teacher, shape))
-        return parameters.encoder if unit == "ms" else parameters.total
+        return parameters.encoder if unit in ("ms", "gflops") else parameters.total
 
     ordered = sorted(shapes, key=weights, reverse=True)
     return [
@@ -135,15 +143,21 @@ def _layers(count: int) -> str:
 
 
 def choose_size(
-    sizes: Sequence[Size], goal: Goal, folder: Path | None, asked: dict[str, Any], method_name: str
-) -> tuple[Size, float]:
-    """The largest size within the budget and its cost, or what an earlier start of the same command chose.
+    sizes: Sequence[Size],
+    goal: Goal,
+    teacher: Callable[[], PreTrainedModel],
+    folder: Path | None,
+    asked: dict[str, Any],
+    method_name: str,
+) -> tuple[Size, Choice]:
+    """The largest size within the budget, or what an earlier start of the same command chose.
 
     Another measurement may end otherwise, and would throw away a training that has begun.
 
     Args:
         sizes: from large to small.
         goal: the budget.
+        teacher: loads the model of which the budget may be a share.
         folder: where the choice is kept; None for nowhere.
         asked: everything that the choice depends on.
         method_name: for the message.
@@ -151,13 +165,10 @@ def choose_size(
     Raises:
         ValueError: the smallest size costs more than the budget.
     """
-    if folder is None:
-        return _largest_within(sizes, goal, method_name)
-
-    path = folder / FILE
+    path = None if folder is None else folder / FILE
     by_name = {size.name: size for size in sizes}
 
-    if path.is_file():
+    if path is not None and path.is_file():
         known = read_json(path)
         if not isinstance(known, dict) or not {"asked", "size", "predicted"} <= known.keys():
             raise ValueError(f"{path} does not hold the choice of a size: remove it, and the size is measured again.")
@@ -165,32 +176,39 @@ def choose_size(
         known["asked"].setdefault("contents", asked.get("contents"))
         # A folder may hold the choice for another teacher, which has other sizes.
         if known["asked"] == json.loads(json.dumps(asked)) and known["size"] in by_name:
-            return by_name[known["size"]], float(known["predicted"])
+            # Earlier versions knew no shares of the teacher's cost.
+            whole = known.get("whole")
+            return by_name[known["size"]], Choice(goal.limit.amount(whole or 0.0), float(known["predicted"]), whole)
 
-    size, predicted = _largest_within(sizes, goal, method_name)
-    write_json(path, {"asked": asked, "size": size.name, "predicted": predicted})
-    return size, predicted
+    whole = goal.cost(teacher().eval()) if goal.limit.is_share else None
+    budget = goal.limit.amount(whole or 0.0)
+    size, predicted = _largest_within(sizes, goal, budget, method_name)
+    if path is not None:
+        write_json(path, {"asked": asked, "size": size.name, "predicted": predicted, "whole": whole})
+    return size, Choice(budget, predicted, whole)
 
 
-def _largest_within(sizes: Sequence[Size], goal: Goal, method_name: str) -> tuple[Size, float]:
-    """The first size within the budget, by bisection, and its cost."""
+def _largest_within(sizes: Sequence[Size], goal: Goal, budget: float, method_name: str) -> tuple[Size, float]:
+    """The first size within the budget, a number in its unit, by bisection; and its cost."""
+    unit = goal.limit.unit
 
     @cache
     def cost(index: int) -> float:
         measured = goal.cost(sizes[index].make().eval())
-        print(f"{sizes[index].name}: {measured:.4g} {goal.unit}", flush=True)
+        print(f"{sizes[index].name}: {measured:.4g} {unit}", flush=True)
         return measured
 
     low, high = 0, len(sizes) - 1
-    if cost(high) > goal.budget:
+    if cost(high) > budget:
+        share = f"{goal.limit}, which is " if goal.limit.is_share else ""
         deployment = goal.deployment
         raise ValueError(
-            f"No student of {method_name} is within {goal.budget:g} {goal.unit} with {deployment.engine} in "
+            f"No student of {method_name} is within {share}{budget:g} {unit} with {deployment.engine} in "
             f"{deployment.precision}: the smallest, {sizes[high].name}, takes {cost(high):.4g}."
         )
 
     # Sizes go from large to small, and so do their costs: halving finds the largest one with few measurements.
     while low < high:
         middle = (low + high) // 2
-        low, high = (low, middle) if cost(middle) <= goal.budget else (middle + 1, high)
+        low, high = (low, middle) if cost(middle) <= budget else (middle + 1, high)
     return sizes[high], cost(high)

@@ -15,8 +15,9 @@ from bertkd.models.loading import load_tokenizer
 from bertkd.pipeline.deployment import Deployment, Timing, eager
 from bertkd.pipeline.experiment import Experiment, finished
 from bertkd.pipeline.export import AccuracyCheck, export_for_task
+from bertkd.pipeline.limits import Limit
 from bertkd.pipeline.models import load_model, load_teacher, resolve_model_name
-from bertkd.pipeline.pruning import Limit, Pruning, train_pruned
+from bertkd.pipeline.pruning import Pruning, train_pruned
 from bertkd.pipeline.task_data import TaskData
 from bertkd.pipeline.training import TRAINING_DEFAULTS, train_on_task
 from bertkd.pruning import PrunedKDConfig

@@ -126,9 +126,6 @@ class Deployment:
         Models that are timed take turns in groups, each of which has the first model in it too, so that a machine that
         slows down meanwhile changes no ratio.
         """
-        if unit == "gflops":
-            size = self.timing.batch_size, self.timing.sequence_length
-            return [count_flops(model, *size) / 1e9 for model in models]
         if unit != "ms":
             return [self.cost(model, unit) for model in models]
 
@@ -147,9 +144,11 @@ class Deployment:
         return [ratio * usual for ratio in ratios]
 
     def cost(self, model: PreTrainedModel, unit: str) -> float:
-        """What a model costs when it is deployed: "ms", "mb" of its files, or "parameters"."""
+        """What a model costs when it is deployed, as `costs` has it; one that is timed runs alone."""
         if unit == "parameters":
             return float(count_parameters(model).total)
+        if unit == "gflops":
+            return count_flops(model, self.timing.batch_size, self.timing.sequence_length) / 1e9
 
         with tempfile.TemporaryDirectory() as work:
             folder = self.write(model, work)

@@ -1,6 +1,5 @@
 """Prunes a teacher to one budget or several in turn, and distills it into each of the students."""
 
-import re
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -35,6 +34,7 @@ from bertkd.pipeline.experiment import (
     with_changes,
     writes_output_folder,
 )
+from bertkd.pipeline.limits import NO_BUDGET, Limit
 from bertkd.pipeline.models import copy_for_task, load_model
 from bertkd.pipeline.task_data import TaskData
 from bertkd.pipeline.training import train_on_task
@@ -43,9 +43,8 @@ from bertkd.pruning.method import SHARES, variant_name
 from bertkd.records import ChartPoint, RunResult, curves_chart, metric_label, task_label, terminal_table
 from bertkd.students import prune, separate_position_bias
 
-__all__ = ["UNITS", "Limit", "Pruning", "train_pruned"]
+__all__ = ["Pruning", "train_pruned"]
 
-UNITS = ("ms", "mb", "parameters", "gflops", "points")
 # What a budget made of the teacher, before it is trained, and the curve from which it can be chosen.
 START, FILE, CHART = "start", "pruning.json", "curve.png"
 # Shares of the teacher's cost that the curve shows, and the rows that its students are fitted on.
@@ -54,77 +53,6 @@ CURVE_SHARES, CURVE_ROWS = (0.75, 0.5, 0.35, 0.25, 0.125), 512
 CALIBRATION_BATCH = 32
 # As many rows as these are seen in a training whose length nobody sets, in ten epochs at most.
 ROWS_SEEN, MOST_EPOCHS = 40_000, 10
-
-NO_BUDGET = "Give a --budget: a number in --unit, or a share of what the teacher costs such as 50%."
-
-
-@dataclass(frozen=True)
-class Limit:
-    """The most that a student may cost: a number, or a share of what the teacher costs.
-
-    Attributes:
-        text: such as "5" or "50%".
-        unit: one of `UNITS`.
-
-    Raises:
-        ValueError: the text is neither a positive number nor a share between 0 and 100 %.
-    """
-
-    text: str
-    unit: str
-
-    def __post_init__(self) -> None:
-        if not self.text.strip():
-            raise ValueError(NO_BUDGET)
-        written = re.fullmatch(r"([\d.]+)\s*([a-z]+)", self.text.strip().lower())
-        if written and written[2] in UNITS:
-            raise ValueError(
-                f"--budget {self.text}: give the number alone, and its unit with --unit: --budget {written[1]} --unit "
-                f"{written[2]}."
-            )
-        try:
-            number = float(self.text.removesuffix("%"))
-        except ValueError:
-            number = -1.0
-        if not 0 < number < (100 if self.is_share else float("inf")) or (self.is_share and self.unit == "points"):
-            raise ValueError(
-                f"--budget {self.text}: give a positive number of {self.unit}"
-                f"{'' if self.unit == 'points' else ', or a share of what the teacher costs such as 50%'}."
-            )
-
-    @property
-    def is_share(self) -> bool:
-        """Whether it is a share of what the teacher costs."""
-        return self.text.endswith("%")
-
-    @property
-    def cost_unit(self) -> str:
-        """The unit that networks are measured in: milliseconds where the limit is one of quality."""
-        return "ms" if self.unit == "points" else self.unit
-
-    @property
-    def number(self) -> float:
-        """The number, of percent for a share."""
-        return float(self.text.removesuffix("%"))
-
-    @property
-    def named_share(self) -> str:
-        """The share where the names of methods in results files say it; else empty."""
-        share = f"{self.number:g}%" if self.is_share and self.unit == "gflops" else ""
-        return share if share in SHARES else ""
-
-    def folder_in(self, folder: Path) -> Path:
-        """The folder of this limit's student, where there are several."""
-        return folder / f"{self.unit}-{self.text.replace('%', 'pct')}"
-
-    def amount(self, whole: float) -> float:
-        """The number in the unit, for a teacher that costs `whole`."""
-        return self.number * whole / 100 if self.is_share else self.number
-
-    def __str__(self) -> str:
-        if self.unit == "points":
-            return f"at most {self.text} points lost"
-        return f"{self.text} of the teacher's {self.unit}" if self.is_share else f"{self.text} {self.unit}"
 
 
 @dataclass(frozen=True)
@@ -235,8 +163,9 @@ class _Training:
             result = finished(RunResult, self.experiment, config)
             if result is None:
                 start = _start(self.experiment, config, self, limit, before, before_folder)
+                share = _named_share(limit)
                 name = variant_name(
-                    limit.named_share,
+                    share,
                     has_rungs and number > 0,
                     self.pruning.is_fitted,
                     config.beta,
@@ -253,7 +182,7 @@ class _Training:
                     self.teacher_metrics,
                     keeps_better_start=True,
                     # A name that the user gave says nothing about it.
-                    budget="" if limit.named_share and not self.experiment.result_name else str(limit),
+                    budget="" if share and not self.experiment.result_name else str(limit),
                 )
                 before = start if has_rungs else None
             if result is not None:
@@ -520,6 +449,12 @@ def _show(facts: dict[str, Any], limit: Limit, data: TaskData, chart: Path | Non
         f"\nHeads by layer: {facts['sizes']['heads']}\nNeurons by layer: {facts['sizes']['neurons']}",
         flush=True,
     )
+
+
+def _named_share(limit: Limit) -> str:
+    """The share where the names of methods in results files say it; else empty."""
+    share = f"{limit.number:g}%" if limit.is_share and limit.unit == "gflops" else ""
+    return share if share in SHARES else ""
 
 
 def _with_epochs(config: PrunedKDConfig, rows: int) -> PrunedKDConfig:

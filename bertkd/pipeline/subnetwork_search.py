@@ -32,14 +32,14 @@ from bertkd.pipeline.dynabert import ImportanceSettings
 from bertkd.pipeline.evaluation import evaluate
 from bertkd.pipeline.experiment import Experiment, output_folder, writes_output_folder
 from bertkd.pipeline.hub import upload
+from bertkd.pipeline.limits import COST_UNITS, Limit
 from bertkd.pipeline.models import load_model
 from bertkd.pipeline.task_data import TaskData
 from bertkd.pipeline.training import describe_subnetwork
 from bertkd.records import environment, terminal_table
 
-__all__ = ["UNITS", "Budget", "find_subnetwork"]
+__all__ = ["Budget", "find_subnetwork"]
 
-UNITS = ("ms", "mb", "parameters", "gflops")
 FILE = "search.json"
 # Searches with a smaller budget, when the clock finds none of the candidates within the one that was asked for.
 ATTEMPTS = 4
@@ -50,15 +50,22 @@ Measure = Callable[[Sequence[Subnetwork]], list[float]]
 
 @dataclass(frozen=True)
 class Budget:
-    """The most that a sub-network may cost, and how many candidates are evaluated on the validation rows."""
+    """The most that a sub-network may cost, and how many candidates are evaluated on the validation rows.
 
-    amount: float
-    unit: str = "ms"
+    Attributes:
+        limit: in a unit of cost; a share is one of what the whole supernet costs.
+        candidates: how many are evaluated.
+
+    Raises:
+        ValueError: the limit is one of points, or there are no candidates.
+    """
+
+    limit: Limit
     candidates: int = 6
 
     def __post_init__(self) -> None:
-        if not self.amount > 0:
-            raise ValueError(f"Give a positive --budget, in --unit {self.unit}.")
+        if self.limit.unit not in COST_UNITS:
+            raise ValueError(f"--unit {self.limit.unit}: a search needs a budget in {', '.join(COST_UNITS)}.")
         if self.candidates < 1:
             raise ValueError(f"--candidates {self.candidates} leaves nothing to choose from: give 1 or more.")
 
@@ -96,9 +103,12 @@ def find_subnetwork(
     batches = data.sampled_batches(importance.rows, config.seed, importance.split)
     scores = compute_importance(model, batches, importance.reduction, progress=True)
 
-    measure = _measure_of(model, budget.unit, deployment)
+    unit = budget.limit.unit
+    measure = _measure_of(model, unit, deployment)
     table = cost_table(model, measure)
-    candidates, costs = _within_budget(model, scores, table, measure, budget)
+    whole = table.cost(Subnetwork.of(model))
+    amount = budget.limit.amount(whole)
+    candidates, costs = _within_budget(model, scores, table, measure, amount, budget)
 
     metrics = []
     for candidate in candidates:
@@ -110,14 +120,15 @@ def find_subnetwork(
     subnetwork = save_subnetwork(model, folder, subnetwork=size, tokenizer=data.tokenizer)
     # Once more: the candidate was chosen among several measurements, and the luckiest of them may have won.
     measured, full = measure([size, Subnetwork.of(model)])
-    print(f"\n{terminal_table(_rows(candidates, costs, values, best, data.task.metric, budget.unit))}")
+    print(f"\n{terminal_table(_rows(candidates, costs, values, best, data.task.metric, unit))}")
 
     described = []
     for candidate, cost, scored in zip(candidates, costs, metrics, strict=True):
         described.append(asdict(candidate) | {"measured": cost, "metrics": scored})
     answer = {
-        "budget": budget.amount,
-        "unit": budget.unit,
+        "budget": amount,
+        "unit": unit,
+        "whole": whole,
         "predicted": candidates[best].cost,
         "measured": measured,
         "metrics": metrics[best],
@@ -133,47 +144,54 @@ def find_subnetwork(
     write_json(folder / FILE, answer)
 
     # The speed-up in a record is that of the model itself; another engine's gain is measured when it is exported.
-    is_plain = (budget.unit, deployment.engine, deployment.precision) == ("ms", "pytorch", "float32")
+    is_plain = (unit, deployment.engine, deployment.precision) == ("ms", "pytorch", "float32")
     speedup = round(full / measured, 2) if is_plain else None
     describe_subnetwork(supernet, folder, subnetwork, experiment.command, values[best], metrics[best], speedup)
     upload(folder, config)
     print(
-        f"Budget {budget.amount:g} {budget.unit}: predicted {candidates[best].cost:.4g}, measured once more "
+        f"Budget {amount:g} {unit}: predicted {candidates[best].cost:.4g}, measured once more "
         f"{measured:.4g}.\nModel ({type(subnetwork).__name__}), tokenizer, card and {FILE}: {folder}"
     )
     return answer
 
 
 def _within_budget(
-    model: PreTrainedModel, importance: Importance, table: CostTable, measure: Measure, budget: Budget
+    model: PreTrainedModel, importance: Importance, table: CostTable, measure: Measure, amount: float, budget: Budget
 ) -> tuple[list[Candidate], list[float]]:
     """The candidates whose cost, measured, is within the budget, and that cost.
 
     The table's errors favor sizes that it takes for cheaper than they are; where these are all that was found, the
     search is repeated for a smaller budget.
 
+    Args:
+        model: the supernet.
+        importance, table: of its heads and neurons, and what they cost.
+        measure: tells what sizes cost.
+        amount: the budget as a number in its unit.
+        budget: as it was asked for.
+
     Raises:
         ValueError: no sub-network is within the budget.
     """
-    target, closest = budget.amount, float("inf")
+    target, closest = amount, float("inf")
     candidates = search_subnetworks(model, importance, table, target)
 
     for _ in range(ATTEMPTS):
         candidates = candidates[: budget.candidates]
         costs = measure([candidate.size for candidate in candidates])
-        within = [index for index, cost in enumerate(costs) if cost <= budget.amount]
+        within = [index for index, cost in enumerate(costs) if cost <= amount]
         if within:
             return [candidates[index] for index in within], [costs[index] for index in within]
 
         closest = min(closest, *costs)
-        target *= budget.amount / min(costs)
+        target *= amount / min(costs)
         try:
             candidates = search_subnetworks(model, importance, table, target)
         except ValueError:  # nothing is as small as that
             break
 
     raise ValueError(
-        f"No sub-network was measured within {budget.amount:g} {budget.unit}; the closest took {closest:.4g}. The "
+        f"No sub-network was measured within {amount:g} {budget.limit.unit}; the closest took {closest:.4g}. The "
         "machine may be busy: try again, or give a larger --budget."
     )
 

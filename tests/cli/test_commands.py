@@ -58,6 +58,7 @@ from bertkd.pipeline import (
     training,
 )
 from bertkd.pipeline import demo as demo_pipeline
+from bertkd.pipeline.limits import Limit
 from bertkd.pipeline.subnetwork_search import Budget
 from bertkd.records import environment, read_result
 
@@ -416,6 +417,8 @@ def test_the_search_answers_a_budget_with_a_folder(
     if unit != "ms":
         assert answer["measured"] == pytest.approx(answer["predicted"], rel=1e-6)
         assert answer["measured"] > 0.7 * budget
+        share = search.main([*arguments, "--budget", "60%", "--output_dir", str(tmp_path / "share")])
+        assert share["budget"] == pytest.approx(0.6 * share["whole"]) and share["measured"] <= share["budget"]
     model = AutoModelForSequenceClassification.from_pretrained(folder)
     assert sum(parameter.numel() for parameter in model.parameters()) == answer["parameters"]
     AutoTokenizer.from_pretrained(folder)
@@ -424,7 +427,7 @@ def test_the_search_answers_a_budget_with_a_folder(
     assert "sub-network" in (folder / "README.md").read_text()
     out = capsys.readouterr().out
     assert "predicted" in out and "measured" in out and str(folder) in out
-    with pytest.raises(ValueError, match="Give a positive --budget"):
+    with pytest.raises(ValueError, match="Give a --budget"):
         search.main([*arguments, "--output_dir", str(folder)])
 
 
@@ -432,17 +435,17 @@ def test_a_table_that_promises_too_much_is_corrected_by_measuring() -> None:
     table = CostTable(1.0, {0: 0.0, 1: 1.0, 2: 2.0}, {0: 0.0, 24: 1.0})
     supernet = make_adaptive(tiny_model(layers=2))
     importance = Importance(torch.tensor([[2.0, 1.0]] * 2), torch.ones(2, 24))
-    budget = Budget(7.0, candidates=3)
+    budget = Budget(Limit("7", "ms"), candidates=3)
 
     def slower(factor: float) -> Any:
         return lambda sizes: [factor * table.cost(size) for size in sizes]
 
-    found, costs = subnetwork_search._within_budget(supernet, importance, table, slower(1.5), budget)
+    found, costs = subnetwork_search._within_budget(supernet, importance, table, slower(1.5), 7.0, budget)
     assert found and all(cost <= 7 for cost in costs) and costs == slower(1.5)([one.size for one in found])
-    whole, _ = subnetwork_search._within_budget(supernet, importance, table, slower(1.0), budget)
+    whole, _ = subnetwork_search._within_budget(supernet, importance, table, slower(1.0), 7.0, budget)
     assert whole[0].score > found[0].score
     with pytest.raises(ValueError, match="measured within 7 ms; the closest took [0-9.]+.*larger --budget"):
-        subnetwork_search._within_budget(supernet, importance, table, slower(10.0), budget)
+        subnetwork_search._within_budget(supernet, importance, table, slower(10.0), 7.0, budget)
 
 
 # ---- configs and the command line ----

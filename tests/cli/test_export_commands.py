@@ -291,6 +291,31 @@ def test_the_largest_student_within_a_budget_is_trained_and_exported(
         compress.main([*command(tuned, "10"), "--method", "distilbert"])
 
 
+@pytest.mark.parametrize("unit", ["ms", "gflops"])
+def test_a_papers_student_may_cost_a_share_of_what_the_teacher_does(
+    unit: str, tuned: Path, task: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    costs = iter([8.0, 2.0, 3.9, 7.0])  # the teacher, then the smallest student, the middle one and the largest
+    monkeypatch.setattr(Deployment, "cost", lambda *_: next(costs, 3.9))
+    # Each model takes half of the time that it took when the size was chosen.
+    monkeypatch.setattr(Deployment, "milliseconds_beside", lambda _self, _model, usual, _folder: (3.9, usual / 2))
+    words = [*command(tuned, "50%"), *task, *QUICK, "--max_steps", "1", "--max_drop", "1", "--ignore_weak_teacher"]
+    words += ["--unit", unit, "--output_dir", str(tmp_path / "out")]
+    first = compress.main(words)
+    assert first["budget"] == 4.0 and first["measured"] == first["predicted"] == 3.9 and first["is_within_budget"]
+    assert first["exported"]["layers"] == 3
+    assert (first["teacher_ms"], first["teacher_ms_now"]) == ((8.0, 4.0) if unit == "ms" else (None, None))
+    # Started again, the share is still one of what the teacher took then.
+    assert compress.main(words)["budget"] == 4.0
+
+
+def test_a_share_that_no_papers_student_meets_is_refused_with_the_number(tuned: Path, task: list[str]) -> None:
+    words = [*command(tuned, "1%"), *task, *QUICK, "--unit", "gflops", "--dry_run"]
+    said = r"is within 1% of the teacher's gflops, which is [0-9.e-]+ gflops .*: the smallest, 2 layers, takes [0-9.]+"
+    with pytest.raises(ValueError, match=said):
+        compress.main(words)
+
+
 def test_distilbert_learns_from_text_and_then_the_task_within_a_budget(
     tuned: Path, task: list[str], glue_dir: Path, tmp_path: Path
 ) -> None:
