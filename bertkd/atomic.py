@@ -27,6 +27,7 @@ __all__ = [
     "atomic_folder",
     "atomic_path",
     "atomic_replacement",
+    "check_replaceable",
     "plain_json",
     "read_json",
     "storage_problem",
@@ -44,6 +45,9 @@ _OF_THE_DISK = {
 # Process numbers are those of one machine, and a folder may be shared by several.
 _HOST = f"{zlib.crc32(socket.gethostname().encode()):08x}"
 
+
+# What may be in any folder: the lock of the run that works in it, and a folder of the file system.
+_NOBODYS = {LOCK_FILE, "lost+found"}
 
 # What Git leaves in the place of a large file that was not fetched.
 LFS_POINTER = b"version https://git-lfs"
@@ -96,10 +100,10 @@ def atomic_folder(folder: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_replacement(folder: str | Path, mark: str) -> Iterator[Path]:
-    """A path beside `folder` for a new folder, which replaces `folder` and all it holds when the block ends.
+    """A path for a new folder, which replaces `folder` and all it holds when the block ends.
 
     The path does not exist yet: the block makes the folder. When the block fails, what it wrote is removed, and
-    `folder` stays as it was.
+    `folder` stays as it was. A link stays a link, and what it points to is replaced.
 
     Args:
         folder: the folder to replace.
@@ -109,19 +113,26 @@ def atomic_replacement(folder: str | Path, mark: str) -> Iterator[Path]:
     Raises:
         ValueError: the folder is somebody else's.
     """
-    folder = Path(folder)
-    partial, old = folder.with_name(f".{folder.name}.partial"), folder.with_name(f".{folder.name}.old")
+    folder = Path(folder).resolve()
+    is_fixed = _is_fixed(folder)
+    partial = folder / ".partial" if is_fixed else folder.with_name(f".{folder.name}.partial")
+    old = folder.with_name(f".{folder.name}.old")
+
+    check_replaceable(folder, mark)
     # A run that was killed may have left one, or have ended between the two renames below.
     shutil.rmtree(partial, ignore_errors=True)
     if old.exists() and not folder.exists():
         old.rename(folder)
-    _check_replaceable(folder, mark)
 
     try:
         yield partial
         for file in partial.rglob("*"):
             if file.is_file():
                 _to_disk(file)
+
+        if is_fixed:
+            _replace_files(folder, partial, mark)
+            return
 
         # Whoever holds the folder goes on to hold it.
         if (folder / LOCK_FILE).exists():
@@ -136,11 +147,38 @@ def atomic_replacement(folder: str | Path, mark: str) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _check_replaceable(folder: Path, mark: str) -> None:
-    if not folder.is_dir() or (folder / mark).is_file():
+def _is_fixed(folder: Path) -> bool:
+    """Whether a folder must stay where it is: a disk of its own, one that we work in, or one alone in its place."""
+    if not folder.exists():
+        return False
+    return os.path.ismount(folder) or Path.cwd().is_relative_to(folder) or not os.access(folder.parent, os.W_OK)
+
+
+def _replace_files(folder: Path, partial: Path, mark: str) -> None:
+    """Removes what a folder holds and moves new files into it; only a whole folder has the file `mark`."""
+    (folder / mark).unlink(missing_ok=True)
+    for file in folder.iterdir():
+        if file == partial or file.name in _NOBODYS:
+            continue
+        if file.is_dir() and not file.is_symlink():
+            shutil.rmtree(file)
+        else:
+            file.unlink()
+    for file in sorted(partial.iterdir(), key=lambda file: file.name == mark):
+        os.replace(file, folder / file.name)
+
+
+def check_replaceable(folder: Path, mark: str) -> None:
+    """Checks that `atomic_replacement` may replace a folder.
+
+    Raises:
+        ValueError: the folder is somebody else's.
+    """
+    # A run that was killed while it moved files may have left the mark where it came from.
+    if not folder.is_dir() or (folder / mark).is_file() or (folder / ".partial" / mark).is_file():
         return
 
-    others = sorted(file.name for file in folder.iterdir() if file.name != LOCK_FILE)
+    others = sorted(file.name for file in folder.iterdir() if file.name not in _NOBODYS)
     if others:
         raise ValueError(
             f"{folder} holds {', '.join(others[:3])} and no {mark}: all of it would be replaced. Choose another "

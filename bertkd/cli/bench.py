@@ -91,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
 
     print(f"\n{terminal_table(shown_rows(rows))}\n\n{conditions(rows)}")
     if earlier is not None:
-        print(f"\nAgainst {options.compare}:\n\n{terminal_table(compared_rows(rows, earlier))}")
+        print(f"\nAgainst {options.compare}:\n\n{terminal_table(compared_rows(content, earlier))}")
 
     path = Path(options.output_dir) / "bench.json"
     write_json(path, content)

@@ -34,8 +34,8 @@ class ExportOptions(MeasuringOptions):
     calibration_rows: int = field(
         default=256,
         metadata={
-            "help": "How many training rows the ranges of int8 are read from.",
-            "needs": "precision=int8",
+            "help": "How many training rows the ranges of OpenVINO's int8 are read from.",
+            "needs": ["precision=int8", "engine=openvino"],
             "range": COUNT,
         },
     )

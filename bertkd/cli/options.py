@@ -111,10 +111,12 @@ class TaskOptions:
         default=128, metadata={"help": "Longer inputs are cut to this many tokens.", "range": COUNT}
     )
     max_train_samples: int | None = field(
-        default=None, metadata={"help": "Train on the first rows only.", "range": COUNT}
+        default=None,
+        metadata={"help": "Train on the first rows only; an unlabeled file is read whole.", "range": COUNT},
     )
     max_eval_samples: int | None = field(
-        default=None, metadata={"help": "Evaluate on the first rows only.", "range": COUNT}
+        default=None,
+        metadata={"help": "Evaluate on the first rows only; test rows are predicted all.", "range": COUNT},
     )
     sample_seed: int | None = field(
         default=None,

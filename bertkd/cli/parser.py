@@ -63,6 +63,8 @@ SECRET = ("token",)
 HIDDEN = "HIDDEN"
 # transformers takes any text for these, and stumbles over it in the first step.
 JSON_OPTIONS = ("gradient_checkpointing_kwargs", "lr_scheduler_kwargs")
+# Metrics are computed from the answers of all rows, and these would leave some out.
+WHOLE_EVALUATION = ("batch_eval_metrics", "eval_do_concat_batches", "prediction_loss_only")
 # What other programs call an option.
 CALLED_ELSEWHERE = {
     "batch_size": "per_device_train_batch_size",
@@ -435,6 +437,7 @@ def parse_runs(
     from_file: list[str] = []
     if config_name is not None:
         from_file, file_seeds = _words_of_file(parser, config_name)
+        from_file = _without_other_task(parser, from_file, typed, config_name)
         seeds = seeds or file_seeds
     seeds = seeds or ["42"]
     _check_seeds(parser, seeds)
@@ -504,7 +507,11 @@ def _check_seeds(parser: CommandParser, seeds: Sequence[str]) -> None:
     for seed in seeds:
         if not (seed.isascii() and seed.isdigit()):
             listed = seed.replace(",", " ").split()
-            hint = f" Put spaces between several: --seed {' '.join(listed)}." if len(listed) > 1 else ""
+            hint = ""
+            if len(listed) > 1:
+                hint = (
+                    f" Put spaces between several: --seed {' '.join(listed)}; in a file, seed: [{', '.join(listed)}]."
+                )
             parser.error(f"argument --seed: {seed!r} is not a whole number.{hint}")
         # numpy takes no larger one.
         if int(seed) >= 2**32:
@@ -556,6 +563,9 @@ def _check_together(parser: CommandParser, values: dict[str, Any], count: int) -
     """
     if values["resume_from_checkpoint"] is not None:
         parser.error("--resume_from_checkpoint is not used: a command that is started again goes on by itself.")
+    for name in WHOLE_EVALUATION:
+        if values[name] != parser.get_default(name):
+            parser.error(f"--{name}: a metric needs the answers of all rows at once, so leave it out.")
     if values["push_to_hub"] and values["hub_strategy"] != parser.get_default("hub_strategy"):
         parser.error("--hub_strategy is not used: the finished folder is uploaded once, at the end.")
     if values["push_to_hub"] and count > 1:
@@ -627,6 +637,21 @@ def _words_of_file(parser: CommandParser, name: str) -> tuple[list[str], list[st
         else:
             parser.error(f"the config file {name} gives {key} a list, but the option takes a single value.")
     return words, seeds
+
+
+def _without_other_task(parser: CommandParser, from_file: list[str], typed: Sequence[str], name: str) -> list[str]:
+    """The words of a YAML file without its task, where files were typed: shipped settings name the task they are for.
+
+    Args:
+        parser: knows the options.
+        from_file, typed: the words of the file and of the command line.
+        name: the file's.
+    """
+    names = parser.given(typed)
+    if "train_file" not in names or "task_name" in names or "task_name" not in parser.given(from_file):
+        return from_file
+    note(f"{name}: its --task_name is not used beside --train_file.")
+    return [word for word in from_file if not word.startswith("--task_name=")]
 
 
 def command_line(command: str, argv: Sequence[str] | None) -> str:

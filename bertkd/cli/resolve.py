@@ -16,10 +16,12 @@ from bertkd.data import (
     load_corpus,
     load_files,
     load_glue,
+    load_texts,
     tokenize_corpus,
 )
 from bertkd.distillation import DistillationConfig
 from bertkd.models.loading import load_config, load_tokenizer
+from bertkd.models.positions import max_tokens
 from bertkd.pipeline import TaskData, limit_rows, load_model, load_teacher, resolve_model_name
 from bertkd.pipeline.models import (
     check_same_vocabulary,
@@ -45,8 +47,6 @@ __all__ = [
 
 # The rows of a stream that are in memory, to be drawn from.
 STREAM_BUFFER = 10_000
-# Files without labels are read with the names of some classes.
-UNUSED_CLASSES = ("none", "other")
 
 
 # ---- data ----
@@ -111,9 +111,8 @@ def with_unlabeled(rows: Dataset, task: Task, file: str) -> Dataset:
     Raises:
         ValueError: the file cannot be read, or lacks a text column of the task.
     """
-    texts, _ = load_files(file, text_keys=task.text_keys, labels=task.labels or UNUSED_CLASSES)
     columns = list(task.text_keys)
-    return concatenate_datasets([rows.select_columns(columns), texts["train"].select_columns(columns)])
+    return concatenate_datasets([rows.select_columns(columns), load_texts(file, task)])
 
 
 def check_evaluation_rows(options: TaskOptions) -> None:
@@ -142,26 +141,28 @@ def tokenizer_for(models: ModelOptions) -> Any:
         if name is not None:
             tokenizer = load_tokenizer(resolve_model_name(name))
             for model in names[1:]:
-                check_reads(model, tokenizer, name)
+                if model is not None and not is_released_tinybert(model):
+                    fit_to_model(tokenizer, name, model)
             return tokenizer
     raise ValueError("Name the model with --model_name_or_path.")
 
 
-def check_reads(model: str | None, tokenizer: Any, tokenizer_name: str) -> None:
-    """Checks that a model has an embedding for every token of a tokenizer.
+def fit_to_model(tokenizer: Any, tokenizer_name: str, model: str) -> None:
+    """Checks that a model has an embedding for every token of a tokenizer, and lets no text be too long for it.
 
     Raises:
         ValueError: it has fewer, and the last tokens would end the training in an error of the index.
     """
-    if model is None or is_released_tinybert(model):
-        return
-
-    known = load_config(resolve_model_name(model)).vocab_size
-    if len(tokenizer) > known:
+    config = load_config(resolve_model_name(model))
+    if len(tokenizer) > config.vocab_size:
         raise ValueError(
             f"The tokenizer of {tokenizer_name} has {len(tokenizer):,} tokens, and the model {model} knows "
-            f"{known:,}: take the tokenizer that the model was trained with."
+            f"{config.vocab_size:,}: take the tokenizer that the model was trained with."
         )
+    # One that was made of a vocabulary alone knows no limit.
+    positions = max_tokens(config)
+    if positions is not None and positions < tokenizer.model_max_length:
+        tokenizer.model_max_length = positions
 
 
 def corpus_rows(options: Options[CorpusOptions, Any, DistillationConfig], tokenizer: Any) -> tuple[Any, Any]:

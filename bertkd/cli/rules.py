@@ -163,6 +163,7 @@ _ON_TEXT = {"alpha", "ignore_weak_teacher", "kd_reduction", "teacher_labels"}
 _WITHOUT_STUDENT = {"num_student_layers", "student_layers"}
 _UNUSED = {
     "augment": {
+        "max_eval_samples",
         "max_seq_length",
         "model_name_or_path",
         "teacher_labels",
@@ -221,7 +222,7 @@ def unused_options(command: str) -> set[str]:
     """The options that a command does not look at, whatever else is given."""
     unused = set(_UNUSED.get(command, ()))
     if command in _WITHOUT_TRAINING:
-        unused |= {*_WITHOUT_STUDENT, "ignore_weak_teacher", "init_from", "unlabeled_file"}
+        unused |= {*_WITHOUT_STUDENT, "ignore_weak_teacher", "init_from", "test_file", "unlabeled_file"}
     return unused
 
 

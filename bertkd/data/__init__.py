@@ -1,7 +1,7 @@
 """Loads data to fine-tune and distill on: GLUE from the hub or from its tsv files, the user's files, plain text."""
 
 from bertkd.data.corpus import hold_out, load_corpus, tokenize_corpus
-from bertkd.data.files import check_rows, load_files
+from bertkd.data.files import check_rows, load_files, load_texts
 from bertkd.data.glue import GLUE_TASKS, Task, load_glue
 from bertkd.data.submission import write_submission
 from bertkd.data.tokenization import tokenize
@@ -14,6 +14,7 @@ __all__ = [
     "load_corpus",
     "load_files",
     "load_glue",
+    "load_texts",
     "tokenize",
     "tokenize_corpus",
     "write_submission",

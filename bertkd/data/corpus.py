@@ -14,7 +14,7 @@ from datasets.exceptions import DatasetGenerationError
 from huggingface_hub.errors import HfHubHTTPError
 from transformers import PreTrainedTokenizerBase
 
-from bertkd.data.files import OPENERS, csv_options
+from bertkd.data.reading import OPENERS, csv_options, name_of_contents
 
 __all__ = ["hold_out", "load_corpus", "tokenize_corpus"]
 
@@ -112,11 +112,20 @@ def _load_files(paths: Sequence[Path], text_key: str, streaming: bool) -> Any:
         if reader != "parquet":
             _check_utf8(files)
 
-        options = csv_options(files[0]) if reader == "csv" else {}
+        # The header of every file is checked; columns that differ are refused when they are read.
+        options = [csv_options(file) for file in files] if reader == "csv" else [{}]
         names = [glob.escape(str(path.resolve())) for path in files]
         source = ", ".join(map(str, files))
         try:
-            part = datasets.load_dataset(reader, data_files=names, split="train", streaming=streaming, **options)
+            part = datasets.load_dataset(
+                reader,
+                # A stream is not cached.
+                None if streaming else name_of_contents(files),
+                data_files=names,
+                split="train",
+                streaming=streaming,
+                **options[0],
+            )
         except (DatasetGenerationError, ValueError) as error:
             reason = " ".join(str(error.__cause__ or error).split())
             raise ValueError(f"The corpus {source} cannot be read as {reader}: {reason}") from None

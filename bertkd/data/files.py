@@ -1,40 +1,28 @@
 """Loads the user's own csv, tsv, json and parquet files, with `run_glue.py`'s conventions."""
 
-import bz2
-import csv
-import glob
-import gzip
 import logging
-import lzma
 import math
 import re
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import datasets
-from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
-from datasets.exceptions import DatasetGenerationError
+from datasets import ClassLabel, Dataset, DatasetDict
 
-from bertkd.data.glue import Task
+from bertkd.data.glue import GLUE_TASKS, Task
+from bertkd.data.reading import hint_of_header, read_file
 
-__all__ = ["OPENERS", "check_rows", "csv_options", "load_files"]
+__all__ = ["check_rows", "load_files", "load_texts"]
 
 logger = logging.getLogger(__name__)
 
-# Every column of these is text for pandas: left alone, it would take "NA" for missing, "1" for 1 in one chunk of rows
-# and for "1" in another, and "True" and "true" for the same.
-_CSV: dict[str, Any] = {"keep_default_na": False, "encoding": "utf-8-sig"}
-# Quotes have no meaning between tabs.
-_TSV: dict[str, Any] = {**_CSV, "delimiter": "\t", "quoting": csv.QUOTE_NONE}
-_READERS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
+# Files whose columns are all text for the reader.
+_TEXT_TABLES = (".csv", ".tsv")
 
-# The extensions of compressed files, and the function that opens each.
-OPENERS: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
-
-# Columns that number the rows, whatever they hold.
-_ID_NAMES = {"id", "idx", "index", "guid", "uid", "uuid"}
+# Columns that number the rows, whatever they hold; pandas gives the last one to the index of a parquet file.
+_ID_NAMES = {"id", "idx", "index", "guid", "uid", "uuid", "__index_level_0__"}
+# Columns that are known for two texts.
+_PAIRS = {task.text_keys for task in GLUE_TASKS.values() if len(task.text_keys) == 2}
 # From so many classes on, they are told; from so many on, with hardly two rows each, they are no classes.
 _MANY_CLASSES = 100
 _LEAST_SUSPICIOUS = 20
@@ -64,8 +52,10 @@ def load_files(
         train_file: a csv, tsv (without quoting), json, jsonl or parquet file.
         validation_file: a file of the same kinds.
         test_file: a file of the same kinds.
-        text_keys: the one or two text columns; None takes `sentence1` and `sentence2` where both are there, else the
-            first two columns of strings, or the only one. Columns that number the rows are left out, and told.
+        text_keys: the one or two text columns; None takes the names of one of GLUE's pairs, such as `sentence1` and
+            `sentence2`, where both are there, else the first two columns of strings, or the only one. Left out are
+            columns that number the rows, that say the label in other words, or that are blank. What was left out, and
+            that two columns were taken, is told.
         label_key: the label's column; it is called `label` in the result.
         labels: the names of the classes in the order of their ids. Integers in a file are ids, unless the names
             are numbers themselves.
@@ -84,7 +74,7 @@ def load_files(
     if not paths:
         raise ValueError("No data: give at least one of --train_file, --validation_file and --test_file.")
 
-    raw = {split: _read(path) for split, path in paths.items()}
+    raw = {split: read_file(path) for split, path in paths.items()}
     first = next(iter(raw))
     if text_keys and len(text_keys) > 2:
         raise ValueError(f"A model reads one or two texts, but --text_column_names names {', '.join(text_keys)}.")
@@ -103,7 +93,7 @@ def load_files(
             raise ValueError(
                 f"{paths[split]} has no column {label_key!r}, only {', '.join(dataset.column_names)}; name the column "
                 "of labels with --label_column_name, or learn from the teacher alone with --alpha 1 and --class_names."
-                f"{_hint_of_header(paths[split], dataset.column_names)}"
+                f"{hint_of_header(paths[split], dataset.column_names)}"
             )
         _check_text(dataset, paths[split], keys)
 
@@ -130,6 +120,36 @@ def load_files(
             desc=f"Reading {paths[split].name}",
         )
     return DatasetDict(converted), task
+
+
+def load_texts(file: str | Path, task: Task) -> Dataset:
+    """Loads the texts of one file for a task, whatever its labels are.
+
+    Args:
+        file: of the kinds of `load_files`.
+        task: names the columns that hold text.
+
+    Returns:
+        Rows with the columns `task.text_keys`.
+
+    Raises:
+        FileNotFoundError: the file is missing.
+        ValueError: it cannot be read, or lacks a column or a text.
+    """
+    path = Path(file)
+    dataset = read_file(path)
+    _check_columns(dataset, path, task.text_keys)
+    _check_text(dataset, path, task.text_keys)
+    texts = dataset.map(
+        _convert_rows,
+        batched=True,
+        with_indices=True,
+        fn_kwargs={"path": str(path), "text_keys": task.text_keys, "label_key": "label", "ids": None},
+        remove_columns=dataset.column_names,
+        features=task.features,
+        desc=f"Reading {path.name}",
+    )
+    return texts.select_columns(list(task.text_keys))
 
 
 def check_rows(rows: DatasetDict, task: Task) -> None:
@@ -164,68 +184,7 @@ def check_rows(rows: DatasetDict, task: Task) -> None:
             )
 
 
-# ---- reading ----
-
-
-def _read(path: Path) -> Dataset:
-    if path.suffix.lower() not in _READERS:
-        raise ValueError(f"{path}: {path.suffix or 'no extension'} is not supported; use {', '.join(_READERS)}.")
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist.")
-    if path.stat().st_size == 0:
-        raise ValueError(f"{path} is empty; it needs a text and a label column.")
-
-    reader, options = _READERS[path.suffix.lower()], dict[str, Any]()
-    if reader == "csv":
-        options = csv_options(path)
-
-    try:
-        dataset = datasets.load_dataset(reader, data_files=glob.escape(str(path.resolve())), split="train", **options)
-    except (DatasetGenerationError, ValueError) as error:
-        reason = " ".join(str(error.__cause__ or error).split())
-        reason = reason.replace("EOF inside string", "a quotation mark is not closed,")
-        raise ValueError(f"{path} has no rows or cannot be read as {reader}: {reason}") from None
-    return dataset
-
-
-def csv_options(path: Path) -> dict[str, Any]:
-    """The options for `datasets` to read a csv or tsv file with, so that every value stays the text that it is.
-
-    Raises:
-        ValueError: the file has no header that can be read, or one that does not fit its rows.
-    """
-    options = _TSV if ".tsv" in path.name.lower() else _CSV
-    # Python 3.11 cannot open it.
-    if path.suffix.lower() == ".zst":
-        return options
-    columns = _header(path, options.get("delimiter", ","), options.get("quoting", csv.QUOTE_MINIMAL))
-    return {**options, "features": Features({column: Value("string") for column in columns})}
-
-
-def _header(path: Path, delimiter: str, quoting: Any) -> list[str]:
-    """The names of a csv's columns, as pandas calls them.
-
-    Raises:
-        ValueError: two columns have the same name, or the rows have more columns than the header.
-    """
-    names: list[str] = []
-    try:
-        open_file = OPENERS.get(path.suffix.lower(), open)
-        with open_file(path, "rt", encoding="utf-8-sig", newline="") as file:
-            rows = (row for row in csv.reader(file, delimiter=delimiter, quoting=quoting) if row)
-            names, first = next(rows, []), next(rows, [])
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path} has no rows or cannot be read as csv: {error}") from None
-    if any("\0" in name for name in names):
-        raise ValueError(f"{path} is no text file: its header has zero bytes. Save it as csv in UTF-8.")
-
-    # pandas would take the first column for an index, and shift all others by one.
-    if len(first) > len(names):
-        raise ValueError(f"{path}: its rows have more columns than its header names; mend the header.")
-    for name, count in Counter(names).items():
-        if count > 1 and name:
-            raise ValueError(f"{path} has {count} columns called {name!r}; rename them in its header.")
-    return [name or f"Unnamed: {position}" for position, name in enumerate(names)]
+# ---- columns ----
 
 
 def _check_columns(dataset: Dataset, path: Path, columns: Sequence[str]) -> None:
@@ -233,19 +192,8 @@ def _check_columns(dataset: Dataset, path: Path, columns: Sequence[str]) -> None
         if column not in dataset.column_names:
             raise ValueError(
                 f"{path} has no column {column!r}, only {', '.join(dataset.column_names)}; name the columns with "
-                f"--text_column_names.{_hint_of_header(path, dataset.column_names)}"
+                f"--text_column_names.{hint_of_header(path, dataset.column_names)}"
             )
-
-
-def _hint_of_header(path: Path, columns: Sequence[str]) -> str:
-    """What else may be wrong with the header of a csv: its separator, or that it is not there."""
-    separators = {";": "semicolons", "\t": "tabs", "|": "bars"}
-    if path.suffix.lower() == ".csv" and len(columns) == 1:
-        for character, name in separators.items():
-            if character in columns[0]:
-                return f" Its header is separated by {name} and not by commas."
-    is_csv = path.suffix.lower() in (".csv", ".tsv")
-    return " Its first line must be a header." if is_csv and any(" " in column for column in columns) else ""
 
 
 def _check_text(dataset: Dataset, path: Path, keys: Sequence[str]) -> None:
@@ -267,13 +215,14 @@ def _kind(feature: Any) -> str:
 
 
 def _infer_text_keys(dataset: Dataset, path: Path, label_key: str) -> tuple[str, ...]:
+    is_text_table = path.suffix.lower() in _TEXT_TABLES
     strings = []
     for name, feature in dataset.features.items():
         if name != label_key and getattr(feature, "dtype", "") in ("string", "large_string"):
+            values = [value for value in dataset.unique(name) if not _is_none(value)]
             # A column of a csv is text for the reader, whatever it holds.
-            if path.suffix.lower() in (".csv", ".tsv") and _are_numbers(dataset.unique(name)):
-                continue
-            strings.append(name)
+            if values and not (is_text_table and _are_numbers(values)):
+                strings.append(name)
 
     if not strings:
         raise ValueError(
@@ -281,21 +230,31 @@ def _infer_text_keys(dataset: Dataset, path: Path, label_key: str) -> tuple[str,
             f"the columns with --text_column_names and --label_column_name."
         )
 
-    pair = ("sentence1", "sentence2")
-    if set(pair) <= set(strings):
-        return pair
+    for pair in _PAIRS:
+        if set(pair) <= set(strings):
+            return pair
 
-    texts = [name for name in strings if not _numbers_rows(name, dataset[name])] or strings
-    keys = tuple(texts[:2])
-    left_out = [name for name in strings if name not in keys]
-    if left_out:
-        logger.warning(
-            "%s: %s is read as the text, and %s is not; choose with --text_column_names.",
-            path,
-            " and ".join(keys),
-            " and ".join(left_out),
-        )
+    texts = [
+        name
+        for name in strings
+        if not _numbers_rows(name, dataset[name]) and not _says_the_label(dataset, name, label_key)
+    ]
+    keys = tuple((texts or strings)[:2])
+    left_out = "".join(f", and {name} is not" for name in strings if name not in keys)
+    if left_out or len(keys) == 2:
+        is_read = f"{keys[0]} is read as the text" if len(keys) == 1 else f"{' and '.join(keys)} are read as two texts"
+        logger.warning("%s: %s%s; choose with --text_column_names.", path, is_read, left_out)
     return keys
+
+
+def _says_the_label(dataset: Dataset, name: str, label_key: str) -> bool:
+    """Whether a column repeats the label in other words: each value has one label, and each label one value."""
+    if label_key not in dataset.column_names:
+        return False
+    count = len(dataset.unique(name))
+    if not 1 < count == len(dataset.unique(label_key)) < len(dataset):
+        return False
+    return len(set(zip(dataset[name], dataset[label_key], strict=True))) == count
 
 
 def _numbers_rows(name: str, values: Iterable[str | None]) -> bool:
@@ -333,7 +292,7 @@ def _labels_of(dataset: Dataset, path: Path, key: str) -> dict[Any, Label]:
     values = dataset.unique(key)
     if isinstance(feature, ClassLabel):
         return {value: feature.names[value] if value not in (None, -1) else value for value in values}
-    if path.suffix.lower() not in (".csv", ".tsv"):
+    if path.suffix.lower() not in _TEXT_TABLES:
         return {value: value for value in values}
 
     present = [value for value in values if not _is_none(value)]
@@ -433,7 +392,7 @@ def _check_names(names: Sequence[str]) -> None:
 
 
 def _check_inferred(names: Sequence[str], dataset: Dataset, path: Path, key: str) -> None:
-    """Refuses labels that cannot be meant as classes."""
+    """Refuses labels that cannot be meant as classes, and tells those that hardly can."""
     by_text: dict[str, str] = {}
     for name in names:
         other = by_text.setdefault(name.strip(), name)
@@ -443,6 +402,12 @@ def _check_inferred(names: Sequence[str], dataset: Dataset, path: Path, key: str
                 f"{path}, row {_first_row(dataset[key], with_spaces)}: the labels {other!r} and {name!r} in column "
                 f"{key!r} differ only in spaces; mend the file, or name all classes with --class_names."
             )
+
+    by_text = {}
+    for name in names:
+        other = by_text.setdefault(name.strip().casefold(), name)
+        if other != name:
+            logger.warning("%s: the labels %r and %r in column %r are read as two classes.", path, other, name, key)
 
     if len(names) >= _LEAST_SUSPICIOUS and len(names) > len(dataset) / 2:
         raise ValueError(
@@ -472,7 +437,10 @@ def _convert_rows(
     for key in text_keys:
         for row, text in zip(rows, batch[key], strict=True):
             if _is_none(text):
-                raise ValueError(f"{path}, row {row + 1}: no text in column {key!r}; fill it in.")
+                raise ValueError(
+                    f"{path}, row {row + 1}: no text in column {key!r}; fill it in, or choose the texts with "
+                    "--text_column_names."
+                )
         converted[key] = list(map(str, batch[key]))
 
     converted["label"] = [-1] * len(rows) if ids is None else [ids[value] for value in batch[label_key]]

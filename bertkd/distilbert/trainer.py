@@ -145,7 +145,18 @@ class DistilBertKDTrainer(DistillationTrainer):
     # ---- masks ----
 
     def _masked(self, inputs: dict[str, Any], step: int) -> dict[str, Any]:
-        """A batch with masked `input_ids`, and the words to predict as `labels`."""
+        """A batch with masked `input_ids`, and the words to predict as `labels`.
+
+        Raises:
+            ValueError: the collator has masked words already.
+        """
+        ids, known = inputs["input_ids"], inputs.get("labels")
+        is_of_tokens = known is not None and known.shape == ids.shape
+        if is_of_tokens and ((known != IGNORED) & (known != ids)).any():
+            raise ValueError(
+                "The data collator has masked words already, and DistilBertKDTrainer masks them by itself: take "
+                "DataCollatorWithPadding, and set the share of masked words with mlm_probability."
+            )
         masked, labels = self._masking(inputs["input_ids"], inputs["attention_mask"], step)
         return {**inputs, "input_ids": masked, "labels": labels}
 

@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, ClassVar
 
 from transformers import TrainingArguments
 
@@ -107,6 +107,9 @@ class DistillationConfig(TrainingArguments):
         metadata={"help": "It would hide losses that are not finite, with which the trainers stop. Leave it off."},
     )
 
+    # Whether other stages are trained with the same settings, of which each reads its own.
+    is_one_of_several_stages: ClassVar[bool] = False
+
     def __post_init__(self) -> None:
         # Before transformers compares values with numbers.
         self._check_types()
@@ -150,7 +153,10 @@ class DistillationConfig(TrainingArguments):
         self._check_batches()
 
     def without_effect(self) -> dict[str, str]:
-        """Names the settings that have no effect beside the others, each with the reason."""
+        """Names the settings that have no effect beside the others, each with the reason.
+
+        Where several stages share their settings, those of other stages are not among them.
+        """
         if self.alpha > 0:
             return {}
         reason = "alpha is 0, so that there is no soft term"

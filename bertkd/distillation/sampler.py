@@ -78,8 +78,12 @@ class StepSampler(BatchRebalanceSampler):
         full_steps, remaining_rows = divmod(self.num_rows, self.step_size)
         counts = [self.grad_accum] * full_steps
         if remaining_rows and not self.drop_last:
-            counts.append(ceil(remaining_rows / self.micro_size))
+            counts.append(self._last_micro_steps(remaining_rows, self.micro_size))
         return counts
+
+    def _last_micro_steps(self, rows: int, micro_size: int) -> int:
+        """The micro-batches in each process of a step that is not full: none of them is without a row."""
+        return min(ceil(rows / micro_size), max(1, rows // self.processes))
 
     def steps(self) -> Iterator[list[int]]:
         """The rows of each optimizer step of this epoch, over all processes."""
@@ -162,7 +166,7 @@ class TokenStepSampler(StepSampler):
             is_full = rows == micro_size * self.grad_accum
 
             self._step_sizes.append(rows)
-            self._micro_steps.append(self.grad_accum if is_full else ceil(rows / micro_size))
+            self._micro_steps.append(self.grad_accum if is_full else self._last_micro_steps(rows, micro_size))
             start += rows
 
     def micro_steps(self) -> list[int]:

@@ -1,7 +1,7 @@
 """Keeps a trainer true to its settings: none is ignored, and one that changes later still counts."""
 
 import warnings
-from dataclasses import fields
+from dataclasses import MISSING, Field, fields
 from typing import Any
 
 from bertkd.distillation.config import DistillationConfig, method_settings
@@ -20,6 +20,10 @@ _READ_ONCE = (
     "torch_compile",
     "use_cpu",
 )
+
+
+def _default_of(field: Field) -> Any:
+    return field.default if field.default_factory is MISSING else field.default_factory()
 
 
 class SettingsMixin(ExtraModulesMixin):
@@ -52,7 +56,7 @@ class SettingsMixin(ExtraModulesMixin):
                 f"{self.config_class.__name__}."
             )
 
-        defaults = {field.name: field.default for field in fields(self.args)}
+        defaults = {field.name: _default_of(field) for field in fields(self.args)}
         for name, reason in self.args.without_effect().items():
             value = getattr(self.args, name)
             if value != defaults[name]:

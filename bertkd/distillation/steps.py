@@ -137,7 +137,8 @@ def row_lengths(dataset: Any, length_column: str) -> list[int] | None:
         dataset: with at least one row.
         length_column: a column that has the lengths already, if there is one of that name.
     """
-    if isinstance(dataset, datasets.Dataset):
+    # A transform makes the rows anew whenever they are read.
+    if isinstance(dataset, datasets.Dataset) and dataset.format["type"] != "custom":
         if length_column in dataset.column_names:
             return list(dataset[length_column])
         if "input_ids" not in dataset.column_names:

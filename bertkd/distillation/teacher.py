@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from bertkd.distillation.teacher_cache import (
 )
 from bertkd.distillation.trainer_hooks import TrainerHooks
 from bertkd.models import label_names, label_permutation
+from bertkd.models.evaluated import in_own_precision
 from bertkd.models.loading import check_finite, load_checkpoint
 
 __all__ = ["TeacherMixin"]
@@ -144,9 +145,11 @@ class TeacherMixin(TrainerHooks):
     def _live_outputs(self, inputs: dict[str, Tensor]) -> Any:
         """The result of `teacher_forward` for a batch."""
         # Not `inference_mode`, whose tensors cannot take part in the student's backward pass. The Trainer's autocast
-        # lives in the student's forward, so the teacher needs its own.
-        with torch.no_grad(), self.accelerator.autocast():
-            return self.teacher_forward(inputs)
+        # lives in the student's forward, so the teacher needs its own, and not the one of its own training.
+        assert self.teacher_model is not None
+        with torch.no_grad(), in_own_precision(self.teacher_model), self.accelerator.autocast():
+            outputs = self.teacher_forward(inputs)
+        return ModelOutput(outputs) if type(outputs) is dict else outputs
 
     # ---- the cache ----
 
@@ -188,6 +191,9 @@ class TeacherMixin(TrainerHooks):
         live = self._checked_outputs(probe, collated)
 
         columns = sorted(forward_arguments(self.teacher_model) - {"labels"})
+        if not type(self).teacher_forward.__module__.startswith("bertkd."):
+            # It may read whatever a row has, labels too.
+            columns = sorted({*columns, *self._row_columns()})
         settings = {
             "trainer": f"{type(self).__module__}.{type(self).__qualname__}",
             "code": method_sources(type(self), "teacher_forward"),
@@ -211,6 +217,11 @@ class TeacherMixin(TrainerHooks):
                 return cache
             rows, dtype = len(self.train_dataset), self.args.teacher_cache_dtype
             return TeacherCache.build(folder, rows, self._teacher_batches(), self._cacheable_outputs, dtype)
+
+    def _row_columns(self) -> list[str]:
+        """The columns of the training rows."""
+        first = self.train_dataset[0]
+        return list(first) if isinstance(first, Mapping) else []
 
     def _fitting_cache(self, folder: Path, probe: Sequence[int], live: dict[str, Tensor]) -> TeacherCache | None:
         """The cache in a folder, if it gives what the live teacher says of some rows.

@@ -130,8 +130,10 @@ class DistillationTrainer(TeacherMixin, StepsMixin, SettingsMixin, ResumingMixin
         self._check_kind_of_models()
         check_single_label(self.model.config)
         evaluated = self.eval_dataset.values() if isinstance(self.eval_dataset, dict) else [self.eval_dataset]
-        for dataset in (self.train_dataset, *evaluated):
-            check_label_order(dataset, self.model.config)
+        # A method on plain text never reads a column of classes.
+        if self.needs_labels or self.compares_predictions:
+            for dataset in (self.train_dataset, *evaluated):
+                check_label_order(dataset, self.model.config)
         self._set_up_teacher()
         self._set_up_method()
         self._remember_settings()

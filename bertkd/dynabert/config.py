@@ -8,6 +8,12 @@ from bertkd.dynabert.supernet import check_multiplier
 __all__ = ["DynaBertKDConfig"]
 
 STAGES = ("width", "depth", "finetune")
+# The settings that not every stage reads.
+READ_BY_STAGE = {
+    "width": ("mask_padding", "teacher_labels", "width_lambda1", "width_lambda2"),
+    "depth": ("depth_lambda1", "depth_lambda2", "depth_mult_list", "mask_padding", "teacher_labels", "teacher_width"),
+    "finetune": ("depth_mult_list",),
+}
 
 
 @dataclass
@@ -111,6 +117,15 @@ class DynaBertKDConfig(DistillationConfig):
                 f"The weights of stage {self.stage} must not be negative, nor both be 0: they are {self.lambda1} "
                 f"(predictions) and {self.lambda2} (hidden states)."
             )
+
+    def without_effect(self) -> dict[str, str]:
+        settings = super().without_effect()
+        if self.is_one_of_several_stages:
+            return settings
+
+        read = READ_BY_STAGE[self.stage]
+        others = {name for names in READ_BY_STAGE.values() for name in names if name not in read}
+        return {**settings, **dict.fromkeys(sorted(others), f"stage {self.stage} does not read it")}
 
     @property
     def lambda1(self) -> float:

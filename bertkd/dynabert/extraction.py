@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from bertkd.atomic import atomic_folder
 from bertkd.data.tokenizer_files import save_tokenizer
 from bertkd.dynabert.supernet import Subnetwork, current_subnetwork, require_supernet, set_subnetwork
+from bertkd.models.evaluated import in_own_precision
 from bertkd.models.loading import load_checkpoint
 from bertkd.models.positions import max_tokens
 from bertkd.students import prune, zero_pad
@@ -121,7 +122,7 @@ def _verify(extracted: PreTrainedModel, model: PreTrainedModel, size: Subnetwork
 
 @torch.no_grad()
 def _outputs(model: PreTrainedModel) -> Tensor:
-    """The first output for rows of random tokens, one of them padded, in eval mode."""
+    """The first output for rows of random tokens, one of them padded, in eval mode and in the weights' own dtype."""
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(model.config.vocab_size, (4, 16), generator=generator)
     # No padding among the tokens: positions of RoBERTa depend on it.
@@ -131,6 +132,7 @@ def _outputs(model: PreTrainedModel) -> Tensor:
 
     was_training = model.training
     try:
-        return model.eval()(input_ids=ids.to(model.device), attention_mask=mask.to(model.device))[0].float()
+        with in_own_precision(model):
+            return model.eval()(input_ids=ids.to(model.device), attention_mask=mask.to(model.device))[0].float()
     finally:
         model.train(was_training)

@@ -11,9 +11,10 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
+from bertkd.distillation.labels import class_labels, is_regression, number_labels
 from bertkd.dynabert.supernet import require_full_size
 from bertkd.models import encoder_layers, family_of, label_names, label_permutation, layer_sizes
-from bertkd.models.evaluated import evaluated
+from bertkd.models.evaluated import evaluated, in_own_precision
 
 __all__ = ["REDUCTIONS", "Importance", "compute_importance"]
 
@@ -164,11 +165,12 @@ def _scaled(states: Tensor, factor: Tensor) -> Tensor:
 
 
 def _loss(model: PreTrainedModel, inputs: dict[str, Tensor], answers: Tensor) -> Tensor:
-    """The mean loss of a batch against labels, or the answers that take their place, (B,)."""
+    """The mean loss of a batch against labels, or the answers that take their place: (B,), of numbers also (B, C)."""
     logits = model(**{name: value for name, value in inputs.items() if name != "labels"}).logits.float()
-    if model.config.num_labels == 1:
-        return F.mse_loss(logits.squeeze(-1), answers.float())
-    return F.cross_entropy(logits, answers)
+    if is_regression(model.config):
+        numbers = logits.squeeze(-1)
+        return F.mse_loss(numbers, number_labels(answers.float(), numbers))
+    return F.cross_entropy(logits, class_labels(answers, logits))
 
 
 def _labels(inputs: dict[str, Tensor]) -> Tensor:
@@ -188,10 +190,11 @@ def _answers_of(teacher: PreTrainedModel, model: PreTrainedModel) -> Callable[[d
         was_training = teacher.training
         with torch.no_grad():
             columns = {name: value.to(teacher.device) for name, value in inputs.items() if name != "labels"}
-            logits = teacher.eval()(**columns).logits.to(model.device)
+            with in_own_precision(teacher):
+                logits = teacher.eval()(**columns).logits.to(model.device)
         teacher.train(was_training)
 
-        if teacher.config.num_labels == 1:
+        if is_regression(teacher.config):
             return logits.squeeze(-1)
         return (logits if order is None else logits[:, order]).argmax(-1)
 

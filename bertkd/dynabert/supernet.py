@@ -84,8 +84,8 @@ def width_sizes(heads: int, neurons: int, width: float) -> tuple[int, int]:
 def kept_layers(num_layers: int, depth: float) -> list[int]:
     """The 0-based layers kept at a depth multiplier: `floor(i / depth)` for i below `round(num_layers · depth)`.
 
-    Of 12 layers, 0.75 drops 3, 7 and 11, and 0.5 every odd one: the paper's "drop layer d if (d+1) mod 1/(1-depth) is
-    0", and the authors' code. At least one layer is kept.
+    Of 12 layers, 0.75 drops 3, 7 and 11, and 0.5 every odd one, as the paper and the authors' code. At least one layer
+    is kept.
 
     Raises:
         ValueError: `depth` is not in (0, 1].

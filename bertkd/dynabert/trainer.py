@@ -16,6 +16,7 @@ from bertkd.distillation.labels import logits_of
 from bertkd.distillation.steps import model_inside
 from bertkd.distillation.trainer import DistillationTrainer
 from bertkd.dynabert.config import DynaBertKDConfig
+from bertkd.dynabert.extraction import switched_to
 from bertkd.dynabert.supernet import Subnetwork, make_adaptive, set_subnetwork
 from bertkd.models import family_of
 from bertkd.models.adaptive import is_adaptive
@@ -225,16 +226,20 @@ class DynaBertKDTrainer(DistillationTrainer):
         width = self.subnetworks[self._label][0] if self._matches_width else 1.0
         if width not in self._teacher_of_step:
             assert self.teacher_model is not None
-            if is_adaptive(self.teacher_model):
-                set_subnetwork(self.teacher_model, width=width)
-            # The outputs for an earlier width are not needed again.
-            self._teacher_of_step = {width: super()._teacher_outputs(inputs)}
+            teacher = self.teacher_model
+            is_sized = is_adaptive(teacher)
+            with switched_to(teacher, Subnetwork.of(teacher, width)) if is_sized else nullcontext():
+                # The outputs for an earlier width are not needed again.
+                self._teacher_of_step = {width: super()._teacher_outputs(inputs)}
         return self._teacher_of_step[width]
 
     # ---- evaluation ----
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Evaluate as `transformers.Trainer` does, with every metric for each sub-network and their mean."""
+        """Evaluate as `transformers.Trainer` does, with every metric for each sub-network and their mean.
+
+        The student has the size afterwards that it had before.
+        """
         self._evaluates_all = True
         try:
             return super().evaluate(*args, **kwargs)
@@ -249,15 +254,16 @@ class DynaBertKDTrainer(DistillationTrainer):
         values_by_name: dict[str, list[float]] = {}
         metrics_of_each: dict[str, float] = {}
         try:
-            for label in self.subnetworks:
-                self._run_at(label)
-                output = super().evaluation_loop(*args, **kwargs)
+            for label, (_, size) in self.subnetworks.items():
+                self._label = label
+                with switched_to(self._student, size):
+                    output = super().evaluation_loop(*args, **kwargs)
                 assert output.metrics is not None, "the Trainer always gives metrics"
                 for name, value in output.metrics.items():
                     values_by_name.setdefault(name, []).append(value)
                     metrics_of_each[f"{name}_{label}"] = value
         finally:
-            self._run_at_full_size()
+            self._label = ""
 
         means = {name: float(np.mean(values)) for name, values in values_by_name.items()}
         return output._replace(metrics={**means, **metrics_of_each})

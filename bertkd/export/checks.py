@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from bertkd.atomic import check_replaceable
 from bertkd.efficiency.inputs import check_inputs
 from bertkd.models.families import family_of
 from bertkd.models.loading import check_finite
@@ -22,13 +23,15 @@ __all__ = [
 ]
 
 CLASSIFIER = "ForSequenceClassification"
+# Folders that are nobody's work: downloads of the hub's client, of a run that was killed, and of the file system.
+PASSING_FOLDERS = {".cache", ".partial", "lost+found"}
 
 
-def check_model(model: Any, engine: str) -> None:
+def check_model(model: Any) -> None:
     """Checks that a model gives logits that an export can be compared with.
 
     Raises:
-        ValueError: it is no model of transformers, has no head, or has weights that are not finite.
+        ValueError: it is no model of transformers, no classifier, or has weights that are not finite.
     """
     kind = type(model).__name__
     if not isinstance(model, PreTrainedModel):
@@ -40,8 +43,7 @@ def check_model(model: Any, engine: str) -> None:
     # Other families are refused with a list of those that are supported.
     family_of(model)
 
-    # A folder for PyTorch is opened as a classifier; a graph gives what the model gives.
-    if "For" not in kind or (engine == "pytorch" and CLASSIFIER not in kind):
+    if CLASSIFIER not in kind:
         raise ValueError(
             f"The model to export is a {kind}, which is no classifier: load it with "
             "AutoModelForSequenceClassification, or fine-tune one first."
@@ -156,8 +158,9 @@ def check_folder(folder: Path, model: PreTrainedModel) -> None:
     if source.is_dir() and source.resolve() == folder.resolve():
         raise ValueError(f"{folder} is the model's own folder, which the export would replace: choose another.")
 
-    names = {path.name for path in folder.iterdir()}
-    folders = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    if folders or ("config.json" in names and "export.json" not in names):
-        content = f"the folder {folders[0]}" if folders else "a model that is no export"
-        raise ValueError(f"{folder} holds {content}, and an export replaces all of a folder: choose another one.")
+    others = sorted(path.name for path in folder.iterdir() if path.is_dir() and path.name not in PASSING_FOLDERS)
+    if others:
+        raise ValueError(
+            f"{folder} holds the folder {others[0]}, and an export replaces all of a folder: choose another one."
+        )
+    check_replaceable(folder, "export.json")

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from bertkd.efficiency import Runner, TorchRunner
 from bertkd.efficiency.runners import eval_mode
 
-__all__ = ["Answers", "Comparison", "RowByRow", "answers_of", "compare", "compare_logits"]
+__all__ = ["Answers", "Comparison", "RowByRow", "answers_of", "compare", "compare_logits", "has_many_labels"]
 
 
 class _Delegating:
@@ -30,11 +30,15 @@ class RowByRow(_Delegating):
 
     def __call__(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Maps inputs (B, T) to logits (B, C)."""
-        masks = inputs.get("attention_mask", torch.ones_like(inputs["input_ids"]))
+        ids = inputs["input_ids"]
         logits = []
-        for row, mask in enumerate(masks):
+        for row, mask in enumerate(inputs.get("attention_mask", torch.ones_like(ids))):
             length = int(mask.nonzero().max()) + 1
-            logits.append(self._runner({name: tensor[row : row + 1, :length] for name, tensor in inputs.items()}))
+            # What is no column of tokens, such as labels, has one item a row.
+            alone = {name: tensor[row : row + 1] for name, tensor in inputs.items()}
+            for name, tensor in alone.items():
+                alone[name] = tensor[:, :length] if tensor.shape[1:] == ids.shape[1:] else tensor
+            logits.append(self._runner(alone))
         return torch.cat(logits)
 
 
@@ -106,7 +110,7 @@ class Comparison:
 
     Attributes:
         difference: the largest absolute difference of a logit; NaN where a logit is.
-        agreement: the share of rows with the same answer; None for a regression.
+        agreement: the share of rows with the same answer, of all labels where there are many; None for a regression.
         change: the difference as a share of the distance between the lowest and the highest expected logit.
     """
 
@@ -125,7 +129,12 @@ class Comparison:
         return Comparison(difference, agreement, float(np.maximum(self.change, other.change)))
 
 
-def compare(answers: Answers, expected: Answers, everywhere: bool = False) -> Comparison:
+def has_many_labels(model: PreTrainedModel) -> bool:
+    """Whether each row of a model's task may have several labels, of which each has a logit above 0."""
+    return getattr(model.config, "problem_type", None) == "multi_label_classification"
+
+
+def compare(answers: Answers, expected: Answers, everywhere: bool = False, many_labels: bool = False) -> Comparison:
     """Compares answers on the rows of the evaluation, which are the task's own.
 
     Args:
@@ -133,6 +142,7 @@ def compare(answers: Answers, expected: Answers, everywhere: bool = False) -> Co
         expected: of the model in PyTorch.
         everywhere: compares on the batches that every runner gets too. They are what is left where there was no
             evaluation, or one that does not run the same rows in the same order each time.
+        many_labels: see `has_many_labels`.
     """
     has_same_rows = len(answers.ids) == len(expected.ids) > 0
     for ids, expected_ids in zip(answers.ids, expected.ids, strict=False):
@@ -156,7 +166,9 @@ def compare(answers: Answers, expected: Answers, everywhere: bool = False) -> Co
     difference = (result - target).abs().max().item()
     spread = (target.max() - target.min()).item()
     agreement = None
-    if target.shape[-1] > 1:
+    if many_labels:
+        agreement = ((result > 0) == (target > 0)).all(-1).float().mean().item()
+    elif target.shape[-1] > 1:
         agreement = (result.argmax(-1) == target.argmax(-1)).float().mean().item()
     return Comparison(difference, agreement, difference / max(spread, 1e-12))
 
@@ -177,5 +189,5 @@ def compare_logits(
     """
     with eval_mode(model):
         expected = answers_of(TorchRunner(model), None, batches)
-    comparison = compare(answers_of(runner, None, batches), expected)
+    comparison = compare(answers_of(runner, None, batches), expected, many_labels=has_many_labels(model))
     return comparison.difference, comparison.agreement

@@ -248,10 +248,14 @@ def _onnxruntime_options(threads: int) -> dict[str, Any]:
 def _openvino_products(compiled: Any) -> Counter[str]:
     """Counts the matrix products of a compiled model by what they are computed in."""
     names = {"f32": "float32", "bf16": "bfloat16", "f16": "float16", "i8": "int8", "u8": "int8"}
+    kernels = ("FullyConnected", "MatMul", "Gemm")
     counts: Counter[str] = Counter()
     for operation in compiled.get_runtime_model().get_ops():
         info = operation.get_rt_info()
-        if info["layerType"].astype(str) in ("FullyConnected", "MatMul", "Gemm"):
-            data_type = info["runtimePrecision"].astype(str)
+        if info["layerType"].astype(str) in kernels:
+            # The kernel's name ends in what it computes in, which int8 weights alone do not change.
+            data_type = info["primitiveType"].astype(str).lower().rpartition("_")[2]
+            if data_type not in names:
+                data_type = info["runtimePrecision"].astype(str)
             counts[names.get(data_type, data_type)] += 1
     return counts

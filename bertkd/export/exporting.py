@@ -106,7 +106,7 @@ def write_export(
     require_engine(engine, scheme)
     if scheme not in quantization_schemes(engine, INT8 if scheme in SCHEMES_IN_INT8 else scheme):
         raise ValueError(f"{engine} has no scheme {scheme!r}: see quantization_schemes.")
-    check_model(model, engine)
+    check_model(model)
     check_tokenizer(model, tokenizer)
     refuse_supernet(model, "write_export")
     folder, model = Path(folder), in_float32(model)
@@ -196,11 +196,9 @@ def random_batches(
 
 
 def _with_all_inputs(batch: dict[str, Tensor], names: Iterable[str]) -> dict[str, Tensor]:
-    """Fills a batch up to all inputs of the graph: token types are zeros where they are missing."""
-    inputs = {}
-    for name in names:
-        inputs[name] = batch[name] if name in batch else torch.zeros_like(batch["input_ids"])
-    return inputs
+    """Fills a batch up to all inputs of the graph: without a mask all tokens count, without types all have type 0."""
+    missing = {name: torch.full_like(batch["input_ids"], int(name == "attention_mask")) for name in names}
+    return {name: batch.get(name, filled) for name, filled in missing.items()}
 
 
 def _sample_inputs(model: PreTrainedModel, tokenizer: Any) -> dict[str, Any]:

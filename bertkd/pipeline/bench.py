@@ -1,5 +1,6 @@
 """Measures models side by side, in every engine and precision that is there."""
 
+import itertools
 import os
 import tempfile
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from bertkd.efficiency import PRESETS, check_device, count_flops, count_paramete
 from bertkd.export import exported_size_mb, quantization_schemes, random_batches, runs_in, write_export
 from bertkd.export.checks import check_length
 from bertkd.export.engines import MANIFEST
-from bertkd.models.loading import load_tokenizer
+from bertkd.models.loading import TOKENIZER_FILES, load_tokenizer
 from bertkd.pipeline.models import load_model
 from bertkd.pipeline.peak_memory import MeasuredModel
 from bertkd.records import markdown_table
@@ -24,10 +25,13 @@ from bertkd.records.tables import machine_label
 __all__ = ["Benchmark", "compared_rows", "conditions", "page", "read_benchmark", "shown_rows"]
 
 SCHEMA = 1
+NOT_MEASURED = "PyTorch's int8 is measured on a GPU with torchao, and ONNX Runtime has no bfloat16 here"
+GPU_MEMORY = ", and on a GPU what PyTorch takes of its memory"
 EAGER = "pytorch float32 (eager)"
 AS_EXPORTED = "as exported"
-# What a row needs to be compared with another.
-COMPARED = ("model", "way", "p50_ms", "speedup", "batch_size", "sequence_length", "threads", "precision")
+# What a row needs to be compared with another, and the conditions that both should share.
+CONDITIONS = ("batch_size", "sequence_length", "threads", "precision", "device", "attention")
+COMPARED = ("model", "way", "p50_ms", "speedup", *CONDITIONS)
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,8 @@ class Benchmark:
 
         for name in self.models:
             is_folder = (Path(name) / "config.json").is_file() or (Path(name) / MANIFEST).is_file()
+            if name in PRESETS and is_folder:
+                raise ValueError(f"{name} is a shape, and a folder here: write ./{name} for the folder.")
             if name not in PRESETS and not is_folder:
                 raise ValueError(f"{name} is no model's folder, nor one of the shapes {', '.join(PRESETS)}.")
             if list(self.models).count(name) > 1:
@@ -66,18 +72,17 @@ class Benchmark:
         has_own_engines = any((Path(name) / MANIFEST).is_file() for name in self.models)
         if not self._combinations() and not has_own_engines:
             raise ValueError(
-                f"{', '.join(self.engines)} on {self.device} has none of the precisions {', '.join(self.precisions)}: "
-                "name another one with --engines or --precisions."
+                f"{', '.join(self.engines)} on {self.device} is not measured in {', '.join(self.precisions)} "
+                f"({NOT_MEASURED}): name another one with --engines or --precisions."
             )
 
     def _combinations(self) -> list[tuple[str, str]]:
-        """Every engine with every precision that it has."""
-        combinations = []
-        for engine in dict.fromkeys(self.engines):
-            for precision in dict.fromkeys(self.precisions):
-                if runs_in(engine, precision, self.device):
-                    combinations.append((engine, precision))
-        return combinations
+        """Every engine with every precision that is worth measuring in it."""
+        return [pair for pair in self._asked() if runs_in(*pair, self.device)]
+
+    def _asked(self) -> list[tuple[str, str]]:
+        """Every engine with every precision."""
+        return list(itertools.product(dict.fromkeys(self.engines), dict.fromkeys(self.precisions)))
 
     def run(self) -> list[dict[str, Any]]:
         """One row per model, engine and precision; the first is the first model in eager float32 PyTorch.
@@ -85,6 +90,9 @@ class Benchmark:
         Raises:
             ValueError: a model is no folder and no shape, or is there twice.
         """
+        for engine, precision in self._asked():
+            if not runs_in(engine, precision, self.device):
+                print(f"not measured: {engine} {precision} ({NOT_MEASURED}).")
         with tempfile.TemporaryDirectory() as work:
             return self._measure(self._write_models(Path(work)))
 
@@ -171,12 +179,13 @@ def _load(name: str) -> tuple[PreTrainedModel, Any]:
         return PRESETS[name].make(), None
     if not (Path(name) / "config.json").is_file():
         raise ValueError(f"{name} is no model's folder, nor one of the shapes {', '.join(PRESETS)}.")
-    # What a model costs does not depend on whether its head is trained.
-    return load_model(name, needs_head=False).eval(), load_tokenizer(name)
+    # What a model costs depends neither on its tokenizer nor on whether its head is trained.
+    has_tokenizer = any((Path(name) / file).is_file() for file in TOKENIZER_FILES)
+    return load_model(name, needs_head=False).eval(), load_tokenizer(name) if has_tokenizer else None
 
 
-def read_benchmark(path: str) -> list[dict[str, Any]]:
-    """The rows of an earlier bench.json.
+def read_benchmark(path: str) -> dict[str, Any]:
+    """The content of an earlier bench.json.
 
     Raises:
         ValueError: the file is none, or one of another schema.
@@ -192,12 +201,13 @@ def read_benchmark(path: str) -> list[dict[str, Any]]:
         missing = [name for name in COMPARED if not isinstance(row, dict) or name not in row]
         if missing:
             raise ValueError(f"{path} is no bench.json of this command: a row has no {', '.join(missing)}.")
-    return list(rows)
+    return dict(content)
 
 
 def shown_rows(rows: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
     """The rows for people: speed-ups over the baseline in eager float32, and over it in its fastest engine."""
     fastest = min(row["p50_ms"] for row in rows if row["model"] == rows[0]["model"])
+    has_devices = len({row["device"] for row in rows}) > 1
 
     shown = []
     for row in rows:
@@ -207,6 +217,7 @@ def shown_rows(rows: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
             {
                 "model": row["model"],
                 "engine": row["way"],
+                **({"device": row["device"]} if has_devices else {}),
                 "computes in": row["precision"],
                 "parameters": f"{row['parameters'] / 1e6:.1f}M" if knows_size else "",
                 "in embeddings": f"{row['embedding_parameters'] / 1e6:.1f}M" if knows_size else "",
@@ -230,7 +241,8 @@ def conditions(rows: Sequence[dict[str, Any]]) -> str:
     text = (
         f"Batch {first['batch_size']}, {first['sequence_length']} tokens, no padding, {first['threads']} threads, "
         f"{first['repeats']} repeats in turn after {first['warmup']} that do not count. Speed-ups are over the first "
-        f"row, and over {first['model']} in its fastest engine. Memory is what a process of its own grows by."
+        f"row, and over {first['model']} in its fastest engine. Memory is what a process of its own grows by"
+        f"{GPU_MEMORY if any(row['device'] != 'cpu' for row in rows) else ''}."
     )
     sources = dict.fromkeys(row["paper"] for row in rows if row.get("paper"))
     return f"{text}\n\nPapers: {'; '.join(sources)}." if sources else text
@@ -252,16 +264,21 @@ def page(content: dict[str, Any]) -> str:
 """
 
 
-def compared_rows(rows: Sequence[dict[str, Any]], earlier: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
-    """What became of the rows that an earlier benchmark has too."""
-    known = {(row["model"], row["way"]): row for row in earlier}
+def compared_rows(content: dict[str, Any], earlier: dict[str, Any]) -> list[dict[str, str]]:
+    """What became of the rows that an earlier benchmark has too.
+
+    Args:
+        content, earlier: of bench.json, now and then.
+    """
+    known = {(row["model"], row["way"]): row for row in earlier["rows"]}
+    others = [name for name in ("hardware", "versions") if content.get(name) != earlier.get(name)]
     compared = []
 
-    for row in rows:
+    for row in content["rows"]:
         old = known.get((row["model"], row["way"]))
         if old is None:
             continue
-        same = all(row[name] == old[name] for name in COMPARED[4:])
+        differing = [name.replace("_", " ") for name in CONDITIONS if row[name] != old[name]] + others
         compared.append(
             {
                 "model": row["model"],
@@ -270,7 +287,7 @@ def compared_rows(rows: Sequence[dict[str, Any]], earlier: Sequence[dict[str, An
                 "p50 now": f"{row['p50_ms']:.1f} ms",
                 "speed-up then": f"{old['speedup']:.2f}x",
                 "speed-up now": f"{row['speedup']:.2f}x",
-                "conditions": "the same" if same else "others",
+                "conditions": f"other {', '.join(differing)}" if differing else "the same",
             }
         )
     return compared or [{"": "No row is in both."}]

@@ -123,7 +123,8 @@ def train_dynabert(
 
 def stage_config(config: DynaBertKDConfig, stage: str) -> DynaBertKDConfig:
     """The config of one stage, in a folder of its own."""
-    own = with_changes(config, stage=stage, output_dir=str(output_folder(config) / stage))
+    folder = str(output_folder(config) / stage)
+    own = with_changes(config, stage=stage, output_dir=folder, is_one_of_several_stages=True)
     # Stage finetune has no teacher, whatever alpha says for the others.
     return with_changes(own, alpha=0.0) if stage == "finetune" else own
 

@@ -65,10 +65,12 @@ def _measure(model: MeasuredModel) -> float:
 
     process = psutil.Process()
     before = process.memory_info().rss
-    measure_latency({"model": model.open()}, model.batch_size, model.sequence_length, 2, 1, model.threads)
+    runner = model.open()
+    measure_latency({"model": runner}, model.batch_size, model.sequence_length, 2, 1, model.threads)
 
-    if model.device.startswith("cuda"):
-        return torch.cuda.max_memory_allocated() / 1e6
+    # The other engines run on the CPU, whatever the device is.
+    if runner.device == "cuda":
+        return torch.cuda.max_memory_allocated(model.device) / 1e6
     return (_peak_bytes(process) - before) / 1e6
 
 

@@ -7,6 +7,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from bertkd.distillation import DistillationConfig
+from bertkd.efficiency import is_fast_in_int8
 from bertkd.models.fake_quantized import fake_quantized
 from bertkd.pipeline.task_data import TaskData
 from bertkd.pruning import PrunedKDConfig, PrunedKDTrainer
@@ -40,7 +41,7 @@ def distilled_for_int8(
     train = data.splits["train"].shuffle(seed=config.seed)
     train = train.select(range(min(rows, len(train))))
 
-    with tempfile.TemporaryDirectory() as work, fake_quantized(student):
+    with tempfile.TemporaryDirectory() as work, fake_quantized(student, has_half_range=not is_fast_in_int8()):
         settings = PrunedKDConfig(
             output_dir=work,
             use_cpu=config.use_cpu,

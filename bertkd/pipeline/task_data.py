@@ -92,7 +92,8 @@ def limit_rows(
     Args:
         rows: a task's splits.
         max_train: at most this many of "train"; None for all.
-        max_eval: at most this many of every other split; None for all.
+        max_eval: at most this many of every validation split; None for all. A test split stays whole: its answers
+            are written down row by row.
         sample_seed: of the draw; None keeps the first rows.
 
     Raises:
@@ -102,6 +103,8 @@ def limit_rows(
 
     for name, split in rows.items():
         limit = max_train if name == "train" else max_eval
+        if str(name).startswith("test"):
+            limit = None
         kept[name] = split if limit is None or limit >= len(split) else _some(split, limit, sample_seed, str(name))
 
     return kept

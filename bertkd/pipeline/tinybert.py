@@ -92,6 +92,7 @@ def train_tinybert(
     Raises:
         ValueError: stage "prediction" is to run before stage "intermediate" is done.
     """
+    config = with_changes(config, is_one_of_several_stages=True)
     teacher_metrics = evaluate(teacher, original, config)
     if not ignore_weak_teacher:
         check_teacher(teacher_metrics, original)

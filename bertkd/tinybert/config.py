@@ -9,6 +9,18 @@ __all__ = ["TinyBertKDConfig"]
 
 STAGES = ("general", "intermediate", "prediction")
 MAPS = ("uniform", "top", "bottom")
+# The settings that one kind of stage reads, and the other does not.
+OF_PREDICTIONS = ("temperature", "kd_reduction", "teacher_labels")
+OF_STATES = (
+    "attention_weight",
+    "embedding_weight",
+    "hidden_weight",
+    "mask_padding",
+    "projection",
+    "projection_from",
+    "relative_states",
+    "strategy",
+)
 
 
 @dataclass
@@ -112,6 +124,15 @@ class TinyBertKDConfig(DistillationConfig):
 
         if self.strategy not in MAPS:
             LayerMap.parse(self.strategy)
+
+    def without_effect(self) -> dict[str, str]:
+        settings = super().without_effect()
+        if self.is_one_of_several_stages:
+            return settings
+
+        reason = f"stage {self.stage} compares no {'predictions' if self.compares_states else 'states'}"
+        names = OF_PREDICTIONS if self.compares_states else OF_STATES
+        return {**settings, **dict.fromkeys(names, reason)}
 
     @property
     def compares_states(self) -> bool:

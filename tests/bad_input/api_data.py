@@ -278,9 +278,39 @@ CASES = [
     ),
     ApiCase(
         "data files",
+        "a column that says the label in words",
+        lambda place: load_files(
+            written(place, "a.csv", "text,label,label_text\na b,1,pos\nc d,0,neg\ne f,1,pos\ng h,0,neg\n")
+        ),
+        "text is read as the text, and label_text is not; choose with --text_column_names",
+        ends="named",
+    ),
+    ApiCase(
+        "data files",
+        "a second column of words that is none of the text",
+        lambda place: load_files(written(place, "a.csv", "author,text,label\nann b,good film,1\nc d,bad film,0\n")),
+        "author and text are read as two texts; choose with --text_column_names",
+        ends="named",
+    ),
+    ApiCase(
+        "data files",
+        "labels that differ in case alone",
+        lambda place: load_files(written(place, "a.csv", "text,label\na b,Pos\nc d,pos\ne f,neg\n")),
+        "the labels 'Pos' and 'pos' in column 'label' are read as two classes",
+        ends="named",
+    ),
+    ApiCase(
+        "data files",
+        "a tsv whose texts are quoted",
+        lambda place: load_files(written(place, "a.tsv", 'text\tlabel\n"he said ""no"" to it"\tx\nwell\ty\n')),
+        "a.tsv, row 1: the quotes in column 'text' are read as part of the text",
+        ends="named",
+    ),
+    ApiCase(
+        "data files",
         "more columns of texts than a model reads",
         lambda place: load_files(written(place, "a.csv", "a,b,c,label\na b,c d,e f,pos\ng h,i j,k l,neg\n")),
-        "a and b is read as the text, and c is not",
+        "a and b are read as two texts, and c is not",
         ends="named",
     ),
     ApiCase(

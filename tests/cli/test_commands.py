@@ -18,7 +18,7 @@ from datasets import Dataset, DatasetDict
 from helpers import tiny_model
 from parsing import parse
 from safetensors.torch import load_file
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
 from benchmarks import benchmark_training
 from bertkd import (
@@ -521,6 +521,27 @@ def test_the_command_line_wins_over_the_file(tmp_path: Path) -> None:
     assert run.config.seed == 7
 
 
+def test_settings_of_a_task_serve_files_too(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    path = write_config(tmp_path, "task_name: sst2\nalpha: 0.3\n")
+    (run,) = parse(DistillationConfig, ["--config", path, "--train_file", "train.csv", "--use_cpu"])
+    assert run.data.task_name is None and run.data.train_file == "train.csv" and run.config.alpha == 0.3
+    assert "its --task_name is not used beside --train_file" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        parse(DistillationConfig, ["--task_name", "sst2", "--train_file", "train.csv", "--use_cpu"])
+    assert "give either --task_name or --train_file, not both" in capsys.readouterr().err
+
+
+def test_no_text_is_longer_than_the_model_reads(pretrained: Path, tmp_path: Path) -> None:
+    # As of a vocabulary alone.
+    tokenizer = AutoTokenizer.from_pretrained(pretrained)
+    tokenizer.model_max_length = int(1e30)
+    tokenizer.save_pretrained(tmp_path)
+    words = ["--model_name_or_path", str(pretrained), "--tokenizer_name", str(tmp_path), "--use_cpu"]
+    (run,) = parse(DistillationConfig, words)
+    positions = AutoConfig.from_pretrained(pretrained).max_position_embeddings
+    assert resolve.tokenizer_for(run.models).model_max_length == positions
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -698,7 +719,7 @@ def test_own_files_and_rows_without_labels(student: list[str], glue_dir: Path, t
         kd.main([*arguments, "--files_name", "sst2", "--output_dir", str(tmp_path / "glue")])
     answers = (tmp_path / "run" / "predict_results_test.txt").read_text().splitlines()
     assert answers[0] == "index\tprediction" and answers[1].split("\t")[1] in names
-    assert len(answers) == 49  # max_eval_samples
+    assert len(answers) == 101  # whatever --max_eval_samples is
     with pytest.raises(ValueError, match=r"no label column .*alpha=1"):
         kd.main([*arguments, "--alpha", "0.5", "--output_dir", str(tmp_path / "run2")])
 

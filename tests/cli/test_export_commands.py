@@ -53,7 +53,7 @@ def tuned(pretrained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def exported(tuned: Path, task: list[str], tmp_path_factory: pytest.TempPathFactory) -> tuple[ExportResult, Path]:
     folder = tmp_path_factory.mktemp("made") / "int8"
     names = ["--model_name_or_path", str(tuned), "--teacher_model_name_or_path", str(tuned)]
-    options = ["--engine", "onnxruntime", "--precision", "int8", "--max_drop", "0.5", "--calibration_rows", "8"]
+    options = ["--engine", "onnxruntime", "--precision", "int8", "--max_drop", "0.5"]
     return export.main([*names, *task, *options, *QUICK, "--output_dir", str(folder)]), folder
 
 
@@ -223,6 +223,11 @@ def test_a_benchmark_measures_folders_and_compares(
     bench.main([*command, str(tmp_path / "b"), "--compare", str(tmp_path / "a" / "bench.json")])
     out = capsys.readouterr().out
     assert "p50 then" in out and "the same" in out
+    assert "not measured: pytorch int8" not in out
+    elsewhere = json.loads((tmp_path / "a" / "bench.json").read_text())
+    elsewhere["hardware"]["cpu"], elsewhere["rows"][1]["threads"] = "another", 9
+    compared = bench.compared_rows(found, elsewhere)
+    assert [row["conditions"] for row in compared][:2] == ["other hardware", "other threads, hardware"]
     # Whatever the engines are, the first model is also measured as the papers do.
     other = shutil.copytree(tuned, tmp_path / "other" / tuned.name)
     engines = ["--engines", "onnxruntime", *QUICK, "--precisions", "float32", "--output_dir", str(tmp_path / "d")]
@@ -236,6 +241,15 @@ def test_a_benchmark_measures_folders_and_compares(
         bench.main([*command, str(tmp_path / "c"), "--compare", str(tmp_path / "wrong.json")])
     with pytest.raises(ValueError, match="is no model's folder, nor one of the shapes bert-base"):
         bench.main([str(tmp_path), *QUICK])
+    monkeypatch.chdir(shutil.copytree(tuned, tmp_path / "here" / "distilbert").parent)
+    with pytest.raises(ValueError, match=r"distilbert is a shape, and a folder here: write \./distilbert"):
+        bench.main(["distilbert", *QUICK])
+    # What a model costs does not depend on its words.
+    for file in Path("distilbert").glob("tokenizer*"):
+        file.unlink()
+    words = ["./distilbert", "--engines", "pytorch", "--precisions", "float32", "int8", *QUICK, "--output_dir", "out"]
+    assert len(bench.main(words)["rows"]) == 2
+    assert "not measured: pytorch int8 (PyTorch's int8 is measured on a GPU" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("is_eager", [True, False])

@@ -38,6 +38,17 @@ def test_texts_are_added_to_the_rows_of_a_task_and_no_row_keeps_its_label(
         data_of([*words, "--alpha", "1"], tmp_path)
 
 
+@pytest.mark.parametrize("label", ["0.5", "unlabeled", ""])
+def test_what_a_file_of_texts_says_in_its_label_column_does_not_count(
+    label: str, pretrained: Path, glue_dir: Path, tmp_path: Path
+) -> None:
+    texts = tmp_path / "texts.csv"
+    texts.write_text(f"sentence,label\na fine film,{label}\na dull one,{label}\n")
+    words = ["--teacher_model_name_or_path", str(pretrained), "--task_name", "sst2", "--glue_dir", str(glue_dir)]
+    words += ["--max_train_samples", "10", "--sample_seed", "1", "--unlabeled_file", str(texts), "--alpha", "1"]
+    assert len(data_of(words, tmp_path).splits["train"]) == 12
+
+
 def test_a_task_of_scores_takes_texts_too(pretrained: Path, tmp_path: Path) -> None:
     rows = "sentence1,sentence2,label\n" + "".join(f"word {i},other {i},{i % 5}.5\n" for i in range(12))
     (tmp_path / "train.csv").write_text(rows)

@@ -150,6 +150,13 @@ def test_unreadable_files_are_named_with_their_line(tmp_path: Path) -> None:
         load_corpus(tmp_path / "empty.txt")
 
 
+def test_the_header_of_every_csv_is_checked(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("text,source\nalpha text,s1\n")
+    (tmp_path / "b.csv").write_text("text,source\nbeta text,s2,\n")
+    with pytest.raises(ValueError, match=r"b\.csv: its rows have more columns than its header names"):
+        load_corpus(tmp_path)
+
+
 def test_what_is_missing_is_named(tmp_path: Path, tokenizer: PreTrainedTokenizerBase, text_file: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"nowhere.txt does not exist"):
         load_corpus(tmp_path / "nowhere.txt")

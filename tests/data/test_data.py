@@ -405,6 +405,45 @@ def test_json_and_tsv_files_can_be_mixed(write: Write) -> None:
     assert loaded["test"][0] == {"query": "a", "answer": 'b "x', "label": -1}
 
 
+@pytest.mark.parametrize(
+    "table",
+    [
+        "text,label,notes\na b,1,\nc d,0,\n",
+        "text,label,\na b,1,\nc d,0,\n",
+        "rating,text,label\n3,a b,1\n,c d,0\n",
+        "text,label,word\na b,1,yes\nc d,0,no\ne f,1,yes\n",
+    ],
+    ids=["blank notes", "a comma at the end", "a number that is missing", "the label in words"],
+)
+def test_a_column_that_is_no_text_is_not_taken_for_one(table: str, write: Write) -> None:
+    loaded, task = load_files(write("train.csv", table))
+    assert task.text_keys == ("text",) and loaded["train"]["text"][:2] == ["a b", "c d"]
+
+
+def test_the_index_that_pandas_writes_into_a_parquet_file_is_no_text(tmp_path: Path) -> None:
+    columns = {"text": ["a b", "c d"], "label": ["x", "y"], "__index_level_0__": ["first", "second"]}
+    Dataset.from_dict(columns).to_parquet(tmp_path / "train.parquet")
+    assert load_files(tmp_path / "train.parquet")[1].text_keys == ("text",)
+
+
+def test_columns_of_a_known_pair_are_taken_without_a_word(write: Write, caplog: pytest.LogCaptureFixture) -> None:
+    _, task = load_files(write("train.csv", "label,hypothesis,id,premise\n1,a b,r1,c d\n0,e f,r2,g h\n"))
+    assert task.text_keys == ("premise", "hypothesis") and not caplog.text
+
+
+def test_a_file_that_was_replaced_by_one_of_the_same_time_is_read_anew(write: Write) -> None:
+    for text in ("one", "two"):
+        path = write("train.csv", f"text,label\n{text},x\nother,y\n")
+        os.utime(path, (1e9, 1e9))
+        assert load_files(path)[0]["train"]["text"][0] == text
+
+
+def test_a_long_text_may_stand_in_the_first_row(write: Write) -> None:
+    long = "word " * 30_000
+    loaded, _ = load_files(write("train.csv", f"text,label\n{long},x\nother,y\n"))
+    assert loaded["train"]["text"][0] == long
+
+
 def test_text_columns_can_be_named(write: Write) -> None:
     loaded, task = load_files(write("train.csv", "source,number,label\nx,12,0\n"), text_keys=["number", "source"])
     assert task.text_keys == ("number", "source")
@@ -465,7 +504,15 @@ BAD_FILES = {
     ),
     "a missing text": (
         {"train.json": '{"text": "a", "label": 0}\n{"text": null, "label": 1}\n'},
-        r"train\.json, row 2: no text in column 'text'; fill it in\.",
+        r"train\.json, row 2: no text in column 'text'; fill it in, or choose the texts with --text_column_names\.",
+    ),
+    "semicolons and a comma in the first row": (
+        {"train.csv": "text;label\ngood, long film;pos\n"},
+        r"more columns than its header names\. Its header is separated by semicolons and not by commas\.",
+    ),
+    "semicolons and a comma in a later row": (
+        {"train.csv": "text;label\ngood film;pos\nbad, long film;neg\n"},
+        r"saw 2.* Its header is separated by semicolons and not by commas\.",
     ),
     "an empty file": ({"train.csv": ""}, r"train\.csv is empty; it needs a text and a label column\."),
     "a header and no rows": ({"train.csv": "text,label\n"}, r"train\.csv has no rows or cannot be read as csv: "),

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from datasets import Dataset
+from datasets import ClassLabel, Dataset
 from helpers import SETTINGS, StopAt, assert_same_run, training_log, word_tokenizer
 from transformers import (
     AutoModelForMaskedLM,
@@ -15,6 +15,7 @@ from transformers import (
     BertForMaskedLM,
     BertModel,
     BertTokenizer,
+    DataCollatorForLanguageModeling,
     DataCollatorWithPadding,
     DistilBertForMaskedLM,
     ElectraConfig,
@@ -463,6 +464,19 @@ def test_bf16_runs(tokenizer: BertTokenizer, tmp_path: Path) -> None:
     plain.train(), half.train()
     for a, b in zip(training_log(plain), training_log(half), strict=True):
         assert a["loss"] == pytest.approx(b["loss"], rel=0.1)
+
+
+def test_words_are_not_masked_twice(tokenizer: BertTokenizer, tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, tokenizer)
+    trainer.data_collator = DataCollatorForLanguageModeling(tokenizer, mlm_probability=0.5)
+    with pytest.raises(ValueError, match="has masked words already.*take DataCollatorWithPadding.*mlm_probability"):
+        trainer.train()
+
+
+def test_a_column_of_classes_is_none_of_a_text_stages_business(tokenizer: BertTokenizer, tmp_path: Path) -> None:
+    rows = corpus().add_column("label", [row % 4 for row in range(44)])
+    rows = rows.cast_column("label", ClassLabel(names=["a", "b", "c", "d"]))
+    make_trainer(tmp_path, tokenizer, train_dataset=rows, max_steps=1).train()
 
 
 def test_a_thinner_student_needs_a_projection(tokenizer: BertTokenizer, tmp_path: Path) -> None:

@@ -142,6 +142,18 @@ def test_each_step_has_the_same_rows_however_it_is_spread(count: int, processes:
         assert sorted(row for part in parts for row in part) == sorted(rows_of_step)
 
 
+@pytest.mark.parametrize(("processes", "accumulation"), [(2, 4), (3, 2), (4, 3)])
+def test_no_micro_batch_of_the_last_step_is_without_a_row(processes: int, accumulation: int) -> None:
+    spread = {"grad_accum": accumulation, "processes": processes, "seed": 1}
+    for count in range(1, 40):
+        by_rows = [sampled(count, batch_size=1, rank=rank, **spread) for rank in range(processes)]
+        by_tokens = [list(TokenStepSampler([16] * count, 16, rank=rank, **spread)) for rank in range(processes)]
+        for ranks in (by_rows, by_tokens):
+            assert len({len(batches) for batches in ranks}) == 1
+            assert all(batch for batches in ranks for batch in batches), count
+            assert {row for batches in ranks for batch in batches for row in batch} == set(range(count))
+
+
 def test_fewer_rows_than_processes_are_seen_twice() -> None:
     assert [sampled(1, batch_size=4, processes=2, rank=rank) for rank in (0, 1)] == [[[0]], [[0]]]
 
@@ -442,6 +454,71 @@ def test_a_cache_of_rows_made_by_a_transform_depends_on_what_it_makes(tmp_path: 
         trainer = make_trainer(tmp_path, data=tokenized(shift), **settings)
         trainer.train()
     assert len(list((tmp_path / "cache").glob("*/meta.json"))) == 2
+
+
+def test_rows_made_by_a_transform_are_grouped_with_and_without_a_cache(tmp_path: Path) -> None:
+    numbers = datasets.Dataset.from_dict({"number": list(range(44))})
+    made = numbers.with_transform(
+        lambda batch: {
+            name: [rows(44)[number][name] for number in batch["number"]]
+            for name in ("input_ids", "attention_mask", "labels")
+        }
+    )
+    settings = {"remove_unused_columns": False, "data": made}
+    live = make_trainer(tmp_path / "live", **settings)
+    cached = make_trainer(tmp_path / "cached", teacher_cache_dir=str(tmp_path / "cache"), **settings)
+    stored = make_trainer(tmp_path / "stored")
+    for trainer in (live, cached, stored):
+        trainer.train()
+    assert_same_run(live, cached)
+    assert_same_run(live, stored)
+
+
+def test_a_cache_of_a_users_teacher_forward_depends_on_every_column(tmp_path: Path) -> None:
+    class Corrected(DistillationTrainer):
+        def teacher_forward(self, inputs: dict[str, torch.Tensor]) -> Any:
+            logits = super().teacher_forward(inputs).logits
+            return {"logits": logits + torch.nn.functional.one_hot(inputs["labels"], 3)}
+
+    def distilled(data: Any, **settings: Any) -> Any:
+        args = DistillationConfig(output_dir=str(tmp_path), **{**SETTINGS, "alpha": 1.0, **settings})
+        trainer = Corrected(
+            model=tiny_model(seed=1),
+            teacher_model=tiny_model(seed=2),
+            args=args,
+            train_dataset=data,
+            data_collator=Collator(),
+        )
+        trainer.train()
+        return trainer
+
+    data, cache = dataset(400), {"teacher_cache_dir": str(tmp_path / "cache"), "max_steps": 2}
+    # A dict will do without a cache too.
+    assert_same_run(distilled(data, max_steps=2), distilled(data, **cache))
+    changed = [(label + 1) % 3 if row == 17 else label for row, label in enumerate(data["labels"])]
+    distilled(data.remove_columns("labels").add_column("labels", changed), **cache)
+    assert len(list((tmp_path / "cache").glob("*/meta.json"))) == 2
+
+
+def test_a_teacher_that_was_trained_in_mixed_precision_teaches_in_its_own(tmp_path: Path) -> None:
+    teacher = tiny_model(seed=2)
+    inputs = Collator()([dict(row) for row in dataset(8)])
+
+    def taught_by() -> torch.Tensor:
+        args = DistillationConfig(output_dir=str(tmp_path), **SETTINGS)
+        trainer = DistillationTrainer(
+            model=tiny_model(seed=1), teacher_model=teacher, args=args, train_dataset=dataset(8)
+        )
+        return trainer._teacher_outputs(inputs).logits
+
+    before = taught_by()
+    bf16 = DistillationConfig(output_dir=str(tmp_path / "t"), **{**SETTINGS, "alpha": 0.0, "bf16": True})
+    teacher.requires_grad_(True)
+    DistillationTrainer(
+        model=teacher, args=bf16, train_dataset=dataset(8), eval_dataset=dataset(8), data_collator=Collator()
+    ).evaluate()
+    assert "_original_forward" in vars(teacher), "mixed precision is left on the teacher"
+    assert torch.equal(taught_by(), before)
 
 
 def test_a_cache_depends_on_the_code_of_teacher_forward() -> None:

@@ -37,7 +37,7 @@ QUICK = ["--use_cpu", "--max_train_samples", "32", "--max_eval_samples", "32", "
 # What is pruned is fitted on one batch of 32 rows, and chosen by another one.
 QUICK_PRUNING = ["--max_train_samples", "64"]
 # A tiny model on a busy machine: any time and any accuracy will do.
-QUICK_EXPORT = ["--max_drop", "1", "--calibration_rows", "8", "--repeats", "2"]
+QUICK_EXPORT = ["--max_drop", "1", "--repeats", "2"]
 QUICK_CORPUS = ["--use_cpu", "--num_train_epochs", "1", "--eval_rows", "4", "--corpus_min_tokens", "3"]
 # Of the package, what is no part of the API.
 NOT_API = {"__main__", "atomic", "cli", "configs", "folder_lock", "pipeline"}

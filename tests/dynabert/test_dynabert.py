@@ -200,6 +200,34 @@ def test_importance_of_a_regression_model() -> None:
         compute_importance(model, [batch], teacher=model)
 
 
+def test_labels_may_be_a_column() -> None:
+    for labels in (1, 3):
+        model, batch = model_of(num_labels=labels), batch_of(labels=labels)
+        column = {**batch, "labels": batch["labels"][:, None]}
+        torch.testing.assert_close(compute_importance(model, [column]), compute_importance(model, [batch]))
+
+
+def test_importance_of_a_regression_of_several_numbers_is_that_of_their_squared_error() -> None:
+    model, batch = model_of(num_labels=2, problem_type="regression"), batch_of(labels=1)
+    batch["labels"] = torch.randn(len(batch["input_ids"]), 2, generator=torch.Generator().manual_seed(0))
+    found = compute_importance(model, [batch]).heads[0, 0].item()
+
+    def loss(factor: float) -> float:
+        def scale(_module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor]:
+            states = args[0].clone()
+            states[..., : states.shape[-1] // model.config.num_attention_heads] *= factor
+            return (states,)
+
+        hook = encoder_layers(model)[0].attention.output.dense.register_forward_pre_hook(scale)
+        with torch.no_grad():
+            logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+        hook.remove()
+        return F.mse_loss(logits, batch["labels"]).item()
+
+    step = 0.01
+    assert found == pytest.approx(abs(loss(1 + step) - loss(1 - step)) / (2 * step), rel=0.02)
+
+
 def test_importance_refuses_what_it_cannot_use() -> None:
     model, batch = model_of(), batch_of()
     with pytest.raises(ValueError, match="no labels .*input_ids, attention_mask.*or a teacher"):

@@ -14,6 +14,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel, Tr
 
 from bertkd import DynaBertKDConfig, DynaBertKDTrainer, losses
 from bertkd.dynabert import Subnetwork, extract_subnetwork, make_adaptive, set_subnetwork
+from bertkd.dynabert.supernet import current_subnetwork
 from bertkd.models.adaptive import is_adaptive
 
 SETTINGS = helpers.SETTINGS | {
@@ -240,6 +241,43 @@ def test_predictions_are_of_the_size_that_is_set(tmp_path: Path) -> None:
     assert abs(full - small).max() > 1e-3
 
 
+def test_evaluation_leaves_the_student_at_its_size(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path)
+    set_subnetwork(trainer.model, 0.5, 0.5)
+    before = trainer.predict(trainer.eval_dataset).predictions
+    trainer.evaluate()
+    assert abs(trainer.predict(trainer.eval_dataset).predictions - before).max() == 0
+
+
+def test_what_was_trained_in_mixed_precision_is_extracted_as_it_is(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, bf16=True, max_steps=1)
+    trainer.train()
+    assert "_original_forward" in vars(trainer.model), "mixed precision is left on the model"
+    extracted = extract_subnetwork(trainer.model, 0.5, 0.5)
+    assert {parameter.dtype for parameter in extracted.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize(
+    ("stage", "settings", "named"),
+    [
+        ("width", {"depth_lambda1": 0.5, "teacher_width": "full"}, {"depth_lambda1", "teacher_width"}),
+        ("depth", {"width_lambda2": 0.5, "mask_padding": False}, {"width_lambda2"}),
+        ("finetune", {"width_lambda2": 0.5, "mask_padding": False}, {"width_lambda2", "mask_padding"}),
+    ],
+)
+def test_settings_of_another_stage_are_named(
+    stage: str, settings: dict[str, Any], named: set[str], tmp_path: Path
+) -> None:
+    with pytest.warns(UserWarning, match="has no effect, because") as warned:
+        make_trainer(tmp_path, stage, max_steps=1, **settings).train()
+    found = {str(one.message).partition("=")[0] for one in warned if "has no effect" in str(one.message)}
+    assert found - {"depth_mult_list"} == named
+
+    shared = DynaBertKDConfig(output_dir=str(tmp_path), stage=stage, **{**SETTINGS, **settings})
+    shared.is_one_of_several_stages = True
+    assert not named & shared.without_effect().keys()
+
+
 def test_the_best_checkpoint_is_chosen_by_the_mean(tmp_path: Path) -> None:
     trainer = make_trainer(
         tmp_path,
@@ -277,6 +315,8 @@ def test_the_teacher_never_changes(stage: str, tmp_path: Path) -> None:
     trainer.train()
     assert all(torch.equal(before[name], tensor) for name, tensor in teacher.state_dict().items())
     assert not is_adaptive(teacher) and not trainer.teacher_model.training
+    if is_adaptive(trainer.teacher_model):
+        assert current_subnetwork(trainer.teacher_model) == Subnetwork.of(trainer.teacher_model)
     assert trainer.model is model and is_adaptive(model)
 
 

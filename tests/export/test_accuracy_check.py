@@ -12,7 +12,7 @@ from torch import Tensor
 
 from bertkd.efficiency import Runner, TorchRunner
 from bertkd.export import AccuracyDropError, export_model, predict
-from bertkd.export.comparison import RowByRow
+from bertkd.export.comparison import Answers, RowByRow, compare, has_many_labels
 
 CHECK = "bertkd.export.accuracy_check"
 VALIDATION = dataset(24, seed=1)
@@ -41,8 +41,8 @@ def export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any
     ) -> Any:
         monkeypatch.setattr(f"{CHECK}.write_export", lambda _, folder, *rest: Path(folder).mkdir())
         monkeypatch.setattr(f"{CHECK}.open_exported", lambda *rest: ChangedRunner(change, depends_on_batch))
-        options = {"engine": "onnxruntime", "precision": "int8", **options}
-        return export_model(tiny_model(seed=1), tmp_path / "out", **options)
+        options = {"engine": "onnxruntime", "precision": "int8", "model": tiny_model(seed=1), **options}
+        return export_model(options.pop("model"), tmp_path / "out", **options)
 
     return export_changed
 
@@ -116,6 +116,32 @@ def test_rows_run_one_by_one_lose_their_padding_and_keep_their_logits() -> None:
 
     torch.testing.assert_close(RowByRow(ChangedRunner(seen, True))(batch), runner(batch), rtol=1e-4, atol=1e-5)
     assert lengths == [len(row["input_ids"]) for row in rows]
+    # An evaluation may pass whole batches on, labels included.
+    labeled = {**batch, "labels": torch.zeros(len(rows), dtype=torch.long)}
+    torch.testing.assert_close(RowByRow(runner)(labeled), runner(batch), rtol=1e-4, atol=1e-5)
+
+
+def test_float32_logits_may_differ_in_their_last_digits(export: Callable[..., Any]) -> None:
+    def scaled(model: Any) -> Any:
+        model.classifier.weight.data *= 1e5
+        return model
+
+    large = scaled(tiny_model(seed=1))
+    options = {"precision": "float32", "model": large}
+    logits = float(TorchRunner(large)(BATCH).abs().max())
+    assert logits > 1000
+    assert export(lambda logits, _: logits * 1e5 * (1 + 1e-6), **options).attempts[0].logit_difference > 1e-3
+    with pytest.raises(ValueError, match="gives other logits than PyTorch"):
+        export(lambda logits, _: logits * 1e5 * 1.01, **options)
+
+
+def test_the_same_answer_of_many_labels_is_that_of_each_label() -> None:
+    model = tiny_model(problem_type="multi_label_classification")
+    expected = torch.tensor([[3.0, 2.0, -1.0], [5.0, -2.0, 1.0]])
+    given = torch.tensor([[3.0, -2.0, -1.0], [5.0, -2.0, 1.0]])
+    answers = [Answers({}, [], [], [logits]) for logits in (given, expected)]
+    assert compare(*answers, many_labels=has_many_labels(model)).agreement == 0.5
+    assert compare(*answers, many_labels=has_many_labels(tiny_model())).agreement == 1.0
 
 
 @pytest.mark.parametrize("precision", ["float32", "int8"])

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 
 from bertkd.data import GLUE_TASKS
 from bertkd.distillation import DistillationConfig
+from bertkd.efficiency import is_fast_in_int8
 from bertkd.export import Exported, export_model, write_export
 from bertkd.models.fake_quantized import FakeQuantizedLinear, fake_quantized
 from bertkd.pipeline import quantization
@@ -33,7 +34,7 @@ def with_outliers() -> PreTrainedModel:
 
 
 def divergence_when_rounded(model: PreTrainedModel, teacher: PreTrainedModel, ids: torch.Tensor) -> float:
-    with torch.no_grad(), fake_quantized(model):
+    with torch.no_grad(), fake_quantized(model, has_half_range=not is_fast_in_int8()):
         rounded = model.eval()(input_ids=ids).logits.log_softmax(-1)
     with torch.no_grad():
         expected = teacher.eval()(input_ids=ids).logits.log_softmax(-1)

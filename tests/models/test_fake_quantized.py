@@ -15,6 +15,16 @@ def test_a_weight_is_rounded_to_steps_of_its_own_row() -> None:
     torch.testing.assert_close(rounded_weight(weight), expected)
 
 
+def test_weights_may_have_half_of_the_range() -> None:
+    weight = torch.tensor([[0.63, 0.314, -0.008]])
+    torch.testing.assert_close(rounded_weight(weight, 63), torch.tensor([[0.63, 0.31, -0.01]]))
+    linear = nn.Linear(4, 3)
+    with fake_quantized(linear, has_half_range=True):
+        steps = rounded_weight(linear.weight, linear.weight_steps) / linear.weight.abs().amax(1, keepdim=True) * 63
+    assert torch.allclose(steps, steps.round(), atol=1e-4) and steps.abs().max() == pytest.approx(63)
+    assert type(linear) is nn.Linear and not hasattr(linear, "weight_steps")
+
+
 def test_activations_are_rounded_to_steps_of_all_of_them() -> None:
     # From -1 to 1.55 in 255 steps of 0.01.
     values = torch.tensor([[-1.0, 0.0], [0.104, 1.55]])

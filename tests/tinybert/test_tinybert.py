@@ -57,6 +57,24 @@ def make_trainer(
     )
 
 
+@pytest.mark.parametrize(
+    ("stage", "settings"),
+    [
+        ("intermediate", {"temperature": 5.0, "kd_reduction": "mean"}),
+        ("prediction", {"relative_states": True, "hidden_weight": 2.0, "projection": "per_level", "strategy": "top"}),
+    ],
+)
+def test_settings_of_another_stage_are_named(stage: str, settings: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="has no effect, because") as warned:
+        make_trainer(tmp_path, stage, max_steps=1, **settings).train()
+    found = {str(one.message).partition("=")[0] for one in warned if "has no effect" in str(one.message)}
+    assert found == settings.keys()
+
+    shared = TinyBertKDConfig(output_dir=str(tmp_path), stage=stage, **{**SETTINGS, **settings})
+    shared.is_one_of_several_stages = True
+    assert not settings.keys() & shared.without_effect().keys()
+
+
 def batch(family: str = "bert", labels: int = 3) -> dict[str, Tensor]:
     return Collator(PAD[family])([dict(row) for row in dataset(16, labels=labels)])
 
