@@ -21,6 +21,7 @@ from bertkd.cli.parser import Config, Options, Own, command_line, option_value, 
 from bertkd.metrics import main_value
 from bertkd.pipeline.experiment import finished, output_folder
 from bertkd.pipeline.folders import check_output, check_separate
+from bertkd.pipeline.hub import check_login
 from bertkd.records import RunResult, StageResult, terminal_table
 
 __all__ = [
@@ -96,7 +97,11 @@ def train_seeds(
 
 
 def check_outputs(runs: Sequence[Options[Any, Any, Any]]) -> None:
-    """Checks the output folder of every run, before the first one starts; see `check_output`."""
+    """Checks the output folder of every run and the login for an upload, before the first one starts.
+
+    Raises:
+        ValueError, OSError: see `check_output` and `check_login`.
+    """
     for options in runs:
         models, folder = options.models, output_folder(options.config)
         inputs = {
@@ -108,6 +113,8 @@ def check_outputs(runs: Sequence[Options[Any, Any, Any]]) -> None:
             check_separate(folder, inputs)
         else:
             check_output(folder, inputs)
+            if options.config.process_index == 0:
+                check_login(options.config)
 
 
 def run_or_resume(

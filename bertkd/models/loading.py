@@ -7,13 +7,14 @@ and tells both in a log only. Everything in bertkd that opens a checkpoint does 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedModel
 
-from bertkd.models.families import PRUNED_PREFIX
+from bertkd.models.families import PRUNED_PREFIX, family_of
 from bertkd.models.finite import infinite_weights
 from bertkd.models.unreadable import (
     check_config_file,
@@ -28,6 +29,8 @@ from bertkd.models.unreadable import (
 __all__ = ["TOKENIZER_FILES", "check_finite", "load_checkpoint", "load_config", "load_tokenizer"]
 
 Name = str | os.PathLike
+# The settings of a config that say what the labels are; the number comes first, because it names them anew.
+LABEL_SETTINGS = ("num_labels", "id2label", "label2id", "problem_type")
 
 # Any of these makes a folder one with a tokenizer.
 TOKENIZER_FILES = (
@@ -67,6 +70,10 @@ def load_checkpoint(
     config = load_config(name, what)
     # A pruned model refuses to ignore mismatched sizes; of the others they are compared below.
     is_pruned = config.model_type.startswith(PRUNED_PREFIX)
+    if is_pruned and not needs_head and _label_count(settings) not in (None, config.num_labels):
+        own = {name: value for name, value in settings.items() if name not in LABEL_SETTINGS}
+        model = load_checkpoint(model_class, name, needs_head=False, what=what, called=called, **own)
+        return _with_new_head(model, {name: settings[name] for name in LABEL_SETTINGS if name in settings})
     try:
         model, report = model_class.from_pretrained(
             name,
@@ -83,6 +90,26 @@ def load_checkpoint(
     called = called or str(name)
     _compare(model, report, called, needs_head, what)
     check_finite(model, f"The {what} {called}")
+    return model
+
+
+def _label_count(settings: Mapping[str, Any]) -> int | None:
+    """The number of labels that settings ask for; None where they leave it."""
+    names = settings.get("id2label")
+    return len(names) if names is not None else settings.get("num_labels")
+
+
+def _with_new_head(model: PreTrainedModel, labels: Mapping[str, Any]) -> PreTrainedModel:
+    """The model with other labels, and a new last map for them."""
+    for name, value in labels.items():
+        setattr(model.config, name, value)
+
+    path, count = family_of(model).head[-1], int(model.config.num_labels or 0)
+    old: Any = model.get_submodule(path)
+    new = torch.nn.Linear(old.in_features, count, device=old.weight.device, dtype=old.weight.dtype)
+    model._init_weights(new)
+    model.set_submodule(path, new.train(model.training))
+    model.num_labels = count  # type: ignore[assignment]
     return model
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from bertkd.models.families import PRUNED_PREFIX
 
-__all__ = ["max_tokens"]
+__all__ = ["AFTER_PADDING", "max_tokens"]
 
 # The positions of these families begin behind the number of the padding token.
 AFTER_PADDING = ("roberta", "xlm-roberta", "mpnet")

@@ -110,8 +110,8 @@ def shrink_layer(layer: nn.Module, config: PretrainedConfig, heads: int, neurons
 
     attention = layer.get_submodule(family.attention)
     if isinstance(attention, BiasedAttention) and attention.position_bias.embedding_dim != heads:
-        table = attention.position_bias
-        attention.position_bias = nn.Embedding(table.num_embeddings, heads, _weight=table.weight.data[:, :heads])
+        weight = attention.position_bias.weight.data[:, :heads].clone()
+        attention.position_bias = nn.Embedding(len(weight), heads, _weight=weight)
 
     for path, rows, columns in (
         (family.query, width, hidden),
@@ -389,6 +389,10 @@ class PrunedDistilBertConfig(FactorizedOrShared, DistilBertConfig):
     """Config of a width-pruned DistilBERT."""
 
     model_type = f"{PRUNED_PREFIX}distilbert"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The values, with the number of layers under the name that `per_layer_config` is read with everywhere."""
+        return {**super().to_dict(), "num_hidden_layers": self.num_hidden_layers}
 
 
 class PrunedMPNetConfig(FactorizedOrShared, MPNetConfig):

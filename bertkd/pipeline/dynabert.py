@@ -82,6 +82,10 @@ def train_dynabert(
 
     for stage in stages:
         own_config = stage_config(config, stage)
+        if config.push_to_hub:
+            # One repository holds one model: that of the last stage.
+            name = config.hub_model_id or folder.resolve().name
+            own_config = with_changes(own_config, push_to_hub=stage == stages[-1], hub_model_id=name)
         result = finished(RunResult, experiment, own_config)
         if result is not None:
             continue

@@ -285,11 +285,13 @@ def finished(record_class: type[Finished], experiment: Experiment, config: Disti
 
     start_in_folder(experiment, config)
     folder = output_folder(config)
-    if config.process_index == 0 and not experiment.is_dry_run and has_dead_holder(folder):
-        # It was killed after it had written its record, and before it was through.
-        with folder_in_use(folder, experiment.command):
-            remove_checkpoints(experiment, folder)
-            upload(folder, config)
+    if config.process_index == 0 and not experiment.is_dry_run:
+        if has_dead_holder(folder):
+            # It was killed after it had written its record, and before it was through.
+            with folder_in_use(folder, experiment.command):
+                remove_checkpoints(experiment, folder)
+        # The upload may have failed, or was not asked for then.
+        upload(folder, config)
     return record_class.read(path)
 
 

@@ -3,13 +3,33 @@
 from pathlib import Path
 
 from huggingface_hub import HfApi
+from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
 
 from bertkd.distillation import DistillationConfig
 
-__all__ = ["upload"]
+__all__ = ["check_login", "upload"]
 
-# What belongs to this machine's training, and not to the model.
-LOCAL_FILES = ["checkpoint-*", "checkpoint-*/**", "settings.json", "bertkd-error.log", "augmented/**", ".*"]
+# What belongs to this machine's training and not to the model, here or in a folder within, and other models.
+LOCAL_NAMES = ("checkpoint-*", "settings.json", "bertkd-error.log", ".*")
+LOCAL_FILES = [*LOCAL_NAMES, *(f"*/{name}" for name in LOCAL_NAMES), "augmented/*", "intermediate/*", "start/*"]
+
+
+def check_login(config: DistillationConfig) -> None:
+    """Checks that the hub will take the folder, where `push_to_hub` asks for it, before anything is trained.
+
+    Raises:
+        ValueError: nobody is logged in, or the hub does not answer.
+    """
+    if not config.push_to_hub:
+        return
+    try:
+        HfApi(token=config.hub_token).whoami()
+    except (OSError, ValueError, HfHubHTTPError, LocalTokenNotFoundError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise ValueError(
+            f"--push_to_hub: the Hugging Face hub does not know you, or does not answer ({reason}). Log in with `hf "
+            "auth login`, set HF_TOKEN, or leave --push_to_hub out and upload the folder later."
+        ) from None
 
 
 def upload(folder: Path, config: DistillationConfig) -> str | None:

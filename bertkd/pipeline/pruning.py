@@ -128,8 +128,10 @@ def train_pruned(
         The records of the students; none for a dry run.
 
     Raises:
-        ValueError: no network is within a budget, or the teacher is too weak.
+        ValueError: no network is within a budget, the teacher is too weak, or several students are to be uploaded.
     """
+    if config.push_to_hub and len(pruning.limits) > 1:
+        raise ValueError("--push_to_hub uploads one model: give one --budget, or upload a folder yourself afterwards.")
     return _Training(experiment, data, teacher, pruning, config, ignore_weak_teacher).run()
 
 

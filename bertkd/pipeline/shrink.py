@@ -1,5 +1,6 @@
 """Makes a fine-tuned model smaller without training: vocabulary of the task, shared layers, low-rank maps."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -229,8 +230,18 @@ def _write_record(
     config: DistillationConfig,
     answer: dict[str, Any],
 ) -> None:
-    """Writes results.json and the card of the folder."""
-    after = answer["after"]
+    """Writes results.json and the card of the folder.
+
+    Of a student that was made smaller, the teacher is still the student's own, and speed-ups are over that.
+    """
+    after, timing = answer["after"], answer["after"]["latency"]
+    teacher_metrics, speedup = answer["before"]["metrics"], float(timing["speedup"])
+    path = source / RunResult.FILE
+    made_of = RunResult.read(path) if path.is_file() else None
+    if made_of is not None and made_of.method != "teacher":
+        teacher_metrics, speedup = made_of.teacher_metrics, speedup * (made_of.speedup or math.nan)
+    # Records have the speed-ups of one row of 128 tokens.
+    is_usual = (timing["batch_size"], timing["sequence_length"]) == (1, 128)
     result = RunResult(
         method=experiment.result_name or "shrunk",
         task=answer["task"],
@@ -238,7 +249,7 @@ def _write_record(
         value=main_value(after["metrics"], answer["metric"]),
         metrics=after["metrics"],
         metrics_before={},
-        teacher_metrics=answer["before"]["metrics"],
+        teacher_metrics=teacher_metrics,
         parameters=after["parameters"],
         embedding_parameters=after["embedding_parameters"],
         size_mb=after["size_mb"],
@@ -253,7 +264,7 @@ def _write_record(
         seconds=0.0,
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
         paper=experiment.note or f"{', '.join(answer['levers'])}; made of {source.name}, nothing was trained.",
-        speedup=round(after["latency"]["speedup"], 2),
+        speedup=round(speedup, 2) if is_usual and math.isfinite(speedup) else None,
     )
     write_model_card(folder, result, teacher="")
     result.write(folder)

@@ -144,7 +144,9 @@ def find_subnetwork(
     write_json(folder / FILE, answer)
 
     # The speed-up in a record is that of the model itself; another engine's gain is measured when it is exported.
+    timing = deployment.timing
     is_plain = (unit, deployment.engine, deployment.precision) == ("ms", "pytorch", "float32")
+    is_plain = is_plain and (timing.batch_size, timing.sequence_length, deployment.device) == (1, 128, "cpu")
     speedup = round(full / measured, 2) if is_plain else None
     describe_subnetwork(supernet, folder, subnetwork, experiment.command, values[best], metrics[best], speedup)
     upload(folder, config)

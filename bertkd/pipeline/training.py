@@ -172,6 +172,10 @@ def train_on_task(
     _write_predictions(trainer, data, folder)
 
     is_main = config.process_index == 0
+    # A supernet's sizes have speed-ups of their own.
+    speedup, speedup_over = None, None
+    if is_main and not subnetworks:
+        speedup, speedup_over = _measured_speedup(experiment, folder, data.task)
     result = replace(
         _describe(experiment, data, model, config, method_name, described),
         settings=settings,
@@ -182,8 +186,8 @@ def train_on_task(
         is_start=is_start,
         budget=budget,
         seconds=round(seconds, 1),
-        # A supernet's sizes have speed-ups of their own.
-        speedup=_measured_speedup(experiment, folder, data.task) if is_main and not subnetworks else None,
+        speedup=speedup,
+        speedup_over=speedup_over,
         subnetworks=subnetworks,
     )
 
@@ -266,17 +270,21 @@ def _best_metric(task: Task) -> str:
     return f"eval_{split}{task.metric}"
 
 
-def _measured_speedup(experiment: Experiment, folder: Path, task: Task) -> float | None:
+def _measured_speedup(experiment: Experiment, folder: Path, task: Task) -> tuple[float | None, int | None]:
     """How many times faster the student answers than the model it replaces: batch 1, 128 tokens, float32, here.
 
     Both are loaded anew: models that were trained or evaluated in mixed precision still run in it.
+
+    Returns:
+        The speed-up, and the number of the other model's parameters; None where nothing is measured.
     """
     if experiment.replaces is None or not experiment.measures_speed:
-        return None
+        return None, None
 
     models = {"whole": load_model(experiment.replaces, task).eval(), "student": load_model(str(folder)).eval()}
     latency = measure_latency(models, batch_size=1, sequence_length=128)
-    return round(latency["whole"].p50_ms / latency["student"].p50_ms, 2)
+    speedup = round(latency["whole"].p50_ms / latency["student"].p50_ms, 2)
+    return speedup, count_parameters(models["whole"]).total
 
 
 def _write_predictions(trainer: DistillationTrainer, data: TaskData, folder: Path) -> None:

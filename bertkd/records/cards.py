@@ -22,6 +22,8 @@ __all__ = ["write_export_card", "write_model_card", "write_stage_card"]
 GLUE_VALIDATION_ROWS = {"cola": 1043, "mnli": 9815, "mrpc": 408, "qnli": 5463, "qqp": 40430}
 GLUE_VALIDATION_ROWS |= {"rte": 277, "sst2": 872, "stsb": 1500, "wnli": 71}
 NOT_DISTILLED = ("teacher", "finetuned", "shrunk")
+# The validation splits of MNLI.
+MATCHED, MISMATCHED = "validation_matched", "validation_mismatched"
 
 # Access tokens of Hugging Face, GitHub and OpenAI, and the user and password of an address.
 TOKEN = re.compile(r"\b(?:hf_|api_org_|gh[pousr]_|github_pat_|sk-)[A-Za-z0-9_-]{16,}")
@@ -51,7 +53,8 @@ def write_model_card(folder: str | Path, result: RunResult, teacher: str, reposi
 
     rows, names, evaluations = [], [], []
     for metric, value in result.metrics.items():
-        is_main = metric == result.metric and len(result.metrics) > 1
+        name, split = _name_and_split(metric)
+        is_main = name == result.metric and split != MISMATCHED and len(result.metrics) > 1
         row = {"Metric": quoted(metric_label(metric)) + (" (main)" if is_main else "")}
         row["This model"] = mean_and_std(100 * value)
         for column, others in (("Before training", result.metrics_before), ("Teacher", result.teacher_metrics)):
@@ -59,12 +62,13 @@ def write_model_card(folder: str | Path, result: RunResult, teacher: str, reposi
                 row[column] = mean_and_std(100 * others.get(metric, math.nan))
         rows.append(row)
 
-        names.append(metric.removeprefix("eval_"))
+        if name not in names:
+            names.append(name)
 
         # The hub's format has no place for a number that is not finite.
         if math.isfinite(value):
-            entry: dict[str, Any] = {"task_type": "text-classification", "dataset_split": "validation", **data_set}
-            entry |= {"metric_type": names[-1], "metric_name": metric_label(metric), "metric_value": round(value, 5)}
+            entry: dict[str, Any] = {"task_type": "text-classification", "dataset_split": split, **data_set}
+            entry |= {"metric_type": name, "metric_name": metric_label(metric), "metric_value": round(value, 5)}
             evaluations.append(EvalResult(**entry))
 
     front_matter: dict[str, Any] = {"pipeline_tag": "text-classification", "metrics": names}
@@ -73,8 +77,24 @@ def write_model_card(folder: str | Path, result: RunResult, teacher: str, reposi
     if evaluations:
         front_matter |= {"model_name": Path(folder).resolve().name, "eval_results": evaluations}
 
-    values = {"repository_url": repository_url, "metrics": rows, "sizes": subnetwork_rows(result)}
+    values = {
+        "repository_url": repository_url,
+        "metrics": rows,
+        "sizes": subnetwork_rows(result),
+        # A student that learns from no teacher is compared with the model whose layers it has.
+        "baseline": "the teacher" if result.teacher_metrics else "the model it is made of",
+    }
     return _write_card(folder, "model_card.md.j2", result, teacher, front_matter, values)
+
+
+def _name_and_split(metric: str) -> tuple[str, str]:
+    """The name of a metric and the split that it was measured on: MNLI has two, and their names behind its metrics."""
+    name = metric.removeprefix("eval_")
+    for split in (MATCHED, MISMATCHED):
+        suffix = split.removeprefix("validation")
+        if name.endswith(suffix):
+            return name.removesuffix(suffix), split
+    return name, "validation"
 
 
 def write_stage_card(folder: str | Path, result: StageResult, teacher: str, auto_class: str, untrained: str) -> Path:

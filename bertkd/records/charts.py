@@ -144,7 +144,7 @@ def bars_chart(models: pd.DataFrame, path: str | Path, title: str, y_label: str)
     labels = drawn["label"].unique()
     bars = drawn.assign(task=drawn["task"].map(task_label)).pivot(index="task", columns="label")
     values, stds = bars["value"][labels], bars["std"][labels]
-    colors: Any = [*([GREY] if labels[0] == "Teacher" else []), *COLORS * len(labels)]
+    colors: Any = [*([GREY] if labels[0].startswith("Teacher") else []), *COLORS * len(labels)]
     values.plot.bar(ax=panel, yerr=stds, capsize=3, width=0.84, color=colors, rot=0, xlabel="", legend=False)
 
     bars_of_models: Any = [container for container in panel.containers if hasattr(container, "patches")]

@@ -72,6 +72,7 @@ def summarize(runs: Iterable[RunResult], exports: Iterable[ExportResult] = ()) -
     if not rows:
         return pd.DataFrame(columns=["task", "kind", "method", "layers", "value"])
 
+    _tell_apart(rows)
     # The teacher's 1.0 says nothing where no other model was timed.
     if all(row.get("speedup") is None for row in rows if row["kind"] != "teacher"):
         for row in rows:
@@ -87,6 +88,7 @@ def summarize(runs: Iterable[RunResult], exports: Iterable[ExportResult] = ()) -
         parts = tables.metric_parts(row["metric"], row["metrics"])
         row["shown_metric"] = " / ".join(map(tables.metric_label, parts))
         row["scores"] = [100 * row["metrics"].get(part, row["value"]) for part in parts]
+    _name_depths(rows)
     rows.sort(key=lambda row: KINDS.index(row["kind"]))
 
     table = pd.DataFrame(rows).reindex(columns=COLUMNS).astype(dict.fromkeys(NUMBERS, float))
@@ -96,6 +98,34 @@ def summarize(runs: Iterable[RunResult], exports: Iterable[ExportResult] = ()) -
     for column in ("speedup", "speedup_best"):
         table[column] = table.groupby(SHAPE)[column].transform("mean")
     return _means_over_seeds(table)
+
+
+def _tell_apart(rows: list[dict[str, Any]]) -> None:
+    """Adds the number of parameters to the variant of models that have everything else in common, a seed too.
+
+    Such are the models that `bertkd shrink` and `bertkd extract` make of one model, or students of several teachers.
+    """
+    sizes: dict[tuple[Any, ...], dict[int, set[int]]] = {}
+    for row in rows:
+        of_seed = sizes.setdefault(tuple(row[name] for name in MODEL), {})
+        of_seed.setdefault(row["seed"], set()).add(row["parameters"])
+
+    alike = {key for key, of_seed in sizes.items() if any(len(counts) > 1 for counts in of_seed.values())}
+    for row in rows:
+        if tuple(row[name] for name in MODEL) in alike:
+            row["variant"] = ", ".join(filter(None, (row["variant"], tables.count_label(row["parameters"]))))
+
+
+def _name_depths(rows: list[dict[str, Any]]) -> None:
+    """Adds the depth to labels that stand for models of several depths on one task."""
+    depths: dict[tuple[str, str], set[int]] = {}
+    for row in rows:
+        depths.setdefault((row["task"], row["label"]), set()).add(row["layers"])
+
+    shared = {label for (_, label), found in depths.items() if len(found) > 1}
+    for row in rows:
+        if row["label"] in shared:
+            row["label"] += f", {row['layers']} layers"
 
 
 def _order(record: RunResult | ExportResult) -> tuple[Any, ...]:
@@ -110,6 +140,9 @@ def _rows_of_run(run: RunResult, teacher_shape: tuple[int, int] | None) -> list[
     shape = (run.layers, run.parameters)
     kind = "teacher" if run.method == "teacher" else "student"
     row = vars(run) | {"kind": kind, "variant": run.budget, "exported_parameters": 0, "has_budget": run.has_budget}
+    # A speed-up over another model than the teacher, such as the checkpoint whose layers a student has.
+    if teacher_shape is not None and run.speedup_over not in (None, teacher_shape[1]):
+        row["speedup"] = None
     row["teacher"] = run.value if kind == "teacher" else main_value(run.teacher_metrics, run.metric)
 
     if not run.subnetworks:

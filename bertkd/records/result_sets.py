@@ -15,6 +15,8 @@ __all__ = ["ReportSet", "read_sets"]
 
 # The folder of one of several seeds.
 SEED = re.compile(r"seed-\d+")
+# The folder of one of several budgets or stages of a command.
+PART = re.compile(r"(ms|mb|parameters|gflops)-[\d.]+(pct)?|width|depth|finetune")
 KINDS = ("runs", "exports", "grid", "ablation")
 
 
@@ -94,7 +96,11 @@ def _set_name(place: Path, record: TaskRecord) -> str:
     # seed one for each of several budgets.
     if place.name == record.FILE:
         seed = next((index for index, name in enumerate(folders) if SEED.fullmatch(name)), len(folders))
-        folders = folders[: max(0, seed - 1)]
+        end = min(seed, len(folders))
+        # A student of several budgets, and a stage, have a folder in that of their command.
+        if end and seed == len(folders) and PART.fullmatch(folders[-1]):
+            end -= 1
+        folders = folders[: max(0, end - 1)]
 
     if not folders or folders[0] in ("grid", "ablation", record.task) or record.method.startswith(folders[0]):
         return ""

@@ -231,6 +231,7 @@ class RunResult(TaskRecord):
     Attributes:
         metrics_before: the student's metrics before training; may be empty.
         teacher_metrics: the teacher's metrics; may be empty.
+        speedup_over: the parameters of the model that `speedup` is over, where they were noted.
         seconds: wall time of the training, since its last start where it was interrupted.
         rows: number of rows per split.
         paper: reference of the method.
@@ -247,6 +248,7 @@ class RunResult(TaskRecord):
     seconds: float
     rows: dict[str, int]
     paper: str = ""
+    speedup_over: int | None = None
     is_start: bool = False
     subnetworks: list[SubnetworkResult] = field(default_factory=list)
     schema: int = SCHEMA
@@ -316,7 +318,7 @@ def result_files(sources: str | Path | Iterable[str | Path]) -> list[Path]:
 
     A folder that holds a `results.json` or a model's `config.json` gives its `results.json` only: the other JSON files
     there belong to the model, the tokenizer or the trainer. Elsewhere, the files by other names that commands leave
-    are passed over, such as the settings of a run that is not finished.
+    are passed over, such as the settings of a run that is not finished, and so are lists.
 
     Raises:
         FileNotFoundError: a source does not exist, or there is no results file at all.
@@ -340,8 +342,16 @@ def _is_result_file(path: Path) -> bool:
     if path.name in OTHER_FILES:
         return False
 
+    # Figures of several runs in a list, as `bertkd shrink --record` collects them, are no record.
+    if path.name != RunResult.FILE and _begins_a_list(path):
+        return False
     in_folder_of_run = (path.parent / RunResult.FILE).exists() or (path.parent / "config.json").exists()
     return path.name == RunResult.FILE or not in_folder_of_run
+
+
+def _begins_a_list(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(64).lstrip().startswith(b"[")
 
 
 def read_results(sources: str | Path | Iterable[str | Path]) -> list[RunResult]:

@@ -1,12 +1,12 @@
 """Makes students of another shape than the teacher's, with random weights."""
 
-import copy
 from dataclasses import dataclass
 from typing import TypeVar
 
 from transformers import PreTrainedModel
 
 from bertkd.models import family_of
+from bertkd.students.width import config_for, stock_class_of
 
 __all__ = ["SHAPES", "Shape", "small_student"]
 
@@ -29,7 +29,7 @@ SHAPES = {"TinyBERT4": Shape(4, 312, 1200), "TinyBERT6": Shape(6, 768, 3072)}
 
 
 def small_student(teacher: Model, shape: Shape | str) -> Model:
-    """Makes a randomly initialized model of the teacher's class, vocabulary and labels, in another shape.
+    """Makes a randomly initialized model of the teacher's stock class, vocabulary and labels, in another shape.
 
     Args:
         teacher: a model of a family in `bertkd.models.families`.
@@ -43,7 +43,9 @@ def small_student(teacher: Model, shape: Shape | str) -> Model:
             raise ValueError(f"Unknown shape {shape!r}: give one of {', '.join(SHAPES)}, or a Shape.")
         shape = SHAPES[shape]
 
-    family, config = family_of(teacher), copy.deepcopy(teacher.config)
+    # What was pruned, factorized or shared in the teacher has no meaning in another shape.
+    family, student_class = family_of(teacher), stock_class_of(type(teacher))
+    config = config_for(student_class, teacher.config, {})
     config.num_hidden_layers = shape.num_hidden_layers
     config.hidden_size = shape.hidden_size
     setattr(config, family.neurons_field, shape.intermediate_size)
@@ -56,4 +58,5 @@ def small_student(teacher: Model, shape: Shape | str) -> Model:
             f"A hidden size of {shape.hidden_size} cannot be divided into {heads} heads; give a multiple of {heads}, "
             "or another number of heads (then leave the attention loss out)."
         )
-    return type(teacher)(config)
+    student: Model = student_class(config)
+    return student

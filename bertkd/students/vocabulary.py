@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from bertkd.models.adaptive import refuse_supernet
+from bertkd.models.families import PRUNED_PREFIX
+from bertkd.models.positions import AFTER_PADDING
 from bertkd.models.sizes import match_device_dtype_and_mode
 
 __all__ = ["prune_vocabulary"]
@@ -108,6 +110,10 @@ def _always_kept(content: dict[str, Any], tokenizer: PreTrainedTokenizerBase, co
     for piece, number in vocabulary.items():
         if len(piece.removeprefix(prefix)) == 1:
             kept.add(number)
+
+    # These families count positions from the number of the padding token on, so that it must not change.
+    if config.model_type.removeprefix(PRUNED_PREFIX) in AFTER_PADDING and config.pad_token_id is not None:
+        kept |= set(range(config.pad_token_id))
 
     # A config may name ids that no token has.
     known = set(tokenizer.get_vocab().values())

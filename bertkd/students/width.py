@@ -34,7 +34,16 @@ from bertkd.models.sizes import (
     shares_position_bias,
 )
 
-__all__ = ["new_pruned_model", "prune", "reorder_units", "separate_position_bias", "state_for_pruned", "zero_pad"]
+__all__ = [
+    "config_for",
+    "new_pruned_model",
+    "prune",
+    "reorder_units",
+    "separate_position_bias",
+    "state_for_pruned",
+    "stock_class_of",
+    "zero_pad",
+]
 
 # These fields describe the class of a model, and so they are not copied into the config of another class.
 _CLASS_FIELDS = ("model_type", "architectures", "auto_map", "per_layer_config", "transformers_version")
@@ -179,7 +188,7 @@ def new_pruned_model(model: PreTrainedModel, **fields: Any) -> PreTrainedModel:
     if sizes is not None:
         fields = {"per_layer_config": copy.deepcopy(sizes)} | fields
 
-    student: PreTrainedModel = student_class(_config_for(student_class, model.config, fields))
+    student: PreTrainedModel = student_class(config_for(student_class, model.config, fields))
     return student
 
 
@@ -193,8 +202,8 @@ def _class_for(model: PreTrainedModel, sizes: LayerSizes) -> tuple[Any, Pretrain
     if set(sizes.heads) == {all_heads} and len(set(sizes.neurons)) == 1 and sizes.neurons[0] > 0:
         # The tables of position biases may have become different ones.
         keeps_class = compression_fields(model) or family.position_bias is not None
-        student_class = type(model) if keeps_class else _stock_class(type(model))
-        return student_class, _config_for(student_class, config, {family.neurons_field: sizes.neurons[0]})
+        student_class = type(model) if keeps_class else stock_class_of(type(model))
+        return student_class, config_for(student_class, config, {family.neurons_field: sizes.neurons[0]})
 
     layers: dict[int, dict[str, Any]] = {}
     for index, (heads, neurons) in enumerate(zip(*sizes, strict=True)):
@@ -209,10 +218,10 @@ def _class_for(model: PreTrainedModel, sizes: LayerSizes) -> tuple[Any, Pretrain
             layers[index]["skip"] = skip
 
     student_class = _pruned_class(type(model))
-    return student_class, _config_for(student_class, config, {"per_layer_config": layers})
+    return student_class, config_for(student_class, config, {"per_layer_config": layers})
 
 
-def _config_for(model_class: Any, source: PretrainedConfig, changes: dict[str, Any]) -> PretrainedConfig:
+def config_for(model_class: Any, source: PretrainedConfig, changes: dict[str, Any]) -> PretrainedConfig:
     """Makes the config of a class from that of another one, with changes."""
     left_out = set(_CLASS_FIELDS)
     if not issubclass(model_class.config_class, FactorizedOrShared):
@@ -224,7 +233,8 @@ def _config_for(model_class: Any, source: PretrainedConfig, changes: dict[str, A
     return config
 
 
-def _stock_class(model_class: type) -> Any:
+def stock_class_of(model_class: type) -> Any:
+    """Returns the stock class of a pruned one; a stock class is its own."""
     if not issubclass(model_class, PrunedModel):
         return model_class
     return next(base for base in model_class.__mro__ if base.__name__ == model_class.__name__.removeprefix("Pruned"))
@@ -261,8 +271,8 @@ def zero_pad(model: PreTrainedModel) -> PreTrainedModel:
             "express this. Save the model as it is, in the pruned format."
         )
 
-    stock_class = _stock_class(type(model))
-    padded = stock_class(_config_for(stock_class, model.config, {family_of(model).neurons_field: max(sizes.neurons)}))
+    stock_class = stock_class_of(type(model))
+    padded = stock_class(config_for(stock_class, model.config, {family_of(model).neurons_field: max(sizes.neurons)}))
 
     state = {name: torch.zeros_like(tensor) for name, tensor in padded.state_dict().items()}
     for name, tensor in _stock_state(model).items():

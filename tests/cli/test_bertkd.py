@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from fnmatch import fnmatch
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +13,8 @@ from typing import Any
 import pytest
 import yaml
 from conftest import ROOT
+from huggingface_hub.errors import LocalTokenNotFoundError
+from huggingface_hub.utils import filter_repo_objects
 
 from bertkd import DistillationTrainer, methods
 from bertkd.cli import COMMANDS, compress, dynabert, kd, main, mlm, patient_kd, tinybert
@@ -288,10 +291,16 @@ class FakeHub:
         self.tokens: list[str | None] = []
         self.repositories: list[tuple[str, bool | None]] = []
         self.files: dict[str, str] = {}
+        self.refuses = False
 
     def connect(self, token: str | None = None) -> "FakeHub":
         self.tokens.append(token)
         return self
+
+    def whoami(self) -> dict[str, str]:
+        if self.refuses:
+            raise LocalTokenNotFoundError("Token is required, but no token found.")
+        return {"name": "somebody"}
 
     def create_repo(self, name: str, private: bool | None = None, exist_ok: bool = False) -> Any:
         assert exist_ok
@@ -301,7 +310,7 @@ class FakeHub:
     def upload_folder(self, repo_id: str, folder_path: Path, ignore_patterns: list[str], **_: Any) -> None:
         for path in written(Path(folder_path)):
             name = str(path.relative_to(folder_path))
-            if not any(Path(name).match(pattern) for pattern in ignore_patterns):
+            if not any(fnmatch(name, pattern) for pattern in ignore_patterns):
                 self.files[name] = path.read_bytes().decode("utf-8", errors="ignore")
 
 
@@ -313,7 +322,7 @@ def test_a_finished_folder_is_uploaded_with_its_card_and_without_the_token(
     upload = ["--push_to_hub", "--hub_model_id", "my-student", "--hub_token", SECRET, "--hub_private_repo", "true"]
     (result,) = kd.main([*student, *upload, "--keep_checkpoints", "--output_dir", str(tmp_path)])
 
-    assert fake.tokens == [SECRET] and fake.repositories == [("my-student", True)]
+    assert set(fake.tokens) == {SECRET} and fake.repositories == [("my-student", True)]
     assert {"config.json", "model.safetensors", "tokenizer.json", "README.md", "results.json"} <= fake.files.keys()
     assert not any("checkpoint" in name or name == "settings.json" for name in fake.files)
     assert f"{100 * result.value:.1f}" in fake.files["README.md"]
@@ -323,6 +332,56 @@ def test_a_finished_folder_is_uploaded_with_its_card_and_without_the_token(
     for path in written(tmp_path):
         if "checkpoint" not in str(path):
             assert SECRET.encode() not in path.read_bytes(), path
+
+
+def test_an_upload_is_asked_for_before_the_training_and_made_up_for_after_it(
+    student: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = FakeHub()
+    monkeypatch.setattr(hub, "HfApi", fake.connect)
+    fake.refuses = True
+    words = [*student, "--output_dir", str(tmp_path / "run")]
+    with pytest.raises(ValueError, match="--push_to_hub: .* does not know you.*no token found.*hf auth login"):
+        kd.main([*words, "--push_to_hub"])
+    assert not written(tmp_path)
+
+    fake.refuses = False
+    kd.main(words)
+    assert not fake.repositories
+    kd.main([*words, "--push_to_hub"])
+    assert fake.repositories == [("run", None)] and "model.safetensors" in fake.files
+
+
+def test_of_several_stages_the_last_one_is_uploaded_and_of_several_budgets_none(
+    student: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = FakeHub()
+    monkeypatch.setattr(hub, "HfApi", fake.connect)
+    teacher, layers = student.index("--teacher_model_name_or_path"), student.index("--num_student_layers")
+    words = [*student[teacher:layers], "--push_to_hub", "--output_dir", str(tmp_path / "sizes")]
+    few = ["--init_from", "teacher", "--importance_rows", "16", "--max_steps", "1"]
+    run_named("dynabert", [*words, *few, "--width_mult_list", "1", "--depth_mult_list", "1"])
+    assert fake.repositories == [("sizes", None)]
+    with pytest.raises(ValueError, match="--push_to_hub uploads one model: give one --budget"):
+        run_named("prune", [*words[:-1], str(tmp_path / "p"), "--budget", "60%", "40%", "--unit", "parameters"])
+
+
+@pytest.mark.parametrize(
+    ("name", "is_uploaded"),
+    [
+        ("model.safetensors", True),
+        ("README.md", True),
+        ("intermediate/model.safetensors", False),
+        ("start/config.json", False),
+        ("settings.json", False),
+        ("part/settings.json", False),
+        ("part/checkpoint-2/model.safetensors", False),
+        (".in_use", False),
+        ("part/.in_use", False),
+    ],
+)
+def test_what_belongs_to_this_machine_stays_here(name: str, is_uploaded: bool) -> None:
+    assert bool(list(filter_repo_objects([name], ignore_patterns=hub.LOCAL_FILES))) == is_uploaded
 
 
 # ---- launchers ----

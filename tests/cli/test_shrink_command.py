@@ -1,6 +1,8 @@
 """The command shrink, and the page of its figures."""
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ from benchmarks import shrink_table
 from bertkd.cli import kd, shrink
 from bertkd.efficiency import count_parameters, model_size_mb
 from bertkd.pipeline.shrink import recut_sentence
+from bertkd.records import read_result
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +68,25 @@ def test_the_command_measures_and_writes(
     empty = "# Page\n<!-- levers:start -->\n<!-- levers:end -->\nend\n"
     page = shrink_table.with_table(empty, json.loads(records.read_text()))
     assert "layers shared: 0,0,1,1, FFN rank 4, embedding rank 3" in page and page.endswith("-->\nend\n")
+
+
+def test_a_smaller_student_keeps_its_teacher(teacher: Path, glue_dir: Path, tmp_path: Path) -> None:
+    source = shutil.copytree(teacher, tmp_path / "student")
+    steps = ["--share_layers", "2", "--sequence_length", "128"]
+    shrink.main(arguments(source, glue_dir, tmp_path / "made", *steps))
+    record = read_result(tmp_path / "made" / "results.json")
+    assert record.speedup is not None
+
+    made_of = replace(record, method="kd", teacher_metrics={"accuracy": 0.75}, speedup=4.0)
+    made_of.write(source)
+    shrink.main(arguments(source, glue_dir, tmp_path / "again", *steps))
+    again = read_result(tmp_path / "again" / "results.json")
+    ratio = json.loads((tmp_path / "again" / "shrink.json").read_text())["after"]["latency"]["speedup"]
+    assert again.teacher_metrics == {"accuracy": 0.75} and again.speedup == pytest.approx(4 * ratio, abs=0.01)
+
+    # Other figures of a record are those of one row of 128 tokens.
+    shrink.main(arguments(source, glue_dir, tmp_path / "short", "--share_layers", "2", "--sequence_length", "16"))
+    assert read_result(tmp_path / "short" / "results.json").speedup is None
 
 
 def test_the_command_prunes_the_vocabulary_without_a_change_and_its_model_is_trained_on(

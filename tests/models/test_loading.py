@@ -22,6 +22,7 @@ from transformers import (
 
 from bertkd.models import FAMILIES
 from bertkd.models.loading import check_finite, load_checkpoint, load_config, load_tokenizer
+from bertkd.students import prune
 
 # What a checkpoint may have been saved as.
 CLASSES = {
@@ -121,6 +122,22 @@ def test_a_head_for_another_number_of_labels_becomes_a_new_one(tmp_path: Path) -
     assert load(folder, needs_head=False, num_labels=5).config.num_labels == 5
     with pytest.raises(ValueError, match=r"classifier.bias has the shape \(2,\) in the weights and \(5,\)"):
         load(folder, num_labels=5)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_pruned_model_gets_a_new_head_too(family: str, tmp_path: Path) -> None:
+    model = prune(tiny_model(family, num_labels=2), [2, 1], [24, 12])
+    model.save_pretrained(tmp_path)
+    names = {0: "a", 1: "b", 2: "c"}
+    loaded = load(tmp_path, needs_head=False, id2label=names, label2id={name: i for i, name in names.items()})
+    assert type(loaded) is type(model) and loaded.config.id2label == names
+    ids = torch.arange(3, 9)[None]
+    assert loaded(input_ids=ids, labels=torch.tensor([2])).logits.shape == (1, 3)
+    encoder, expected = loaded.base_model.state_dict(), model.base_model.state_dict()
+    assert all(torch.equal(encoder[name], expected[name]) for name in expected)
+    assert load(tmp_path, needs_head=False, num_labels=1, problem_type="regression").config.num_labels == 1
+    with pytest.raises(ValueError, match="sizes"):
+        load(tmp_path, num_labels=3)
 
 
 # ---- differences that are some ----

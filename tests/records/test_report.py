@@ -44,6 +44,7 @@ from bertkd.records import (
 )
 from bertkd.records.charts import bars_chart, is_chart_of
 from bertkd.records.environment import _commit
+from bertkd.records.result_sets import _set_name
 from bertkd.records.results import OTHER_FILES, result_files
 from bertkd.records.sections import caveats, search_rows, verdict
 from bertkd.records.tables import fill_markers, machine_label, row_dicts
@@ -1075,6 +1076,63 @@ def test_a_search_tells_all_settings_apart_that_were_varied() -> None:
         search_rows([*runs, make_result(settings={"warmup_steps": 5})])
 
 
+def test_models_that_differ_in_their_size_alone_have_rows_of_their_own() -> None:
+    runs = [
+        make_result("teacher"),
+        make_result("shrunk", layers=3, parameters=17_000_000),
+        make_result("shrunk", layers=3, parameters=9_000_000),
+        make_result("kd"),
+    ]
+    labels = summarize(runs).query("kind == 'student'")["label"].tolist()
+    assert len(labels) == 3 and sum("9.0M" in label for label in labels) == 1
+    assert sum("17.0M" in label for label in labels) == 1
+
+
+def test_models_of_one_name_and_several_depths_are_told_apart(tmp_path: Path) -> None:
+    shallow = make_result("teacher", layers=3, parameters=12_000_000, value=0.8)
+    pruned = [
+        make_result("pruned-50", layers=layers, parameters=parameters) for layers, parameters in ((3, 9), (6, 16))
+    ]
+    models = summarize([make_result("teacher"), shallow, *pruned])
+    assert not models.duplicated(["task", "label"]).any()
+    assert {"Teacher, 6 layers", "Teacher, 3 layers"} <= set(models["label"])
+    bars_chart(models, tmp_path / "bars.png", "Title", "Accuracy (%)")
+
+
+def test_a_speedup_over_another_model_than_the_teacher_is_none() -> None:
+    teacher = make_result("teacher")
+    of_small = make_result("finetuned", speedup=1.9, speedup_over=22_000)
+    of_teacher = make_result("kd", speedup=8.1, speedup_over=teacher.parameters)
+    models = summarize([teacher, of_small, of_teacher]).set_index("method")
+    # Both have one shape: what was measured over the teacher counts for both.
+    assert models["speedup"].loc[["finetuned", "kd"]].tolist() == [8.1, 8.1]
+
+
+@pytest.mark.parametrize(
+    ("place", "named"),
+    [
+        ("rungs/gflops-50pct/results.json", ""),
+        ("rungs/ms-4.5/results.json", ""),
+        ("sizes/finetune/results.json", ""),
+        ("mine/rungs/gflops-50pct/results.json", "mine"),
+        ("mine/rungs/seed-2/gflops-50pct/results.json", "mine"),
+        ("mine/kd/results.json", "mine"),
+    ],
+)
+def test_students_of_several_budgets_stand_beside_their_teacher(place: str, named: str) -> None:
+    assert _set_name(Path(place), make_result("pruned-50")) == named
+
+
+def test_a_card_of_mnli_names_both_of_its_splits(tmp_path: Path) -> None:
+    metrics = {"accuracy_matched": 0.84, "accuracy_mismatched": 0.85}
+    front, body = card(tmp_path, task="mnli", metrics=metrics, metrics_before={}, teacher_metrics={})
+    results = front["model-index"][0]["results"]
+    assert [result["dataset"]["split"] for result in results] == ["validation_matched", "validation_mismatched"]
+    assert {metric["type"] for result in results for metric in result["metrics"]} == {"accuracy"}
+    assert front["metrics"] == ["accuracy"] and body.count("(main)") == 1
+    assert "Speed-up over the model it is made of" in body
+
+
 def test_what_is_no_record_is_passed_over_and_what_is_not_finished_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
@@ -1083,6 +1141,7 @@ def test_what_is_no_record_is_passed_over_and_what_is_not_finished_is_named(
     for place in ("running/settings.json", "small/compress.json", "small/size.json", "bench/bench.json"):
         (tmp_path / place).parent.mkdir(exist_ok=True)
         (tmp_path / place).write_text("{}")
+    (tmp_path / "levers.json").write_text("[]")
     assert result_files(tmp_path) == [tmp_path / "kd" / "results.json"]
     report.main(["--results_dir", str(tmp_path), "--output_dir", str(tmp_path / "report")])
     assert f"Left out, because they are not finished: {tmp_path / 'running'}\n" in capsys.readouterr().out

@@ -16,6 +16,7 @@ from transformers import (
     AutoModelForSequenceClassification,
     BertForSequenceClassification,
     BertModel,
+    PretrainedConfig,
 )
 
 from bertkd import DistillationConfig, DistillationTrainer, drop_layers
@@ -49,6 +50,21 @@ def test_a_folder_brings_back_the_model(family: str, name: str, tmp_path: Path) 
 
     again = copy.deepcopy(loaded)
     assert count_parameters(again) == count_parameters(loaded)
+
+
+def test_an_mpnet_with_fewer_heads_and_shared_layers_is_saved(tmp_path: Path) -> None:
+    student = share_layers(prune(tiny_model("mpnet", layers=4), [1] * 4, [24] * 4), 2)
+    student.save_pretrained(tmp_path)
+    loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path)
+    assert torch.equal(outputs_of(loaded, "mpnet"), outputs_of(student, "mpnet"))
+
+
+def test_the_config_of_a_pruned_distilbert_names_its_layers_for_every_reader(tmp_path: Path) -> None:
+    prune(tiny_model("distilbert", layers=4), [1, 2, 2, 2], [24] * 4).save_pretrained(tmp_path)
+    values = json.loads((tmp_path / "config.json").read_text())
+    assert values["num_hidden_layers"] == values["n_layers"] == 4
+    # A client that does not know the model type reads the config of a tokenizer's folder like this.
+    assert PretrainedConfig.from_dict(values).num_hidden_layers == 4
 
 
 PLAIN = """

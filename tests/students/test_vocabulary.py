@@ -116,6 +116,21 @@ def test_berts_own_post_processor_and_padding_are_renumbered() -> None:
     assert "more" not in smaller.get_vocab()
 
 
+def test_positions_that_begin_behind_the_padding_stay() -> None:
+    vocabulary = {token: index for index, token in enumerate(["more", "words", *PIECES])}
+    backend = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="[PAD]", unk_token="[UNK]")
+    model = tiny_model("roberta", vocab_size=16, pad_token_id=2)
+    smaller, small_tokenizer = prune_vocabulary(model, tokenizer, ["good film"])
+    assert smaller.config.pad_token_id == 2 and smaller.config.vocab_size < 16
+    before, after = (
+        pieces_and_logits(*one, ["good film", "good"]) for one in ((model, tokenizer), (smaller, small_tokenizer))
+    )
+    assert before[0] == after[0]
+    torch.testing.assert_close(after[1], before[1])
+
+
 @pytest.mark.parametrize(
     ("family", "model_class"),
     [

@@ -16,7 +16,7 @@ from transformers import AutoModelForSequenceClassification, BertConfig, BertFor
 
 from bertkd import TinyBertKDConfig, TinyBertKDTrainer
 from bertkd.models import FAMILIES, attention_scores, layer_sizes
-from bertkd.students import SHAPES, Shape, small_student
+from bertkd.students import SHAPES, Shape, factorize, prune, share_layers, small_student
 from bertkd.tinybert import load_released
 
 # What the released config.json holds.
@@ -386,6 +386,10 @@ def test_a_student_of_another_shape_learns_from_its_teacher(family: str, tmp_pat
         data_collator=Collator(PAD[family]),
     ).train()
     assert layer_sizes(small_student(teacher, Shape(2, 9, 20, num_attention_heads=3))).heads == (3, 3)
+    # What was made of a teacher's layers has no meaning in another shape.
+    for changed in (prune(teacher, [1, 2, 2, 2], [24] * 4), factorize(teacher, ffn_rank=4), share_layers(teacher, 2)):
+        student = small_student(changed, Shape(2, 8, 20))
+        assert type(student) is type(teacher) and layer_sizes(student).neurons == (20, 20)
     with pytest.raises(ValueError, match="9 cannot be divided into 2 heads"):
         small_student(teacher, Shape(2, 9, 20))
     with pytest.raises(ValueError, match="Unknown shape 'TinyBERT5': give one of TinyBERT4, TinyBERT6"):
