@@ -46,8 +46,9 @@ _OF_THE_DISK = {
 _HOST = f"{zlib.crc32(socket.gethostname().encode()):08x}"
 
 
-# What may be in any folder: the lock of the run that works in it, and a folder of the file system.
-_NOBODYS = {LOCK_FILE, "lost+found"}
+# What may be in any folder: the lock of the run that works in it, what one that was killed left, and a folder of the
+# file system.
+_NOBODYS = {LOCK_FILE, ".partial", "lost+found"}
 
 # What Git leaves in the place of a large file that was not fetched.
 LFS_POINTER = b"version https://git-lfs"
@@ -131,7 +132,12 @@ def atomic_replacement(folder: str | Path, mark: str) -> Iterator[Path]:
                 _to_disk(file)
 
         if is_fixed:
-            _replace_files(folder, partial, mark)
+            try:
+                _replace_files(folder, partial, mark)
+            except OSError:
+                # The new files are whole, and the old ones no longer are.
+                partial = folder.with_name(f".{folder.name}.kept")
+                raise
             return
 
         # Whoever holds the folder goes on to hold it.

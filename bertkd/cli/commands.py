@@ -15,6 +15,7 @@ import torch
 from transformers.utils import logging
 
 import bertkd
+from bertkd import DistillationConfig
 from bertkd.atomic import storage_problem, write_text
 from bertkd.cli.options import CorpusOptions, TaskOptions, TrainOptions
 from bertkd.cli.parser import Config, Options, Own, command_line, option_value, parse_runs
@@ -40,6 +41,8 @@ CORPUS_DEFAULTS = {"load_best_model_at_end": False, "metric_for_best_model": "lo
 
 # The traceback of an error that nobody foresaw.
 LOG = "bertkd-error.log"
+# What is said of a group whose other process is gone, by gloo and NCCL.
+OF_ANOTHER_PROCESS = ("Connection closed by peer", "Connection reset by peer", "remote process exited", "gloo/")
 PACKAGE = Path(bertkd.__file__).parent
 GOES_ON = "A training goes on from its last checkpoint when the same command is started again."
 STANDARD_OUTPUT = 1
@@ -115,6 +118,22 @@ def check_outputs(runs: Sequence[Options[Any, Any, Any]]) -> None:
             check_output(folder, inputs)
             if options.config.process_index == 0:
                 check_login(options.config)
+        check_launcher(options.config)
+
+
+def check_launcher(config: DistillationConfig) -> None:
+    """Checks that each process has the whole model: the commands evaluate models that no optimizer belongs to.
+
+    Raises:
+        ValueError: FSDP or DeepSpeed would split it.
+    """
+    switches = [os.environ.get(f"ACCELERATE_USE_{name}", "").lower() for name in ("FSDP", "DEEPSPEED")]
+    if config.fsdp or config.deepspeed or {"true", "1"} & set(switches):
+        raise ValueError(
+            "FSDP and DeepSpeed split a model over GPUs, which the commands do not bear: they evaluate models before "
+            "and after the training. An encoder fits into one GPU many times: launch with the config of `bertkd "
+            "configs accelerate/multi_gpu`."
+        )
 
 
 def run_or_resume(
@@ -226,6 +245,8 @@ def sentence_of(error: Exception, name: str, argv: Sequence[str] | None) -> str:
     elif has_own_sentence:
         return f"{message}\n(BERTKD_TRACEBACK=1 shows where)"
     elif not isinstance(error, (ValueError, OSError, ImportError)):
+        if os.environ.get("RANK", "0") != "0" and any(text in str(error) for text in OF_ANOTHER_PROCESS):
+            return "another process has ended, and says why."
         message = (
             f"an error stopped it that bertkd did not foresee, which is a fault of bertkd: {type(error).__name__}: "
             f"{message} Please report it with the log."
@@ -260,9 +281,9 @@ def _write_log(error: Exception, name: str, argv: Sequence[str] | None) -> Path:
     command = command_line(name.removeprefix("bertkd "), words)
     text = f"{command}\n\n{''.join(traceback.format_exception(error))}"
 
-    folder = option_value(words, "output_dir")
+    folder, rank = option_value(words, "output_dir"), os.environ.get("RANK", "0")
     for place in (*([folder] if folder else []), tempfile.gettempdir()):
-        path = Path(place).absolute() / LOG
+        path = Path(place).absolute() / (LOG if rank == "0" else LOG.replace(".", f"-{rank}."))
         # An output folder that is not there was never written to, and a log alone is no reason to make one.
         if not path.parent.is_dir():
             continue

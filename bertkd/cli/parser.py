@@ -563,7 +563,7 @@ def _check_together(parser: CommandParser, values: dict[str, Any], count: int) -
     """
     if values["resume_from_checkpoint"] is not None:
         parser.error("--resume_from_checkpoint is not used: a command that is started again goes on by itself.")
-    for name in WHOLE_EVALUATION:
+    for name in WHOLE_EVALUATION if "train_file" in values else ():
         if values[name] != parser.get_default(name):
             parser.error(f"--{name}: a metric needs the answers of all rows at once, so leave it out.")
     if values["push_to_hub"] and values["hub_strategy"] != parser.get_default("hub_strategy"):

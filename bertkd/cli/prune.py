@@ -102,6 +102,8 @@ def main(argv: Sequence[str] | None = None) -> list[RunResult]:
         "prune", str(__doc__), PrunedKDConfig, argv, dict(METHODS[0].defaults), PruneOptions
     )
     check_outputs(runs)
+    if runs[0].own.dry_run and runs[0].config.world_size > 1:
+        raise ValueError("--dry_run of bertkd prune measures in one process: leave the launcher out.")
     note_slow_int8(runs[0].own)
     by_seed = [train(options) for options in runs]
 

@@ -22,7 +22,7 @@ _TEXT_TABLES = (".csv", ".tsv")
 # Columns that number the rows, whatever they hold; pandas gives the last one to the index of a parquet file.
 _ID_NAMES = {"id", "idx", "index", "guid", "uid", "uuid", "__index_level_0__"}
 # Columns that are known for two texts.
-_PAIRS = {task.text_keys for task in GLUE_TASKS.values() if len(task.text_keys) == 2}
+_PAIRS = tuple(dict.fromkeys(task.text_keys for task in GLUE_TASKS.values() if len(task.text_keys) == 2))
 # From so many classes on, they are told; from so many on, with hardly two rows each, they are no classes.
 _MANY_CLASSES = 100
 _LEAST_SUSPICIOUS = 20
@@ -230,18 +230,12 @@ def _infer_text_keys(dataset: Dataset, path: Path, label_key: str) -> tuple[str,
             f"the columns with --text_column_names and --label_column_name."
         )
 
-    for pair in _PAIRS:
-        if set(pair) <= set(strings):
-            return pair
-
-    texts = [
-        name
-        for name in strings
-        if not _numbers_rows(name, dataset[name]) and not _says_the_label(dataset, name, label_key)
-    ]
-    keys = tuple((texts or strings)[:2])
+    known = next((pair for pair in _PAIRS if set(pair) <= set(strings)), ())
+    words = [name for name in strings if not _numbers_rows(name, dataset[name])]
+    texts = [name for name in words if not _says_the_label(dataset, name, label_key)]
+    keys = known or tuple((texts or words or strings)[:2])
     left_out = "".join(f", and {name} is not" for name in strings if name not in keys)
-    if left_out or len(keys) == 2:
+    if (left_out and keys != ("sentence1", "sentence2")) or (len(keys) == 2 and not known):
         is_read = f"{keys[0]} is read as the text" if len(keys) == 1 else f"{' and '.join(keys)} are read as two texts"
         logger.warning("%s: %s%s; choose with --text_column_names.", path, is_read, left_out)
     return keys
@@ -252,7 +246,8 @@ def _says_the_label(dataset: Dataset, name: str, label_key: str) -> bool:
     if label_key not in dataset.column_names:
         return False
     count = len(dataset.unique(name))
-    if not 1 < count == len(dataset.unique(label_key)) < len(dataset):
+    # Scores are nearly as many as rows, and so are the texts that they belong to.
+    if not (1 < count == len(dataset.unique(label_key)) and 2 * count <= len(dataset)):
         return False
     return len(set(zip(dataset[name], dataset[label_key], strict=True))) == count
 

@@ -2,6 +2,7 @@
 
 import bz2
 import csv
+import functools
 import glob
 import gzip
 import hashlib
@@ -16,7 +17,7 @@ import datasets
 from datasets import Dataset, Features, Value
 from datasets.exceptions import DatasetGenerationError
 
-__all__ = ["OPENERS", "READERS", "csv_options", "hint_of_header", "name_of_contents", "read_file"]
+__all__ = ["OPENERS", "READERS", "csv_options", "file_digest", "hint_of_header", "name_of_contents", "read_file"]
 
 logger = logging.getLogger(__name__)
 
@@ -60,9 +61,11 @@ def read_file(path: Path) -> Dataset:
         dataset = datasets.load_dataset(reader, name, data_files=files, split="train", **options)
     except (DatasetGenerationError, ValueError) as error:
         reason = " ".join(str(error.__cause__ or error).split())
-        reason = reason.replace("EOF inside string", "a quotation mark is not closed,")
         hint = hint_of_header(path, list(options.get("features", ())))
-        raise ValueError(f"{path} has no rows or cannot be read as {reader}: {reason}{hint}") from None
+        if "EOF inside string" in reason:
+            reason, hint = reason.replace("EOF inside string", "a quotation mark is not closed,"), ""
+        text = f"{path} has no rows or cannot be read as {reader}: {reason}"
+        raise ValueError(f"{text.rstrip('.')}.{hint}" if hint else text) from None
 
     if path.suffix.lower() == ".tsv":
         _tell_quotes(dataset, path)
@@ -75,11 +78,19 @@ def name_of_contents(paths: Sequence[Path]) -> str:
     By itself it knows files by path and time alone, and would give the old rows of a file that was replaced by one of
     the same time, as archives and synchronized folders do.
     """
-    total = hashlib.sha256()
-    for path in paths:
-        with path.open("rb") as file:
-            total.update(hashlib.file_digest(file, "sha256").digest())
-    return total.hexdigest()[:16]
+    return hashlib.sha256("".join(map(file_digest, paths)).encode()).hexdigest()[:16]
+
+
+def file_digest(path: Path) -> str:
+    """The SHA-256 of a file's content, computed once as long as its size and times stay."""
+    status = path.stat()
+    return _digest(path.resolve(), status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+@functools.cache
+def _digest(path: Path, _size: int, _modified: int, _changed: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def csv_options(path: Path) -> dict[str, Any]:

@@ -82,7 +82,10 @@ class StepSampler(BatchRebalanceSampler):
         return counts
 
     def _last_micro_steps(self, rows: int, micro_size: int) -> int:
-        """The micro-batches in each process of a step that is not full: none of them is without a row."""
+        """The micro-batches in each process of a step that is not full: none of them is without a row.
+
+        So one of them may be larger than others ever are, where these have a single row in each process.
+        """
         return min(ceil(rows / micro_size), max(1, rows // self.processes))
 
     def steps(self) -> Iterator[list[int]]:

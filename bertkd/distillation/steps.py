@@ -8,7 +8,7 @@ from typing import Any
 import datasets
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Sampler, SequentialSampler
+from torch.utils.data import DataLoader, IterableDataset, Sampler, SequentialSampler
 from transformers.trainer_pt_utils import find_batch_size
 
 from bertkd.distillation.labels import LabelsMixin, has_label
@@ -76,9 +76,24 @@ class StepsMixin(LabelsMixin):
             return None
         return SequentialSampler(dataset)
 
+    def get_train_dataloader(self) -> DataLoader:
+        """Make the batches to train on; of a stream, each process reads every row and takes its own batches."""
+        dataset = self.train_dataset
+        self.train_dataset = self._one_stream(dataset)
+        try:
+            return super().get_train_dataloader()
+        finally:
+            self.train_dataset = dataset
+
+    def _one_stream(self, dataset: Any) -> Any:
+        is_shared = isinstance(dataset, datasets.IterableDataset) and self.args.world_size > 1
+        return OneStream(dataset) if is_shared else dataset
+
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
         """Make the batches to evaluate, of all rows: `dataloader_drop_last` is about the steps of a training."""
         rows = self.eval_dataset if eval_dataset is None else eval_dataset
+        if isinstance(rows, datasets.IterableDataset):
+            eval_dataset = self._one_stream(rows)
         if not isinstance(rows, str) and rows is not self._evaluated_last:
             self._forget_evaluation_rows()
             self._evaluated_last = rows
@@ -118,11 +133,37 @@ class StepsMixin(LabelsMixin):
         self._labeled_share = totals[1] / totals[0]
         return totals[0]
 
+    def _rows_not_filled_up(self, inputs: Mapping[str, Any]) -> int:
+        """How many rows of an evaluated batch are no repetitions, by which a process's last one is filled up."""
+        size: int = find_batch_size(inputs) or 0
+        state = self.accelerator.gradient_state
+        if self.args.world_size == 1 or not state.end_of_dataloader or state.remainder <= 0:
+            return size
+        return min(size, max(0, state.remainder - self.args.process_index * size))
+
     def _share_of_step(self, inputs: dict[str, Tensor], size_of_step: Tensor | int | None) -> Tensor | float:
         """The share of the optimizer step that a micro-batch is, times the processes, over which DDP averages."""
         if size_of_step is None:
             return 1.0
         return find_batch_size(inputs) * self.args.world_size / size_of_step
+
+
+class OneStream(IterableDataset):
+    """A stream as it is read from its beginning to its end.
+
+    accelerate would give each process some files of a stream that has several, and so other rows than a single process
+    reads, and some processes more of them than others.
+    """
+
+    def __init__(self, rows: datasets.IterableDataset) -> None:
+        self.rows = rows
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.rows)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the epoch that decides the order of the rows, where they are shuffled."""
+        self.rows.set_epoch(epoch)
 
 
 def has_rows(dataset: Any) -> bool:

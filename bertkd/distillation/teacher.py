@@ -149,7 +149,8 @@ class TeacherMixin(TrainerHooks):
         assert self.teacher_model is not None
         with torch.no_grad(), in_own_precision(self.teacher_model), self.accelerator.autocast():
             outputs = self.teacher_forward(inputs)
-        return ModelOutput(outputs) if type(outputs) is dict else outputs
+        is_plain = type(outputs) is dict and all(isinstance(name, str) for name in outputs)
+        return ModelOutput(outputs) if is_plain else outputs
 
     # ---- the cache ----
 

@@ -323,4 +323,6 @@ def _row_bytes(dataset: Any, columns: Sequence[str]) -> Iterable[bytes]:
                 # Lists: two rows of other lengths may hold the same values one after the other.
                 yield column.value_lengths().to_numpy(zero_copy_only=False).tobytes()
                 column = column.flatten()
-            yield column.to_numpy(zero_copy_only=False).tobytes()
+            values = column.to_numpy(zero_copy_only=False)
+            # Of texts the array has the addresses.
+            yield repr(column.to_pylist()).encode() if values.dtype == object else values.tobytes()

@@ -8,6 +8,7 @@ checkpoints in `resuming.py`, numbers that must be finite in `finite.py`, and ev
 
 import os
 import warnings
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 from transformers.trainer_utils import EvalLoopOutput, SaveStrategy, TrainOutput
+from transformers.utils import ModelOutput
 
 from bertkd import losses
 from bertkd.distillation.checks import (
@@ -270,14 +272,29 @@ class DistillationTrainer(TeacherMixin, StepsMixin, SettingsMixin, ResumingMixin
 
         with torch.no_grad(), self.compute_loss_context_manager():
             outputs = model(**inputs_of(self.model, inputs))
-            loss = None if labels is None else self.task_loss(outputs, inputs)
+            count = self._rows_not_filled_up(inputs)
+            loss = None if labels is None else self._loss_of_rows(outputs, inputs, count)
 
         if loss is not None and labels is not None:
-            self._evaluated_labels.add(loss, labels)
+            self._evaluated_labels.add(loss, labels[:count])
             if labels.dim() == 2 and labels.shape[1] == 1:
                 # Metrics would compare each row with all others.
                 labels = labels[:, 0]
         return (loss, None, None) if prediction_loss_only else (loss, outputs.logits.detach(), labels)
+
+    def _loss_of_rows(self, outputs: Any, inputs: dict[str, Any], count: int) -> Tensor:
+        """The loss on labels of the first rows of a batch."""
+        size = len(inputs["labels"])
+        if count == 0:
+            return torch.zeros((), device=self.args.device)
+        if count == size:
+            return self.task_loss(outputs, inputs)
+
+        def first(values: Mapping[str, Any]) -> dict[str, Any]:
+            of_rows = {name: value for name, value in values.items() if isinstance(value, Tensor) and value.dim() > 0}
+            return {**values, **{name: value[:count] for name, value in of_rows.items() if len(value) == size}}
+
+        return self.task_loss(ModelOutput(first(outputs)), first(inputs))
 
     def evaluation_loop(self, dataloader: DataLoader, *args: Any, **kwargs: Any) -> EvalLoopOutput:
         """Evaluate as `transformers.Trainer`; `eval_loss` is a mean over the rows that have a label.

@@ -1,6 +1,5 @@
 """Tells what the files and models of a training hold, so that a folder belongs to contents and not to paths."""
 
-import functools
 import hashlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 from huggingface_hub import try_to_load_from_cache
 
 from bertkd.data import GLUE_TASKS
+from bertkd.data.reading import file_digest
 
 __all__ = ["MODEL_OPTIONS", "PATH_OPTIONS", "content_digests", "paths_of"]
 
@@ -112,16 +112,8 @@ def _files_in(name: str, folder: Path, options: Mapping[str, Any]) -> set[Path]:
 def _digest(files: Iterable[tuple[str, Path]]) -> str:
     total = hashlib.sha256()
     for name, path in files:
-        status = path.stat()
-        total.update(f"{name} {_file_digest(path.resolve(), status.st_size, status.st_mtime_ns)}\n".encode())
+        total.update(f"{name} {file_digest(path)}\n".encode())
     return total.hexdigest()[:32]
-
-
-@functools.cache
-def _file_digest(path: Path, size: int, modified: int) -> str:
-    """The hash of one file, computed once as long as its size and time stay."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _commit_of(name: str) -> str | None:

@@ -174,7 +174,7 @@ def start_in_folder(experiment: Experiment, config: DistillationConfig) -> None:
 
     Raises:
         ValueError: the folder holds a training with other settings or of other data or models, whose checkpoints would
-            be mixed in, or it is what the training reads.
+            be mixed in, or it is what the training reads, or another machine's process does not see it.
     """
     folder = output_folder(config)
     check_not_input(folder, experiment.inputs(config))
@@ -193,11 +193,19 @@ def start_in_folder(experiment: Experiment, config: DistillationConfig) -> None:
         defaults = plain_json({**experiment.default_config, **experiment.default_options})
         _check_same_training(folder, settings, contents, defaults, is_main=config.process_index == 0)
 
-    if config.process_index == 0 and not experiment.is_dry_run:
-        now = environment()["commit"]
-        if now not in commits and not any((folder / name).is_file() for name in RECORDS):
-            commits.append(now)
-        write_json(folder / SETTINGS, {**settings, CONTENTS: contents, COMMITS: commits})
+    if experiment.is_dry_run:
+        return
+    with config.main_process_first(local=False, desc="settings"):
+        if config.process_index == 0:
+            now = environment()["commit"]
+            if now not in commits and not any((folder / name).is_file() for name in RECORDS):
+                commits.append(now)
+            write_json(folder / SETTINGS, {**settings, CONTENTS: contents, COMMITS: commits})
+        elif not (folder / SETTINGS).is_file():
+            raise ValueError(
+                f"Process {config.process_index} does not find what process 0 writes to {folder}: give an "
+                "--output_dir that all machines share, or process 0 says above what is wrong."
+            )
 
 
 def training_environment(config: DistillationConfig) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from torch import nn
 from transformers import DataCollatorWithPadding, EvalPrediction, PreTrainedModel
 
 from bertkd.distillation import DistillationConfig
-from bertkd.efficiency import Latency, Runner, count_parameters
+from bertkd.efficiency import Latency, Runner, count_parameters, is_fast_in_int8
 from bertkd.export import (
     ENGINE_PACKAGES,
     Exported,
@@ -121,7 +121,11 @@ def export_for_task(
     source = Path(name) / RunResult.FILE
     trained = RunResult.read(source) if source.is_file() else None
 
-    retrain = partial(distilled_for_int8, data=data, config=config, rows=check.training_rows)
+    # PyTorch's int8 has the whole range on every CPU.
+    has_half_range = deployment.engine != "pytorch" and not is_fast_in_int8()
+    retrain = partial(
+        distilled_for_int8, data=data, config=config, rows=check.training_rows, has_half_range=has_half_range
+    )
     exported = export_model(
         model,
         folder,

@@ -10,7 +10,7 @@ COST_UNITS = ("ms", "mb", "parameters", "gflops")
 # Points are those that the metric may lose.
 UNITS = (*COST_UNITS, "points")
 
-NO_BUDGET = "Give a --budget: a number in --unit, or a share of what the teacher costs such as 50%."
+NO_BUDGET = "Give a --budget: a number in --unit, or a share of what the whole model costs such as 50%."
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Limit:
         if not 0 < number < (100 if self.is_share else float("inf")) or (self.is_share and self.unit == "points"):
             raise ValueError(
                 f"--budget {self.text}: give a positive number of {self.unit}"
-                f"{'' if self.unit == 'points' else ', or a share of what the teacher costs such as 50%'}."
+                f"{'' if self.unit == 'points' else ', or a share of what the whole model costs such as 50%'}."
             )
 
     @property

@@ -7,7 +7,6 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from bertkd.distillation import DistillationConfig
-from bertkd.efficiency import is_fast_in_int8
 from bertkd.models.fake_quantized import fake_quantized
 from bertkd.pipeline.task_data import TaskData
 from bertkd.pruning import PrunedKDConfig, PrunedKDTrainer
@@ -19,7 +18,7 @@ BATCH, LEARNING_RATE = 32, 1e-5
 
 
 def distilled_for_int8(
-    model: PreTrainedModel, data: TaskData, config: DistillationConfig, rows: int
+    model: PreTrainedModel, data: TaskData, config: DistillationConfig, rows: int, has_half_range: bool = False
 ) -> PreTrainedModel:
     """A copy of a model that gives the model's own answers and hidden states when it computes in int8.
 
@@ -31,6 +30,7 @@ def distilled_for_int8(
         data: the task, of which training rows are drawn.
         config: says where it computes, in which precision, and the seed.
         rows: how many training rows are seen; where the task has fewer, they are seen again.
+        has_half_range: whether the export will have weights of half of int8's range, see `fake_quantized`.
     """
     print(f"\nInt8 loses more than 0.3 points: the model learns to bear it, on {rows} training rows.", flush=True)
     student = copy.deepcopy(model).float()
@@ -41,7 +41,7 @@ def distilled_for_int8(
     train = data.splits["train"].shuffle(seed=config.seed)
     train = train.select(range(min(rows, len(train))))
 
-    with tempfile.TemporaryDirectory() as work, fake_quantized(student, has_half_range=not is_fast_in_int8()):
+    with tempfile.TemporaryDirectory() as work, fake_quantized(student, has_half_range):
         settings = PrunedKDConfig(
             output_dir=work,
             use_cpu=config.use_cpu,

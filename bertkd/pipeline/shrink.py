@@ -236,10 +236,12 @@ def _write_record(
     """
     after, timing = answer["after"], answer["after"]["latency"]
     teacher_metrics, speedup = answer["before"]["metrics"], float(timing["speedup"])
+    speedup_over: int | None = answer["before"]["parameters"]
     path = source / RunResult.FILE
     made_of = RunResult.read(path) if path.is_file() else None
     if made_of is not None and made_of.method != "teacher":
         teacher_metrics, speedup = made_of.teacher_metrics, speedup * (made_of.speedup or math.nan)
+        speedup_over = made_of.speedup_over
     # Records have the speed-ups of one row of 128 tokens.
     is_usual = (timing["batch_size"], timing["sequence_length"]) == (1, 128)
     result = RunResult(
@@ -265,6 +267,7 @@ def _write_record(
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
         paper=experiment.note or f"{', '.join(answer['levers'])}; made of {source.name}, nothing was trained.",
         speedup=round(speedup, 2) if is_usual and math.isfinite(speedup) else None,
+        speedup_over=speedup_over,
     )
     write_model_card(folder, result, teacher="")
     result.write(folder)

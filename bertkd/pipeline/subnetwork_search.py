@@ -108,6 +108,8 @@ def find_subnetwork(
     table = cost_table(model, measure)
     whole = table.cost(Subnetwork.of(model))
     amount = budget.limit.amount(whole)
+    if unit == "ms":
+        measure = _beside_whole(measure, Subnetwork.of(model), whole)
     candidates, costs = _within_budget(model, scores, table, measure, amount, budget)
 
     metrics = []
@@ -155,6 +157,16 @@ def find_subnetwork(
         f"{measured:.4g}.\nModel ({type(subnetwork).__name__}), tokenizer, card and {FILE}: {folder}"
     )
     return answer
+
+
+def _beside_whole(measure: Measure, full: Subnetwork, whole: float) -> Measure:
+    """The function that tells what sizes cost when the whole network costs `whole`: a machine may slow down."""
+
+    def measured(sizes: Sequence[Subnetwork]) -> list[float]:
+        now, *costs = measure([full, *sizes])
+        return [cost * whole / now for cost in costs]
+
+    return measured
 
 
 def _within_budget(

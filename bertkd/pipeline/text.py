@@ -50,7 +50,7 @@ def train_on_text(
     trainer = trainer_class(
         model=student,
         teacher_model=teacher,
-        args=with_changes(config, push_to_hub=False),
+        args=with_changes(config, push_to_hub=False, hub_token=None),
         train_dataset=train_rows,
         eval_dataset=held_out,
         processing_class=tokenizer,

@@ -139,7 +139,7 @@ def train_on_task(
     trainer = trainer_class(
         model=student,
         teacher_model=teacher,
-        args=with_changes(config, push_to_hub=False),
+        args=with_changes(config, push_to_hub=False, hub_token=None),
         train_dataset=data.splits["train"],
         eval_dataset=data.validation if len(data.validation) > 1 else data.first_validation,
         processing_class=data.tokenizer,
@@ -254,9 +254,8 @@ def _check_best_metric(config: DistillationConfig, data: TaskData) -> None:
 
 
 def _chooses_by_task(config: DistillationConfig, task: Task) -> bool:
-    """Whether the best model is kept by the task's metric, and each process has all of its weights."""
-    is_sharded = bool(config.fsdp) or config.deepspeed is not None
-    return config.load_best_model_at_end and config.metric_for_best_model == _best_metric(task) and not is_sharded
+    """Whether the best model is kept by the task's metric."""
+    return config.load_best_model_at_end and config.metric_for_best_model == _best_metric(task)
 
 
 def _copy_of_weights(model: PreTrainedModel) -> dict[str, Tensor]:
@@ -311,9 +310,6 @@ def save_model(trainer: DistillationTrainer, folder: Path) -> None:
     if trainer.is_world_process_zero():
         with atomic_folder(folder) as partial:
             trainer.save_model(str(partial))
-    else:
-        # Sharded weights are gathered from all processes; the main one alone writes them.
-        trainer.save_model(str(folder))
 
     trainer.accelerator.wait_for_everyone()
 

@@ -103,16 +103,18 @@ def summarize(runs: Iterable[RunResult], exports: Iterable[ExportResult] = ()) -
 def _tell_apart(rows: list[dict[str, Any]]) -> None:
     """Adds the number of parameters to the variant of models that have everything else in common, a seed too.
 
-    Such are the models that `bertkd shrink` and `bertkd extract` make of one model, or students of several teachers.
+    Such are the models that `bertkd shrink` and `bertkd extract` make of one model. Students with a budget are left
+    alone, because their parameters differ from seed to seed.
     """
-    sizes: dict[tuple[Any, ...], dict[int, set[int]]] = {}
+    names = [name for name in MODEL if name != "task"]
+    sizes: dict[tuple[Any, ...], set[int]] = {}
     for row in rows:
-        of_seed = sizes.setdefault(tuple(row[name] for name in MODEL), {})
-        of_seed.setdefault(row["seed"], set()).add(row["parameters"])
+        run = (tuple(row[name] for name in names), row["task"], row["seed"])
+        sizes.setdefault(run, set()).add(row["parameters"])
 
-    alike = {key for key, of_seed in sizes.items() if any(len(counts) > 1 for counts in of_seed.values())}
+    alike = {model for (model, _, _), counts in sizes.items() if len(counts) > 1}
     for row in rows:
-        if tuple(row[name] for name in MODEL) in alike:
+        if not row["has_budget"] and tuple(row[name] for name in names) in alike:
             row["variant"] = ", ".join(filter(None, (row["variant"], tables.count_label(row["parameters"]))))
 
 

@@ -15,8 +15,9 @@ __all__ = ["ReportSet", "read_sets"]
 
 # The folder of one of several seeds.
 SEED = re.compile(r"seed-\d+")
-# The folder of one of several budgets or stages of a command.
-PART = re.compile(r"(ms|mb|parameters|gflops)-[\d.]+(pct)?|width|depth|finetune")
+# The folder of one of several budgets of a command, and of one of DynaBERT's stages.
+BUDGET = re.compile(r"(ms|mb|parameters|gflops)-\d.*")
+STAGES = ("width", "depth", "finetune")
 KINDS = ("runs", "exports", "grid", "ablation")
 
 
@@ -96,12 +97,17 @@ def _set_name(place: Path, record: TaskRecord) -> str:
     # seed one for each of several budgets.
     if place.name == record.FILE:
         seed = next((index for index, name in enumerate(folders) if SEED.fullmatch(name)), len(folders))
-        end = min(seed, len(folders))
         # A student of several budgets, and a stage, have a folder in that of their command.
-        if end and seed == len(folders) and PART.fullmatch(folders[-1]):
-            end -= 1
-        folders = folders[: max(0, end - 1)]
+        if seed == len(folders) > 0 and _is_part(folders[-1], record):
+            seed -= 1
+        folders = folders[: max(0, seed - 1)]
 
     if not folders or folders[0] in ("grid", "ablation", record.task) or record.method.startswith(folders[0]):
         return ""
     return folders[0]
+
+
+def _is_part(folder: str, record: TaskRecord) -> bool:
+    """Whether a folder is that of one of a command's several models."""
+    is_stage = folder in STAGES and record.method.startswith("dynabert")
+    return is_stage or BUDGET.fullmatch(folder) is not None

@@ -228,7 +228,7 @@ NUMBERS = [
     number(
         "a budget that is not a number",
         f"compress --teacher_model_name_or_path {{teacher}} {TASK} --budget nan",
-        "--budget nan: give a positive number of ms, or a share of what the teacher costs such as 50%",
+        "--budget nan: give a positive number of ms, or a share of what the whole model costs such as 50%",
     ),
     number("a demo of no epochs", "demo --epochs 0", "--epochs must be greater than 0"),
     number("a benchmark of no rows", "bench bert3 --batch_size 0", "--batch_size must be at least 1"),

@@ -45,7 +45,7 @@ def with_shared_layers(folder: Path) -> None:
     share_layers(load_model(str(folder)), 2).save_pretrained(folder)
 
 
-NO_AMOUNT = "give a positive number of gflops, or a share of what the teacher costs such as 50%"
+NO_AMOUNT = "give a positive number of gflops, or a share of what the whole model costs such as 50%"
 
 CASES = [
     # Budgets.

@@ -13,13 +13,16 @@ from typing import Any
 import pytest
 import yaml
 from conftest import ROOT
+from helpers import tiny_model
 from huggingface_hub.errors import LocalTokenNotFoundError
 from huggingface_hub.utils import filter_repo_objects
+from transformers import TrainingArguments
 
-from bertkd import DistillationTrainer, methods
+from bertkd import DistillationConfig, DistillationTrainer, methods
 from bertkd.cli import COMMANDS, compress, dynabert, kd, main, mlm, patient_kd, tinybert
 from bertkd.cli import run_command as run_named
-from bertkd.cli.parser import CommandParser, PlainParser, command_line
+from bertkd.cli.commands import check_outputs, sentence_of
+from bertkd.cli.parser import CommandParser, PlainParser, command_line, parse_runs
 from bertkd.cli.shipped import settings_path, shipped_settings
 from bertkd.distillation.method import Method
 from bertkd.pipeline import hub
@@ -291,6 +294,7 @@ class FakeHub:
         self.tokens: list[str | None] = []
         self.repositories: list[tuple[str, bool | None]] = []
         self.files: dict[str, str] = {}
+        self.revisions: list[str | None] = []
         self.refuses = False
 
     def connect(self, token: str | None = None) -> "FakeHub":
@@ -307,7 +311,10 @@ class FakeHub:
         self.repositories.append((name, private))
         return SimpleNamespace(repo_id=f"somebody/{name}")
 
-    def upload_folder(self, repo_id: str, folder_path: Path, ignore_patterns: list[str], **_: Any) -> None:
+    def upload_folder(
+        self, repo_id: str, folder_path: Path, ignore_patterns: list[str], revision: str | None = None, **_: Any
+    ) -> None:
+        self.revisions.append(revision)
         for path in written(Path(folder_path)):
             name = str(path.relative_to(folder_path))
             if not any(fnmatch(name, pattern) for pattern in ignore_patterns):
@@ -320,18 +327,20 @@ def test_a_finished_folder_is_uploaded_with_its_card_and_without_the_token(
     fake = FakeHub()
     monkeypatch.setattr(hub, "HfApi", fake.connect)
     upload = ["--push_to_hub", "--hub_model_id", "my-student", "--hub_token", SECRET, "--hub_private_repo", "true"]
+    upload += ["--hub_revision", "next"]
     (result,) = kd.main([*student, *upload, "--keep_checkpoints", "--output_dir", str(tmp_path)])
 
     assert set(fake.tokens) == {SECRET} and fake.repositories == [("my-student", True)]
+    assert fake.revisions == ["next"]
     assert {"config.json", "model.safetensors", "tokenizer.json", "README.md", "results.json"} <= fake.files.keys()
     assert not any("checkpoint" in name or name == "settings.json" for name in fake.files)
     assert f"{100 * result.value:.1f}" in fake.files["README.md"]
     assert SECRET not in result.command
     out = capfd.readouterr()
     assert SECRET not in out.out + out.err
+    assert list(tmp_path.glob("checkpoint-*"))
     for path in written(tmp_path):
-        if "checkpoint" not in str(path):
-            assert SECRET.encode() not in path.read_bytes(), path
+        assert SECRET.encode() not in path.read_bytes(), path
 
 
 def test_an_upload_is_asked_for_before_the_training_and_made_up_for_after_it(
@@ -385,6 +394,42 @@ def test_what_belongs_to_this_machine_stays_here(name: str, is_uploaded: bool) -
 
 
 # ---- launchers ----
+
+
+@pytest.mark.parametrize("switch", ["ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"])
+def test_a_model_that_is_split_over_gpus_is_refused(
+    switch: str, student: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = parse_runs("kd", "", DistillationConfig, [*student, "--output_dir", str(tmp_path / "run")])
+    monkeypatch.setenv(switch, "true")
+    with pytest.raises(ValueError, match="FSDP and DeepSpeed split a model over GPUs.*accelerate/multi_gpu"):
+        check_outputs(runs)
+
+
+def test_several_gpus_of_one_process_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    args = DistillationConfig(output_dir=str(tmp_path), use_cpu=True, alpha=0.0)
+    monkeypatch.setattr(DistillationConfig, "n_gpu", property(lambda _self: 2))
+    with pytest.raises(ValueError, match="2 GPUs are visible to one process: start one process per GPU"):
+        DistillationTrainer(model=tiny_model(), args=args)
+
+
+def test_a_dry_run_that_measures_is_for_one_process(
+    student: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    teacher, layers = student.index("--teacher_model_name_or_path"), student.index("--num_student_layers")
+    monkeypatch.setattr(TrainingArguments, "world_size", property(lambda _self: 2))
+    words = [*student[teacher:layers], "--budget", "50%", "--dry_run", "--output_dir", str(tmp_path / "run")]
+    with pytest.raises(ValueError, match="--dry_run of bertkd prune measures in one process"):
+        run_named("prune", words)
+
+
+def test_a_process_whose_group_is_gone_blames_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = RuntimeError("[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:534] Connection closed by peer")
+    words = ["--output_dir", str(tmp_path)]
+    assert "a fault of bertkd" in sentence_of(gone, "bertkd kd", words) and (tmp_path / "bertkd-error.log").is_file()
+    monkeypatch.setenv("RANK", "1")
+    assert sentence_of(gone, "bertkd kd", words) == "another process has ended, and says why."
+    assert str(tmp_path / "bertkd-error-1.log") in sentence_of(KeyError("a"), "bertkd kd", words)
 
 
 @pytest.mark.slow

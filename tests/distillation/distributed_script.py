@@ -13,6 +13,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
+from datasets import IterableDataset
 from helpers import PAD, SETTINGS, Collator, dataset, tiny_model, word_tokenizer
 from transformers import AutoModelForMaskedLM
 
@@ -74,10 +75,28 @@ def pruned(family: str, hidden: int, shared: dict[str, Any], data: dict[str, Any
     return PrunedKDTrainer(model=student, teacher_model=teacher, args=args, **data)
 
 
+def rows_of(parts: list[list[dict[str, Any]]]) -> Any:
+    for part in parts:
+        yield from part
+
+
+def unlabeled(family: str, hidden: int, shared: dict[str, Any], data: dict[str, Any]) -> DistillationTrainer:
+    del shared["teacher_cache_dir"]
+    args = DistillationConfig(**shared, learning_rate=0.02, alpha=0.5)
+    for name in ("train_dataset", "eval_dataset"):
+        labels = [-100 if row % 3 == 0 else label for row, label in enumerate(data[name]["labels"])]
+        data[name] = data[name].remove_columns("labels").add_column("labels", labels)
+    models = [tiny_model(family, layers=2, hidden=hidden, seed=seed) for seed in (1, 2)]
+    return DistillationTrainer(model=models[0], teacher_model=models[1], args=args, **data)
+
+
 def streamed(family: str, hidden: int, shared: dict[str, Any], data: dict[str, Any]) -> DistillationTrainer:
     del shared["teacher_cache_dir"], shared["num_train_epochs"]
     args = DistillationConfig(**shared, learning_rate=0.02, max_steps=6)
-    data["train_dataset"] = dataset(48).to_iterable_dataset()
+    rows = list(dataset(48))
+    # Files of unlike lengths, of which accelerate would give each process some.
+    parts = [rows[:20], rows[20:24], rows[24:]]
+    data["train_dataset"] = IterableDataset.from_generator(rows_of, gen_kwargs={"parts": parts})
     models = [tiny_model(family, layers=2, hidden=hidden, seed=seed) for seed in (1, 2)]
     return DistillationTrainer(model=models[0], teacher_model=models[1], args=args, **data)
 
@@ -96,19 +115,23 @@ def main(method: str, family: str, hidden: int, world_size: int, accumulation: i
         "data_collator": Collator(PAD[family]),
     }
     torch.manual_seed(7)
-    methods = (patient_kd, dynabert, tinybert, distilbert, pruned, streamed)
+    methods = (patient_kd, dynabert, tinybert, distilbert, pruned, streamed, unlabeled)
     make = {one.__name__: one for one in methods}[method]
     trainer = make(family, hidden, shared, data)
     if trainer.args.world_size != world_size:
         raise SystemExit(f"{trainer.args.world_size} processes were started, not {world_size}.")
     trainer.train()
     predictions = trainer.predict(trainer.eval_dataset).predictions
+    # The last batches of two processes are filled up with rows that do not count.
+    eval_loss = trainer.evaluate()["eval_loss"] if trainer.compares_predictions else 0.0
     if trainer.is_world_process_zero():
         weights = [parameter.detach().double().norm().item() for parameter in trainer.model.parameters()]
         logs = [entry for entry in trainer.state.log_history if "loss" in entry]
         # TinyBERT's first stages predict nothing, nor does a language model here.
         answers = [] if predictions is None else predictions.tolist()
-        Path(output).write_text(json.dumps({"logs": logs, "weights": weights, "predictions": answers}))
+        Path(output).write_text(
+            json.dumps({"logs": logs, "weights": weights, "predictions": answers, "loss": eval_loss})
+        )
     if world_size > 1:
         # gloo's teardown often aborts a rank after everything succeeded.
         torch.distributed.barrier()

@@ -204,7 +204,6 @@ def test_a_broken_artifact_never_appears(
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
 def test_calibration_without_a_mask_reads_every_token() -> None:
     ids = torch.arange(3, 11)[None]
     filled = exporting._with_all_inputs({"input_ids": ids}, ["input_ids", "attention_mask", "token_type_ids"])
@@ -218,6 +217,7 @@ def test_int8_weights_alone_do_not_make_products_in_int8(tmp_path: Path) -> None
         assert open_exported(folder).precision == precision
 
 
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
 def test_int8_for_a_cpu_without_it_has_half_of_the_range(
     engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -107,14 +107,19 @@ def test_stored_positions_and_the_old_names_of_layer_norms_load(tmp_path: Path) 
             renamed[old] = weight
         return renamed
 
-    load(with_weights(saved(tmp_path), as_in_2019))
+    folder = saved(tmp_path)
+    expected = load(folder).state_dict()
+    found = load(with_weights(folder, as_in_2019)).state_dict()
+    assert all(torch.equal(found[name], weight) for name, weight in expected.items())
 
 
 def test_plain_tensors_of_a_pytorch_file_load(tmp_path: Path) -> None:
     saved(tmp_path)
     torch.save(load_file(tmp_path / "model.safetensors"), tmp_path / "pytorch_model.bin")
+    expected = load(tmp_path).state_dict()
     (tmp_path / "model.safetensors").unlink()
-    load(tmp_path)
+    found = load(tmp_path).state_dict()
+    assert all(torch.equal(found[name], weight) for name, weight in expected.items())
 
 
 def test_a_head_for_another_number_of_labels_becomes_a_new_one(tmp_path: Path) -> None:
