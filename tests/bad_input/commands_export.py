@@ -85,7 +85,7 @@ EXPORTS = [
         "options and settings", "an engine that does not exist", f"{EXPORT} --engine tensorrt", "--engine: inv"
     ),
     CommandCase(
-        "options and settings", "a precision that does not exist", f"{EXPORT} --precision int4", "--precision"
+        "options and settings", "a precision that does not exist", f"{EXPORT} --precision int4", "--precision: inv"
     ),
     CommandCase(
         "exports",

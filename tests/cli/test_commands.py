@@ -43,7 +43,7 @@ from bertkd.cli import (
 )
 from bertkd.cli.options import TrainOptions
 from bertkd.data import GLUE_TASKS
-from bertkd.dynabert import CostTable, Importance, make_adaptive
+from bertkd.dynabert import CostTable, Importance, Subnetwork, make_adaptive
 from bertkd.efficiency import measure_latency
 from bertkd.export import open_exported
 from bertkd.pipeline import (
@@ -429,6 +429,14 @@ def test_the_search_answers_a_budget_with_a_folder(
     assert "predicted" in out and "measured" in out and str(folder) in out
     with pytest.raises(ValueError, match="Give a --budget"):
         search.main([*arguments, "--output_dir", str(folder)])
+
+
+def test_what_sizes_cost_is_that_of_a_machine_as_fast_as_before() -> None:
+    supernet = make_adaptive(tiny_model(layers=2))
+    full, half = Subnetwork.of(supernet), Subnetwork.of(supernet, 0.5)
+    # The machine takes twice as long by now.
+    slower = subnetwork_search._beside_whole(lambda sizes: [20.0 if size == full else 9.0 for size in sizes], full, 10)
+    assert slower([half, full]) == [4.5, 10.0]
 
 
 def test_a_table_that_promises_too_much_is_corrected_by_measuring() -> None:

@@ -426,6 +426,19 @@ def test_the_index_that_pandas_writes_into_a_parquet_file_is_no_text(tmp_path: P
     assert load_files(tmp_path / "train.parquet")[1].text_keys == ("text",)
 
 
+def test_a_text_that_comes_twice_with_its_score_is_still_the_text(write: Write) -> None:
+    rows = [f"w{row},text of {row},{row}.5" for row in range(60)]
+    loaded, task = load_files(write("train.csv", "\n".join(["sku,text,label", *rows, rows[0]])))
+    assert "text" in task.text_keys and len(loaded["train"]) == 61
+
+
+def test_a_known_pair_among_other_texts_is_told(write: Write, caplog: pytest.LogCaptureFixture) -> None:
+    table = "body,question,sentence,label\na b,c d,e f,1\ng h,i j,k l,0\n"
+    _, task = load_files(write("train.csv", table))
+    assert task.text_keys == ("question", "sentence")
+    assert "question and sentence are read as two texts, and body is not" in caplog.text
+
+
 def test_columns_of_a_known_pair_are_taken_without_a_word(write: Write, caplog: pytest.LogCaptureFixture) -> None:
     _, task = load_files(write("train.csv", "label,hypothesis,id,premise\n1,a b,r1,c d\n0,e f,r2,g h\n"))
     assert task.text_keys == ("premise", "hypothesis") and not caplog.text

@@ -1087,6 +1087,18 @@ def test_models_that_differ_in_their_size_alone_have_rows_of_their_own() -> None
     assert len(labels) == 3 and sum("9.0M" in label for label in labels) == 1
     assert sum("17.0M" in label for label in labels) == 1
 
+    # A student with a budget has another size with each seed, and is one model all the same.
+    seeds = [make_result("pruned-50", seed=seed, parameters=17_000_000 + seed) for seed in (1, 2)]
+    assert [row.seeds for row in summarize(seeds).itertuples()] == [(1, 2)]
+
+
+def test_models_that_are_told_apart_on_one_task_are_so_on_the_others() -> None:
+    runs = [
+        make_result("shrunk", task, parameters=parameters)
+        for task, parameters in (("mrpc", 9_000_000), ("mrpc", 5_000_000), ("rte", 9_000_000))
+    ]
+    assert summarize(runs)["label"].nunique() == 2
+
 
 def test_models_of_one_name_and_several_depths_are_told_apart(tmp_path: Path) -> None:
     shallow = make_result("teacher", layers=3, parameters=12_000_000, value=0.8)
@@ -1117,10 +1129,14 @@ def test_a_speedup_over_another_model_than_the_teacher_is_none() -> None:
         ("mine/rungs/gflops-50pct/results.json", "mine"),
         ("mine/rungs/seed-2/gflops-50pct/results.json", "mine"),
         ("mine/kd/results.json", "mine"),
+        ("mine/parameters-1e8/results.json", ""),
     ],
 )
 def test_students_of_several_budgets_stand_beside_their_teacher(place: str, named: str) -> None:
-    assert _set_name(Path(place), make_result("pruned-50")) == named
+    method = "dynabert-finetune" if "finetune" in place else "pruned-50"
+    assert _set_name(Path(place), make_result(method)) == named
+    # A folder that is only called like a stage is the run's own.
+    assert _set_name(Path("mine/finetune/results.json"), make_result("teacher")) == "mine"
 
 
 def test_a_card_of_mnli_names_both_of_its_splits(tmp_path: Path) -> None:
