@@ -30,6 +30,7 @@ from bertkd.pipeline.models import (
     random_student,
     shape_of,
     shortened,
+    tokenizer_folder,
 )
 from bertkd.students import LAYER_STRATEGIES, Shape
 
@@ -139,7 +140,7 @@ def tokenizer_for(models: ModelOptions) -> Any:
 
     for name in names:
         if name is not None:
-            tokenizer = load_tokenizer(resolve_model_name(name))
+            tokenizer = load_tokenizer(tokenizer_folder(name))
             for model in names[1:]:
                 if model is not None and not is_released_tinybert(model):
                     fit_to_model(tokenizer, name, model)

@@ -163,7 +163,6 @@ _ON_TEXT = {"alpha", "ignore_weak_teacher", "kd_reduction", "teacher_labels"}
 _WITHOUT_STUDENT = {"num_student_layers", "student_layers"}
 _UNUSED = {
     "augment": {
-        "max_eval_samples",
         "max_seq_length",
         "model_name_or_path",
         "teacher_labels",

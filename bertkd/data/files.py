@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from datasets import ClassLabel, Dataset, DatasetDict
+from datasets import ClassLabel, Dataset, DatasetDict, Value
 
 from bertkd.data.glue import GLUE_TASKS, Task
 from bertkd.data.reading import hint_of_header, read_file
@@ -243,7 +243,8 @@ def _infer_text_keys(dataset: Dataset, path: Path, label_key: str) -> tuple[str,
 
 def _says_the_label(dataset: Dataset, name: str, label_key: str) -> bool:
     """Whether a column repeats the label in other words: each value has one label, and each label one value."""
-    if label_key not in dataset.column_names:
+    # Labels that are lists or objects are refused later.
+    if not isinstance(dataset.features.get(label_key), Value | ClassLabel):
         return False
     count = len(dataset.unique(name))
     # Scores are nearly as many as rows, and so are the texts that they belong to.

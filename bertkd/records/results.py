@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, ClassVar, Self, TypeVar, get_origin, get_type_hints
+from typing import Any, ClassVar, Self, TypeVar, get_args, get_origin, get_type_hints
 
 from bertkd.atomic import plain_json, read_json, write_json
 from bertkd.methods import method_key, method_label, sizes_follow_task
@@ -291,8 +291,8 @@ def _parse(parsed_class: type[Parsed], data: object) -> Parsed:
 
 def _typed(key: str, value: Any, hint: Any) -> Any:
     """Checks that `value` has the field's type. A null where a number belongs is NaN, as `write_json` wrote it."""
-    if hint == float | None:
-        return None if value is None else _typed(key, value, float)
+    if hint in (float | None, int | None):
+        return None if value is None else _typed(key, value, get_args(hint)[0])
     if hint is float and value is None:
         return math.nan
     if hint == dict[str, float] and isinstance(value, dict):

@@ -23,6 +23,8 @@ SETTINGS = ["alpha", "temperature", "beta", "strategy", "learning_rate", "num_tr
 SETTINGS += ["per_device_train_batch_size", "max_train_samples"]
 # Settings that may differ between repetitions: where things lie, and budgets that have a model each.
 UNLIKE_BUT_SAME = {"budget", "glue_dir", "teacher_model_name_or_path"}
+# Settings that a record has only where they are on.
+PRECISIONS = ("bf16", "fp16", "tf32")
 # Evaluations of one model on a GPU in half precision differ by a row or so of a small task.
 NOISE = 0.005
 EXPORT_NOTE = "Speed-ups are over the teacher in eager float32 PyTorch."
@@ -191,7 +193,8 @@ def caveats(runs: Sequence[RunResult], all_runs: Sequence[RunResult]) -> list[st
 def unlike_seeds(runs: Sequence[RunResult]) -> list[str]:
     """Says which models have a mean over runs that differ in more than their seed: in settings, or in their rows.
 
-    A setting that one of the runs does not name is not compared: it may be younger than the run.
+    A setting that one of the runs does not name is not compared: it may be younger than the run. Precisions are, which
+    stand there only where they are on.
     """
     groups: dict[tuple[str, int], list[RunResult]] = {}
     for run in runs:
@@ -203,6 +206,7 @@ def unlike_seeds(runs: Sequence[RunResult]) -> list[str]:
         for run in seeds[1:]:
             shared = first.settings.keys() & run.settings.keys() - UNLIKE_BUT_SAME
             differing |= {name for name in shared if first.settings[name] != run.settings[name]}
+            differing |= {name for name in PRECISIONS if first.settings.get(name) != run.settings.get(name)}
             differing |= {f"rows of {split}" for split in first.rows if first.rows[split] != run.rows.get(split)}
         if differing:
             notes.append(f"The runs of {label} differ in more than their seed: in {', '.join(sorted(differing))}.")

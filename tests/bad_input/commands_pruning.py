@@ -99,15 +99,15 @@ CASES = [
     ),
     CommandCase(
         OPTIONS,
-        "a share for a paper's method",
-        f"{COMPRESS} --method pkd-skip --budget 50%",
-        r"--method pkd-skip needs a number of ms, mb, parameters; leave --method out for this budget",
+        "a share that no student of a paper's method meets",
+        f"{COMPRESS} --method pkd-skip --budget 1% --unit gflops",
+        r"No student of pkd-skip is within 1% of the teacher's gflops, which is .*: the smallest, .* takes [0-9.]+",
     ),
     CommandCase(
         OPTIONS,
         "points for a paper's method",
         f"{COMPRESS} --method pkd-skip --budget 1 --unit points",
-        r"--budget 1 --unit points: --method pkd-skip needs a number of ms, mb, parameters",
+        r"--unit points: --method pkd-skip needs a budget in ms, mb, parameters, gflops; leave --method out",
     ),
     CommandCase(
         OPTIONS,

@@ -191,7 +191,7 @@ def test_a_record_has_every_commit_that_trained_its_model(
         with pytest.raises(ZeroDivisionError):
             kd.main(arguments)
     at("second")
-    monkeypatch.setattr(training, "_measured_speedup", lambda *_: at("after the training"))
+    monkeypatch.setattr(training, "_measured_speedup", lambda *_: (at("after the training"), None))
     (result,) = kd.main(arguments)
     assert result.commit == "first, second"
     # What only reads a finished folder has not trained.
@@ -417,8 +417,8 @@ def test_the_search_answers_a_budget_with_a_folder(
     if unit != "ms":
         assert answer["measured"] == pytest.approx(answer["predicted"], rel=1e-6)
         assert answer["measured"] > 0.7 * budget
-        share = search.main([*arguments, "--budget", "60%", "--output_dir", str(tmp_path / "share")])
-        assert share["budget"] == pytest.approx(0.6 * share["whole"]) and share["measured"] <= share["budget"]
+        share = search.main([*arguments, "--budget", "90%", "--output_dir", str(tmp_path / "share")])
+        assert share["budget"] == pytest.approx(0.9 * share["whole"]) and share["measured"] <= share["budget"]
     model = AutoModelForSequenceClassification.from_pretrained(folder)
     assert sum(parameter.numel() for parameter in model.parameters()) == answer["parameters"]
     AutoTokenizer.from_pretrained(folder)

@@ -411,7 +411,7 @@ def test_json_and_tsv_files_can_be_mixed(write: Write) -> None:
         "text,label,notes\na b,1,\nc d,0,\n",
         "text,label,\na b,1,\nc d,0,\n",
         "rating,text,label\n3,a b,1\n,c d,0\n",
-        "text,label,word\na b,1,yes\nc d,0,no\ne f,1,yes\n",
+        "text,label,word\na b,1,yes\nc d,0,no\ne f,1,yes\ng h,0,no\n",
     ],
     ids=["blank notes", "a comma at the end", "a number that is missing", "the label in words"],
 )
@@ -440,7 +440,7 @@ def test_a_known_pair_among_other_texts_is_told(write: Write, caplog: pytest.Log
 
 
 def test_columns_of_a_known_pair_are_taken_without_a_word(write: Write, caplog: pytest.LogCaptureFixture) -> None:
-    _, task = load_files(write("train.csv", "label,hypothesis,id,premise\n1,a b,r1,c d\n0,e f,r2,g h\n"))
+    _, task = load_files(write("train.csv", "label,hypothesis,premise\n1,a b,c d\n0,e f,g h\n"))
     assert task.text_keys == ("premise", "hypothesis") and not caplog.text
 
 

@@ -464,10 +464,10 @@ def test_rows_made_by_a_transform_are_grouped_with_and_without_a_cache(tmp_path:
             for name in ("input_ids", "attention_mask", "labels")
         }
     )
-    settings = {"remove_unused_columns": False, "data": made}
+    settings = {"remove_unused_columns": False, "data": made, "alpha": 1.0}
     live = make_trainer(tmp_path / "live", **settings)
     cached = make_trainer(tmp_path / "cached", teacher_cache_dir=str(tmp_path / "cache"), **settings)
-    stored = make_trainer(tmp_path / "stored")
+    stored = make_trainer(tmp_path / "stored", alpha=1.0)
     for trainer in (live, cached, stored):
         trainer.train()
     assert_same_run(live, cached)

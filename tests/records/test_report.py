@@ -46,7 +46,7 @@ from bertkd.records.charts import bars_chart, is_chart_of
 from bertkd.records.environment import _commit
 from bertkd.records.result_sets import _set_name
 from bertkd.records.results import OTHER_FILES, result_files
-from bertkd.records.sections import caveats, search_rows, verdict
+from bertkd.records.sections import caveats, search_rows, unlike_seeds, verdict
 from bertkd.records.tables import fill_markers, machine_label, row_dicts
 
 RECIPE = Path(__file__).parents[2] / "benchmarks" / "collect_results.py"
@@ -117,7 +117,7 @@ def test_another_schema_is_refused(schema: object) -> None:
         RunResult.from_json(make_result().to_json() | {"schema": schema})
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"model_type": "bert"}', "\ud800"])
+@pytest.mark.parametrize("text", ["{", "3", '{"model_type": "bert"}', "\ud800"])
 def test_a_broken_file_is_named_in_the_error(tmp_path: Path, text: str) -> None:
     path = tmp_path / "broken.json"
     path.write_bytes(text.encode(errors="surrogatepass"))
@@ -267,7 +267,10 @@ def test_every_committed_record_is_the_same_after_reading_and_writing(record_cla
     paths = result_files(root) if record_class is RunResult else list(root.rglob(f"*{record_class.FILE}"))
     assert paths
     # What older files lack.
-    added = {RunResult: {"subnetworks": [], "is_start": False, "budget": ""}, ExportResult: {"budget": ""}}
+    added: dict[Any, dict[str, Any]] = {
+        RunResult: {"subnetworks": [], "is_start": False, "budget": "", "speedup_over": None},
+        ExportResult: {"budget": ""},
+    }
     for path in paths:
         data, written = json.loads(path.read_text()), record_class.read(path).to_json()
         assert written == added.get(record_class, {}) | data
@@ -400,8 +403,8 @@ def test_shares_are_those_of_the_teachers_that_the_students_learned_from() -> No
     runs += [make_result("kd", value=0.27, teacher_metrics={"accuracy": 0.3}), untaught("finetuned", value=0.36)]
     shares = [(row["Method"], row["Layers"], row["Share of teacher"]) for row in result_rows(summarize(runs))]
     assert shares == [
-        ("Teacher", "6", "100.0%"),
-        ("Teacher", "3", "100.0%"),
+        ("Teacher, 6 layers", "6", "100.0%"),
+        ("Teacher, 3 layers", "3", "100.0%"),
         ("Fine-tuned", "3", "80.0%"),  # of the teachers' mean, 45
         ("KD", "3", "90.0%"),
     ]
@@ -1098,6 +1101,28 @@ def test_models_that_are_told_apart_on_one_task_are_so_on_the_others() -> None:
         for task, parameters in (("mrpc", 9_000_000), ("mrpc", 5_000_000), ("rte", 9_000_000))
     ]
     assert summarize(runs)["label"].nunique() == 2
+
+
+def test_a_speedup_is_that_of_the_machine_of_most_runs() -> None:
+    here, there = ({"cpu": name, "cores": 2, "threads": 2, "memory_gib": 8.0, "gpu": None} for name in "ab")
+    runs = [
+        make_result("teacher", hardware=here),
+        make_result("pruned-50", seed=1, speedup=2.0, hardware=here),
+        make_result("pruned-50", seed=2, speedup=1.2, parameters=17_000_000, hardware=there),
+        make_result("kd", speedup=3.0, hardware=here),
+        # There is no other figure for it.
+        make_result("pkd-last", layers=4, parameters=9, speedup=1.5, hardware=there),
+    ]
+    speedups = summarize(runs).set_index("method")["speedup"]
+    assert speedups[["pruned-50", "pkd-last"]].tolist() == [pytest.approx(2.5), 1.5]  # kd has the shape of the first
+
+
+def test_a_mean_over_two_precisions_is_named() -> None:
+    one = make_result(seed=1, settings={"bf16": True})
+    assert unlike_seeds([one, make_result(seed=2, settings={})]) == [
+        "The runs of KD differ in more than their seed: in bf16."
+    ]
+    assert not unlike_seeds([one, make_result(seed=2, settings={"bf16": True})])
 
 
 def test_models_of_one_name_and_several_depths_are_told_apart(tmp_path: Path) -> None:
