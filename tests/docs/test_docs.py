@@ -619,7 +619,7 @@ def test_figures_in_sentences_about_the_smaller_teacher_are_those_of_the_results
     for run in pruning_table.read("minilm-cpu"):
         if run.method in map(variant_name, SHARES):
             seeds[run.task].add(run.seed)
-    assert seeds == {task: {42, 43} if task == "cola" else {42} for task in seeds}, "as the page says"
+    assert seeds == {task: {42, 43} if task in ("cola", "stsb") else {42} for task in seeds}, "as the page says"
 
     # The figures that a reader of the table takes.
     means = {name: float(row[-2]) for name, row in rows.items()}
@@ -701,8 +701,8 @@ def test_constant_answers_have_the_shares_that_the_pages_name(shared_data: Path)
     assert f"a constant answer, which has {rte_answer:.1f} %" in text
     small = [run for run in pruning_table.read("minilm-cpu") if run.task == "stsb"]
     (theirs,) = {main_value(run.teacher_metrics, run.metric) for run in small if run.method == "pkd-skip"}
-    (ours,) = {main_value(run.teacher_metrics, run.metric) for run in small if run.method.startswith("pruned")}
-    assert f"is better by {100 * (theirs - ours):.1f} points than that of the pruned" in text
+    ours = {main_value(run.teacher_metrics, run.metric) for run in small if run.method.startswith("pruned")}
+    assert f"is better by {100 * (theirs - sum(ours) / len(ours)):.1f} points than those of the pruned" in text
 
 
 def test_figures_of_a_cpu_without_int8_are_those_of_its_measurement() -> None:
