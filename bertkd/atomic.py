@@ -119,6 +119,7 @@ def atomic_replacement(folder: str | Path, mark: str) -> Iterator[Path]:
     partial = folder / ".partial" if is_fixed else folder.with_name(f".{folder.name}.partial")
     old = folder.with_name(f".{folder.name}.old")
 
+    is_kept = False
     check_replaceable(folder, mark)
     # A run that was killed may have left one, or have ended between the two renames below.
     shutil.rmtree(partial, ignore_errors=True)
@@ -132,12 +133,10 @@ def atomic_replacement(folder: str | Path, mark: str) -> Iterator[Path]:
                 _to_disk(file)
 
         if is_fixed:
-            try:
-                _replace_files(folder, partial, mark)
-            except OSError:
-                # The new files are whole, and the old ones no longer are.
-                partial = folder.with_name(f".{folder.name}.kept")
-                raise
+            # From here on the new files are whole, and the old ones no longer are.
+            is_kept = True
+            _replace_files(folder, partial, mark)
+            is_kept = False
             return
 
         # Whoever holds the folder goes on to hold it.
@@ -150,7 +149,8 @@ def atomic_replacement(folder: str | Path, mark: str) -> Iterator[Path]:
         partial.rename(folder)
         shutil.rmtree(old, ignore_errors=True)
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        if not is_kept:
+            shutil.rmtree(partial, ignore_errors=True)
 
 
 def _is_fixed(folder: Path) -> bool:

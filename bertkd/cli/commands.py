@@ -245,8 +245,8 @@ def sentence_of(error: Exception, name: str, argv: Sequence[str] | None) -> str:
     elif has_own_sentence:
         return f"{message}\n(BERTKD_TRACEBACK=1 shows where)"
     elif not isinstance(error, (ValueError, OSError, ImportError)):
-        if os.environ.get("RANK", "0") != "0" and any(text in str(error) for text in OF_ANOTHER_PROCESS):
-            return "another process has ended, and says why."
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1 and any(text in str(error) for text in OF_ANOTHER_PROCESS):
+            return "another process has ended: see what it says, if it could."
         message = (
             f"an error stopped it that bertkd did not foresee, which is a fault of bertkd: {type(error).__name__}: "
             f"{message} Please report it with the log."

@@ -16,6 +16,7 @@ from bertkd.distillation.sampler import StepSampler, TokenStepSampler
 
 __all__ = [
     "StepsMixin",
+    "first_rows",
     "forward_arguments",
     "has_rows",
     "inputs_of",
@@ -92,8 +93,11 @@ class StepsMixin(LabelsMixin):
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
         """Make the batches to evaluate, of all rows: `dataloader_drop_last` is about the steps of a training."""
         rows = self.eval_dataset if eval_dataset is None else eval_dataset
-        if isinstance(rows, datasets.IterableDataset):
-            eval_dataset = self._one_stream(rows)
+        # Of several data sets, the Trainer gives the name.
+        all_rows: Any = self.eval_dataset
+        named = all_rows[rows] if isinstance(rows, str) else rows
+        if isinstance(named, datasets.IterableDataset) and self.args.world_size > 1:
+            eval_dataset = self._one_stream(named)
         if not isinstance(rows, str) and rows is not self._evaluated_last:
             self._forget_evaluation_rows()
             self._evaluated_last = rows
@@ -103,7 +107,7 @@ class StepsMixin(LabelsMixin):
     def get_test_dataloader(self, test_dataset: Any) -> DataLoader:
         """Make the batches to predict, of all rows."""
         with self._no_row_dropped():
-            return super().get_test_dataloader(test_dataset)
+            return super().get_test_dataloader(self._one_stream(test_dataset))
 
     @contextmanager
     def _no_row_dropped(self) -> Iterator[None]:
@@ -134,7 +138,10 @@ class StepsMixin(LabelsMixin):
         return totals[0]
 
     def _rows_not_filled_up(self, inputs: Mapping[str, Any]) -> int:
-        """How many rows of an evaluated batch are no repetitions, by which a process's last one is filled up."""
+        """How many rows of an evaluated batch are no repetitions, by which a process's last one is filled up.
+
+        Of a stream, whose length nobody knows, they are not told apart.
+        """
         size: int = find_batch_size(inputs) or 0
         state = self.accelerator.gradient_state
         if self.args.world_size == 1 or not state.end_of_dataloader or state.remainder <= 0:
@@ -164,6 +171,15 @@ class OneStream(IterableDataset):
     def set_epoch(self, epoch: int) -> None:
         """Chooses the epoch that decides the order of the rows, where they are shuffled."""
         self.rows.set_epoch(epoch)
+
+
+def first_rows(values: Mapping[str, Any], size: int, count: int) -> dict[str, Any]:
+    """The first rows of what belongs to a batch of `size` rows: of its columns, or of a model's outputs."""
+    cut = dict(values)
+    for name, value in values.items():
+        if isinstance(value, Tensor) and value.dim() > 0 and len(value) == size:
+            cut[name] = value[:count]
+    return cut
 
 
 def has_rows(dataset: Any) -> bool:

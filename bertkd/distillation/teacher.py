@@ -114,7 +114,7 @@ class TeacherMixin(TrainerHooks):
             names = self.args.teacher_labels or label_names(teacher)
             self._label_permutation = label_permutation(label_names(student), names)
 
-        # Replicated on every process: an encoder is small, and DDP or FSDP must not touch a frozen model.
+        # Replicated on every process: an encoder is small, and DDP must not touch a frozen model.
         self.teacher_model.to(self.args.device)
         self.teacher_model.eval().requires_grad_(False)
 

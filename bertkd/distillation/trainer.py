@@ -8,7 +8,6 @@ checkpoints in `resuming.py`, numbers that must be finite in `finite.py`, and ev
 
 import os
 import warnings
-from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -42,7 +41,7 @@ from bertkd.distillation.labels import (
 )
 from bertkd.distillation.resuming import ResumingMixin
 from bertkd.distillation.settings import SettingsMixin
-from bertkd.distillation.steps import StepsMixin, has_rows, inputs_of, model_inside
+from bertkd.distillation.steps import StepsMixin, first_rows, has_rows, inputs_of, model_inside
 from bertkd.distillation.teacher import TeacherMixin
 from bertkd.distillation.tokens import check_tokens
 from bertkd.folder_lock import folder_in_use
@@ -290,11 +289,7 @@ class DistillationTrainer(TeacherMixin, StepsMixin, SettingsMixin, ResumingMixin
         if count == size:
             return self.task_loss(outputs, inputs)
 
-        def first(values: Mapping[str, Any]) -> dict[str, Any]:
-            of_rows = {name: value for name, value in values.items() if isinstance(value, Tensor) and value.dim() > 0}
-            return {**values, **{name: value[:count] for name, value in of_rows.items() if len(value) == size}}
-
-        return self.task_loss(ModelOutput(first(outputs)), first(inputs))
+        return self.task_loss(ModelOutput(first_rows(outputs, size, count)), first_rows(inputs, size, count))
 
     def evaluation_loop(self, dataloader: DataLoader, *args: Any, **kwargs: Any) -> EvalLoopOutput:
         """Evaluate as `transformers.Trainer`; `eval_loss` is a mean over the rows that have a label.
@@ -314,8 +309,11 @@ class DistillationTrainer(TeacherMixin, StepsMixin, SettingsMixin, ResumingMixin
     def _evaluate_loss(self, model: nn.Module, inputs: dict[str, Any]) -> tuple[Tensor, None, None]:
         """The result of `prediction_step` where the method's own loss is all that there is to evaluate."""
         self.extra_modules.to(self.args.device)
+        size, count = len(inputs["input_ids"]), self._rows_not_filled_up(inputs)
+        if count == 0:
+            return torch.zeros((), device=self.args.device), None, None
         with torch.no_grad(), self.compute_loss_context_manager():
-            return self.compute_loss(model, inputs).detach(), None, None
+            return self.compute_loss(model, first_rows(inputs, size, count)).detach(), None, None
 
     # ---- a training ----
 

@@ -155,14 +155,14 @@ def _write_graph(
     exported.save_pretrained(folder)
 
     manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    write_json(folder / MANIFEST, manifest | _own_part(scheme))
+    write_json(folder / MANIFEST, manifest | _own_part(scheme, is_graph=True))
 
 
-def _own_part(scheme: str) -> dict[str, Any]:
-    """Returns what bertkd adds to the manifest of an export."""
+def _own_part(scheme: str, is_graph: bool) -> dict[str, Any]:
+    """Returns what bertkd adds to the manifest of an export, which is a graph for an engine or PyTorch's folder."""
     precision = INT8 if scheme in SCHEMES_IN_INT8 else scheme
     facts: dict[str, Any] = {"precision": precision, "way": scheme}
-    if scheme in (INT8, PARTLY):
+    if is_graph and scheme in (INT8, PARTLY):
         # Without instructions of their own, CPUs add two products of int8 up in 16 bits, which overflow. The weights
         # have half of their range there.
         facts[REDUCED_RANGE] = not is_fast_in_int8()
@@ -343,7 +343,7 @@ def _write_torch(model: PreTrainedModel, folder: Path, scheme: str) -> None:
         nn.Module.to(converted, torch.bfloat16 if scheme == "bfloat16" else torch.float32)
 
     converted.save_pretrained(folder)
-    write_json(folder / MANIFEST, _own_part(scheme))
+    write_json(folder / MANIFEST, _own_part(scheme, is_graph=False))
 
 
 def _quantized_by_torchao(model: PreTrainedModel, scheme: str) -> PreTrainedModel:

@@ -52,6 +52,7 @@ def evaluate(
         # Trackers and the hub belong to the student's training.
         report_to=[],
         push_to_hub=False,
+        hub_token=None,
     )
     trainer = DistillationTrainer(
         model=model,

@@ -54,6 +54,7 @@ class TinyBertStages:
             warmup_steps=0.0,
             teacher_cache_dir=None,
             push_to_hub=False,
+            hub_token=None,
             # Its loss goes on falling, and the metric is at chance: the last model is kept, as in the released code.
             load_best_model_at_end=False,
             metric_for_best_model="loss",

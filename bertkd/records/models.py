@@ -105,8 +105,7 @@ def summarize(runs: Iterable[RunResult], exports: Iterable[ExportResult] = ()) -
 def _tell_apart(rows: list[dict[str, Any]]) -> None:
     """Adds the number of parameters to the variant of models that have everything else in common, a seed too.
 
-    Such are the models that `bertkd shrink` and `bertkd extract` make of one model. Students with a budget are left
-    alone, because their parameters differ from seed to seed.
+    Such are the models that `bertkd shrink` and `bertkd extract` make of one model, or students of several teachers.
     """
     names = [name for name in MODEL if name != "task"]
     sizes: dict[tuple[Any, ...], set[int]] = {}
@@ -116,7 +115,7 @@ def _tell_apart(rows: list[dict[str, Any]]) -> None:
 
     alike = {model for (model, _, _), counts in sizes.items() if len(counts) > 1}
     for row in rows:
-        if not row["has_budget"] and tuple(row[name] for name in names) in alike:
+        if tuple(row[name] for name in names) in alike:
             row["variant"] = ", ".join(filter(None, (row["variant"], tables.count_label(row["parameters"]))))
 
 
@@ -129,15 +128,15 @@ def _leave_out_other_machines(rows: list[dict[str, Any]]) -> None:
     timed = [machine for machine, row in zip(machines, rows, strict=True) if row.get("speedup") is not None]
     usual = max(timed, key=timed.count, default="")
 
-    models = [tuple(row[name] for name in MODEL) for row in rows]
-    is_there = {
-        model
-        for model, machine, row in zip(models, machines, rows, strict=True)
-        if machine == usual and row.get("speedup") is not None
-    }
-    for model, machine, row in zip(models, machines, rows, strict=True):
-        if machine != usual and model in is_there:
-            row["speedup"] = None
+    # Means are over shapes and over the seeds of a model.
+    kinds = [[tuple(row[name] for name in names) for names in (MODEL, SHAPE)] for row in rows]
+    is_there = set()
+    for kind, machine, row in zip(kinds, machines, rows, strict=True):
+        if machine == usual and row.get("speedup") is not None:
+            is_there |= set(kind)
+    for kind, machine, row in zip(kinds, machines, rows, strict=True):
+        if machine != usual and is_there & set(kind):
+            row["speedup"], row["speedup_best"] = None, None
 
 
 def _name_depths(rows: list[dict[str, Any]]) -> None:

@@ -68,20 +68,30 @@ def task_sections(results: ReportSet, models: pd.DataFrame) -> list[Section]:
         Section("Exported models", exported, [EXPORT_NOTE]),
         Section("Sizes inside supernets", size_rows(models), caveats(supernets, results.runs)),
         Section(
-            "Ablation", result_rows(_with_speedups_of(main, summarize(compared))), caveats(compared, results.runs)
+            "Ablation",
+            result_rows(_with_speedups_of(main, runs, summarize(compared))),
+            caveats(compared, results.runs),
         ),
         Section("Search", search_rows(results.grid), [SEARCH_NOTE]),
     ]
     return [section for section in sections if section.rows]
 
 
-def _with_speedups_of(models: pd.DataFrame, others: pd.DataFrame) -> pd.DataFrame:
-    """Other models with the speed-ups of a page's models, where these have the same shape: one shape has one speed."""
+def _with_speedups_of(models: pd.DataFrame, runs: Sequence[RunResult], others: pd.DataFrame) -> pd.DataFrame:
+    """Other models with the speed-ups of a page's models, where these have the same shape: one shape has one speed.
+
+    Args:
+        models: those of the page, with means over seeds.
+        runs: what they are made of; seeds may have different numbers of parameters.
+        others: the other models.
+    """
     if others.empty:
         return others
-    of_shape = models.groupby(["layers", "parameters"])["speedup"].first().rename("of_shape")
-    joined = others.join(of_shape, on=["layers", "parameters"])
-    return joined.assign(speedup=joined["of_shape"].fillna(joined["speedup"]))
+    speedups = models.drop_duplicates(["method", "layers"]).set_index(["method", "layers"])["speedup"]
+    of_shape = {(run.layers, run.parameters): speedups.get((run.method, run.layers), math.nan) for run in runs[::-1]}
+    shapes = zip(others["layers"], others["parameters"], strict=True)
+    known = pd.Series([of_shape.get(shape, math.nan) for shape in shapes], others.index, dtype=float)
+    return others.assign(speedup=known.fillna(others["speedup"]))
 
 
 def quality_label(models: pd.DataFrame) -> str:

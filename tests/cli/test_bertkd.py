@@ -428,7 +428,8 @@ def test_a_process_whose_group_is_gone_blames_nobody(tmp_path: Path, monkeypatch
     words = ["--output_dir", str(tmp_path)]
     assert "a fault of bertkd" in sentence_of(gone, "bertkd kd", words) and (tmp_path / "bertkd-error.log").is_file()
     monkeypatch.setenv("RANK", "1")
-    assert sentence_of(gone, "bertkd kd", words) == "another process has ended, and says why."
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert sentence_of(gone, "bertkd kd", words) == "another process has ended: see what it says, if it could."
     assert str(tmp_path / "bertkd-error-1.log") in sentence_of(KeyError("a"), "bertkd kd", words)
 
 
