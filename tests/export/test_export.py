@@ -212,9 +212,10 @@ def test_calibration_without_a_mask_reads_every_token() -> None:
 
 def test_int8_weights_alone_do_not_make_products_in_int8(tmp_path: Path) -> None:
     model = tiny_model().eval()
-    for scheme, precision in (("int8", "int8"), ("int8 weights", "float32")):
+    # OpenVINO computes what is not int8 in bfloat16 where the CPU can.
+    for scheme, precisions in (("int8", {"int8"}), ("int8 weights", {"float32", "bfloat16"})):
         folder = write_export(model, tmp_path / scheme, "openvino", scheme, calibration=calibration())
-        assert open_exported(folder).precision == precision
+        assert open_exported(folder).precision in precisions
 
 
 @pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
