@@ -26,11 +26,11 @@ from bertkd.pipeline import TaskData, limit_rows, load_model, load_teacher, reso
 from bertkd.pipeline.models import (
     check_same_vocabulary,
     copy_for_task,
+    installed_folder,
     is_released_tinybert,
     random_student,
     shape_of,
     shortened,
-    tokenizer_folder,
 )
 from bertkd.students import LAYER_STRATEGIES, Shape
 
@@ -132,20 +132,24 @@ def tokenizer_for(models: ModelOptions) -> Any:
     Raises:
         ValueError: no model is named, or teacher and student were made for different tokenizers.
     """
+    named = [name for name in (models.teacher_model_name_or_path, models.model_name_or_path) if name is not None]
+    readable = [name for name in named if not is_released_tinybert(name)]
+    for name in readable:
+        # A folder that holds no model is told so, and not that its tokenizer is missing.
+        resolve_model_name(name)
+
     check_same_vocabulary(models.teacher_model_name_or_path, models.model_name_or_path)
     check_same_vocabulary(
         models.teacher_model_name_or_path or models.model_name_or_path, models.tokenizer_name, "--tokenizer_name"
     )
-    names = (models.tokenizer_name, models.teacher_model_name_or_path, models.model_name_or_path)
+    if not named:
+        raise ValueError("Name the model with --model_name_or_path.")
 
-    for name in names:
-        if name is not None:
-            tokenizer = load_tokenizer(tokenizer_folder(name))
-            for model in names[1:]:
-                if model is not None and not is_released_tinybert(model):
-                    fit_to_model(tokenizer, name, model)
-            return tokenizer
-    raise ValueError("Name the model with --model_name_or_path.")
+    name = models.tokenizer_name or named[0]
+    tokenizer = load_tokenizer(installed_folder(name))
+    for model in readable:
+        fit_to_model(tokenizer, name, model)
+    return tokenizer
 
 
 def fit_to_model(tokenizer: Any, tokenizer_name: str, model: str) -> None:

@@ -31,7 +31,6 @@ __all__ = [
     "resolve_model_name",
     "shape_of",
     "shortened",
-    "tokenizer_folder",
 ]
 
 
@@ -58,12 +57,6 @@ def installed_folder(name: str) -> str:
     if name == "mpnet-base":
         return str(mpnet_path())
     return name
-
-
-def tokenizer_folder(name: str) -> str:
-    """As `resolve_model_name`, for what may be the folder of a tokenizer alone."""
-    is_alone = Path(name).is_dir() and not (Path(name) / "config.json").is_file()
-    return name if is_alone else resolve_model_name(name)
 
 
 def is_released_tinybert(name: str) -> bool:
@@ -115,7 +108,7 @@ def _vocabulary(name: str | None) -> dict[str, int] | None:
     if folder.is_dir() and (is_released_tinybert(name) or not has_tokenizer):
         return None
 
-    vocabulary: dict[str, int] = load_tokenizer(tokenizer_folder(name)).get_vocab()
+    vocabulary: dict[str, int] = load_tokenizer(installed_folder(name)).get_vocab()
     return vocabulary
 
 
