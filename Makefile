@@ -1,5 +1,5 @@
 # Everything runs in .venv, which is made once and again when pyproject.toml or constraints.txt has changed.
-# Another interpreter: make test PYTHON=python3.12. pip's own settings (PIP_INDEX_URL, ...) are taken from the environment.
+# Another interpreter: make clean, then make test PYTHON=python3.12. pip's own settings (PIP_INDEX_URL, ...) are taken from the environment.
 
 PYTHON ?= python3
 ARGS ?=

@@ -20,6 +20,8 @@ from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from bertkd.folder_lock import LOCK_FILE
 
 __all__ = [
@@ -196,13 +198,8 @@ def _remove_of_dead(path: Path) -> None:
     """Removes temporary files for `path` of processes of this machine that were killed."""
     for file in path.parent.glob(f".{glob.escape(path.name)}.{_HOST}-*.tmp"):
         process = file.name.removesuffix(".tmp").rpartition("-")[2]
-        try:
-            os.kill(int(process), 0)
-        except ProcessLookupError:
+        if process.isdigit() and not psutil.pid_exists(int(process)):
             _remove_quietly(file)
-        except (OSError, ValueError):
-            # It is another user's, and alive.
-            continue
 
 
 def _to_disk(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import difflib
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -32,6 +33,8 @@ COMMANDS = {
     "env": "Show versions, hardware, instruction sets and engines.",
     "configs": "List the shipped settings, or print one of them.",
 }
+# They measure, or write files that two processes would write at once; every other command trains.
+IN_ONE_PROCESS = {"compress", "demo", "search", "extract", "shrink", "export", "bench", "report", "submit"}
 HELP = """\
 usage: bertkd COMMAND [--OPTION VALUE ...]
 
@@ -41,12 +44,20 @@ commands:
 {commands}
 
 `bertkd COMMAND --help` lists the options of a command.
-On several GPUs: accelerate launch -m bertkd COMMAND ...
+Train on several GPUs: accelerate launch -m bertkd COMMAND ...
 """
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command that `argv` names; default: the command line of this process."""
+    try:
+        _run(argv)
+    except KeyboardInterrupt:
+        # Before the command itself has begun, while libraries are loaded.
+        sys.exit(130)
+
+
+def _run(argv: Sequence[str] | None) -> None:
     words = list(sys.argv[1:] if argv is None else argv)
 
     if not words or words[0] in ("-h", "--help", "help"):
@@ -78,7 +89,16 @@ def run_command(name: str, argv: Sequence[str] | None = None) -> None:
         main_of_command = importlib.import_module(f"bertkd.cli.{name.replace('-', '_')}").main
     else:
         main_of_command = importlib.import_module("bertkd.cli.kd").main_of(_commands_of_methods()[name])
-    commands.run_safely(lambda: main_of_command(argv), f"bertkd {name}", argv)
+
+    def run() -> None:
+        if name in IN_ONE_PROCESS and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise ValueError(
+                f"bertkd {name} runs in one process: start it without a launcher. Commands that train, such as "
+                "bertkd prune, run under one, and bertkd export makes what is deployed of their student."
+            )
+        main_of_command(argv)
+
+    commands.run_safely(run, f"bertkd {name}", argv)
 
 
 def _commands_of_methods() -> dict[str, Any]:

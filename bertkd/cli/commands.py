@@ -2,12 +2,15 @@
 
 import gc
 import os
+import signal
 import sys
 import tempfile
+import threading
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -201,6 +204,9 @@ def run_safely(main: Callable[[], Any], name: str, argv: Sequence[str] | None = 
         argv: the words after the name, whose `--output_dir` gets the log of an error that nobody foresaw; None for
             those of this process.
     """
+    if threading.current_thread() is threading.main_thread():
+        # A cluster's or a container's way to stop a program: files that are half written are removed on the way out.
+        signal.signal(signal.SIGTERM, _stop)
     try:
         main()
     except KeyboardInterrupt:
@@ -211,7 +217,7 @@ def run_safely(main: Callable[[], Any], name: str, argv: Sequence[str] | None = 
         os.dup2(os.open(os.devnull, os.O_WRONLY), STANDARD_OUTPUT)
         sys.exit(STOPPED_READING)
     except Exception as error:
-        if os.environ.get("BERTKD_TRACEBACK"):
+        if os.environ.get("BERTKD_TRACEBACK", "0") != "0":
             raise
         sys.exit(f"{name}: {sentence_of(error, name, argv)}")
 
@@ -221,6 +227,10 @@ def run_safely(main: Callable[[], Any], name: str, argv: Sequence[str] | None = 
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(0)
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)
 
 
 # ---- errors ----

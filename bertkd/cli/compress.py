@@ -129,7 +129,7 @@ def parse(argv: Sequence[str] | None) -> Run:
 
     Raises:
         ValueError: an unknown method, several seeds, an option that the method sets itself, or a model to start from
-            for a student that is pruned.
+            where the method has a start of its own.
         SystemExit: an unknown option.
     """
     words = list(sys.argv[1:] if argv is None else argv)
@@ -155,7 +155,26 @@ def parse(argv: Sequence[str] | None) -> Run:
             "The student of --method pruned is pruned out of the teacher, and starts from nothing else: leave "
             "--model_name_or_path, --init_from and --student_layers out, or name a paper's method with --method."
         )
+    check_start(method, options.models)
     return replace(options, config=with_changes(options.config, **method.settings))
+
+
+def check_start(method: Method, models: ModelOptions) -> None:
+    """Checks that nothing says what the student starts from where the method, or the measured size, says it.
+
+    Raises:
+        ValueError: something does.
+    """
+    given = []
+    if models.init_from == "teacher" and (method.student in ("shape", "pretrained") or method.command == "finetune"):
+        given.append("--init_from teacher")
+    if models.model_name_or_path is not None and method.student == "pretrained":
+        given.append("--model_name_or_path")
+    if given:
+        raise ValueError(
+            f"--method {method.name} has a start of its own for the student of the size that is chosen: leave "
+            f"{' and '.join(given)} out, or train with `bertkd {method.command}`."
+        )
 
 
 def starts_elsewhere(models: ModelOptions) -> bool:
@@ -493,11 +512,6 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Compresses one teacher."""
     quiet()
     options = parse(argv)
-    if options.config.world_size > 1:
-        raise ValueError(
-            "bertkd compress measures and exports in one process: start it without a launcher, or train the student "
-            "with its method's command under the launcher, such as bertkd prune, and export it with bertkd export."
-        )
     check_outputs([options])
     note_slow_int8(options.own)
     if options.own.dry_run:

@@ -18,6 +18,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     if name is None:
         print("\n".join(shipped_settings()))
-        print("\nUse them with --config NAME; `bertkd configs NAME` prints one with its path.")
+        print(
+            "\nUse them with --config NAME, those of accelerate with its launcher. "
+            "`bertkd configs NAME` prints one with its path."
+        )
         return
     print(f"# {settings_path(name)}\n{read_settings(name)}", end="")

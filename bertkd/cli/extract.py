@@ -21,6 +21,7 @@ from bertkd.efficiency import count_parameters, model_size_mb
 from bertkd.folder_lock import folder_in_use
 from bertkd.models.loading import load_tokenizer
 from bertkd.pipeline import load_model, resolve_model_name
+from bertkd.pipeline.experiment import check_no_training
 from bertkd.pipeline.folders import check_output
 from bertkd.pipeline.training import describe_subnetwork
 from bertkd.records import RunResult, SubnetworkResult
@@ -72,6 +73,7 @@ def main(argv: Sequence[str] | None = None) -> PreTrainedModel:
     quiet()
     supernet, folder, command = options.model_name_or_path, Path(options.output_dir), command_line("extract", argv)
     check_output(folder, {"--model_name_or_path": supernet})
+    check_no_training(folder)
     with folder_in_use(folder, command):
         return extract(options, supernet, folder, command)
 

@@ -21,6 +21,8 @@ __all__ = [
 
 # A student with random weights, in a shape of its own, is only made where it does not start from another model.
 NEW_STUDENT = ["not model_name_or_path", "init_from=pretrained"]
+# DynaBERT computes it once, for the student of its first stage.
+IMPORTANCE = ["rewire", "stages=width"]
 
 
 @dataclass
@@ -203,7 +205,7 @@ class ImportanceOptions(RunOptions):
         metadata={
             "choices": REDUCTIONS,
             "help": "How gradients are added up over rows to an importance.",
-            "needs": "rewire",
+            "needs": IMPORTANCE,
         },
     )
     importance_split: str = field(
@@ -211,14 +213,14 @@ class ImportanceOptions(RunOptions):
         metadata={
             "choices": ["train", "validation"],
             "help": "Which rows the importance is computed from. The authors use the validation rows.",
-            "needs": "rewire",
+            "needs": IMPORTANCE,
         },
     )
     importance_rows: int = field(
         default=2048,
         metadata={
             "help": "At most this many rows, drawn by the seed, give the importance.",
-            "needs": "rewire",
+            "needs": IMPORTANCE,
             "range": COUNT,
         },
     )

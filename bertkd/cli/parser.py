@@ -20,6 +20,7 @@ from transformers.integrations import get_available_reporting_integrations
 
 from bertkd.cli.options import CorpusOptions, ModelOptions, RunOptions, TaskOptions, TrainOptions
 from bertkd.cli.rules import (
+    COMMAND_NEEDS,
     CONFIG_NEEDS,
     CONFIG_RANGES,
     ONLY_NAMED,
@@ -62,7 +63,7 @@ SHOWN_OUTPUT = ("output_dir", "seed", "push_to_hub", "hub_model_id")
 SECRET = ("token",)
 HIDDEN = "HIDDEN"
 # transformers takes any text for these, and stumbles over it in the first step.
-JSON_OPTIONS = ("gradient_checkpointing_kwargs", "lr_scheduler_kwargs")
+JSON_OPTIONS = ("activation_checkpointing_kwargs", "gradient_checkpointing_kwargs", "lr_scheduler_kwargs")
 # Metrics are computed from the answers of all rows, and these would leave some out.
 WHOLE_EVALUATION = ("batch_eval_metrics", "eval_do_concat_batches", "prediction_loss_only")
 # What other programs call an option.
@@ -248,6 +249,10 @@ class _Formatter(argparse.HelpFormatter):
         return f"{text} (default: {default})"
 
 
+class _PlainFormatter(_Formatter, argparse.RawDescriptionHelpFormatter):
+    """The same, for a description whose lines stay as they are."""
+
+
 class PlainParser(_CheckedParser, argparse.ArgumentParser):
     """The parser of a command that trains nothing and has few options."""
 
@@ -255,7 +260,7 @@ class PlainParser(_CheckedParser, argparse.ArgumentParser):
         super().__init__(
             prog=f"bertkd {command}",
             description=description,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            formatter_class=_PlainFormatter,
             allow_abbrev=False,
         )
 
@@ -288,6 +293,7 @@ class CommandParser(_CheckedParser, HfArgumentParser):
         self.add_argument("--config", help=CONFIG_HELP)
         self.add_argument("-h", "--help", nargs="?", action=_Help, help="Show this help, or with `all` every option.")
         self.set_defaults(**defaults)
+        self.needs |= COMMAND_NEEDS.get(command, {})
         self.dataclasses = tuple(dataclass_types)
         config_fields = {field.name for field in dataclasses.fields(self.dataclasses[-1])}
         settings = unused_settings(command, config_fields)
@@ -342,7 +348,9 @@ class CommandParser(_CheckedParser, HfArgumentParser):
         Raises:
             SystemExit: an unknown option, or a value that does not fit.
         """
-        *objects, unknown = self.parse_args_into_dataclasses(list(words), return_remaining_strings=True)
+        *objects, unknown = self.parse_args_into_dataclasses(
+            list(words), return_remaining_strings=True, look_for_args_file=False
+        )
         self.check_known(unknown)
         return objects[: len(self.dataclasses)]
 
@@ -548,6 +556,12 @@ def _check_effects(
     for sentence in parser.ineffective(in_file, values).values():
         note(f"{file_name}: {sentence}")
 
+    trains = "per_device_train_batch_size" in values and "per_device_train_batch_size" not in parser.unused
+    if trains and "batch_size" in names and "per_device_train_batch_size" not in (*names, *parser.given(from_file)):
+        note(
+            f"--batch_size {values['batch_size']} is the rows of a timed pass; a training's are "
+            f"--per_device_train_batch_size {values['per_device_train_batch_size']}."
+        )
     for name in dict.fromkeys(names):
         if names.count(name) > 1:
             note(f"--{name} is given {names.count(name)} times: the last one counts.")
@@ -561,6 +575,11 @@ def _check_together(parser: CommandParser, values: dict[str, Any], count: int) -
         values: of all options.
         count: of the runs.
     """
+    if values["do_train"] or values["do_eval"]:
+        parser.error(
+            "--do_train and --do_eval are not used: a command that trains always does, and evaluates at its end. "
+            "Leave them out."
+        )
     if values["resume_from_checkpoint"] is not None:
         parser.error("--resume_from_checkpoint is not used: a command that is started again goes on by itself.")
     for name in WHOLE_EVALUATION if "train_file" in values else ():

@@ -23,7 +23,7 @@ from bertkd.records.result_sets import read_sets
 def parser() -> PlainParser:
     """The parser of the command."""
     options = PlainParser("report", str(__doc__))
-    options.add_argument("--results_dir", default="docs/results", help="The folder with the results files.")
+    options.add_argument("--results_dir", default="outputs", help="The folder with the results files.")
     options.add_argument("--output_dir", default="outputs/report", help="The folder to write the report to.")
     options.add_argument("--title", default="bertkd report", help="The title of the page.")
     options.add_argument("--reference_points", help="A YAML file with tables of papers to show beside the results.")

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 __all__ = [
+    "COMMAND_NEEDS",
     "CONFIG_NEEDS",
     "CONFIG_RANGES",
     "COUNT",
@@ -97,13 +98,17 @@ CONFIG_RANGES: dict[str, Range] = {
     "weight_decay": NOT_NEGATIVE,
 }
 
+# Two names of one setting, of which the second is the older one.
+CHECKPOINTING = "activation_checkpointing or gradient_checkpointing"
+
 CONFIG_NEEDS: dict[str, str | list[str]] = {
     "dataloader_persistent_workers": "dataloader_num_workers",
     "dataloader_prefetch_factor": "dataloader_num_workers",
     "do_predict": "task_name or test_file",
     "eval_steps": "eval_strategy=steps",
     "fsdp_config": "fsdp",
-    "gradient_checkpointing_kwargs": "gradient_checkpointing",
+    "activation_checkpointing_kwargs": CHECKPOINTING,
+    "gradient_checkpointing_kwargs": CHECKPOINTING,
     "greater_is_better": "load_best_model_at_end",
     "hub_always_push": "push_to_hub",
     "hub_model_id": "push_to_hub",
@@ -120,6 +125,26 @@ CONFIG_NEEDS: dict[str, str | list[str]] = {
     "teacher_cache_dtype": "teacher_cache_dir",
     "torch_compile_backend": "torch_compile",
     "torch_compile_mode": "torch_compile",
+}
+
+# What options need in one command alone: the papers of these go on with a checkpoint as it is.
+_WHOLE_CHECKPOINT = {"num_student_layers": "not model_name_or_path", "student_layers": "not model_name_or_path"}
+_CLOCK, _PASS, _FILE = "unit=ms", "unit=ms|gflops", "unit=ms|mb"
+# Only some costs depend on how the model is run.
+_RUN = {
+    "batch_size": _PASS,
+    "device": _CLOCK,
+    "engine": _FILE,
+    "precision": _FILE,
+    "repeats": _CLOCK,
+    "sequence_length": _PASS,
+    "threads": _CLOCK,
+}
+COMMAND_NEEDS: dict[str, dict[str, str]] = {
+    "distilbert": _WHOLE_CHECKPOINT,
+    "tinybert-general": _WHOLE_CHECKPOINT,
+    "prune": _RUN,
+    "search": _RUN,
 }
 
 # Options whose lack of effect is named and not refused, because the commands of a script share them: with and without

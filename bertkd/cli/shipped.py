@@ -12,7 +12,7 @@ FOLDER = Path(str(files(bertkd) / "configs"))
 
 def shipped_settings() -> list[str]:
     """The names of all shipped settings, such as "patient_kd/sst2"."""
-    return sorted(str(path.relative_to(FOLDER).with_suffix("")) for path in FOLDER.rglob("*.yaml"))
+    return sorted(path.relative_to(FOLDER).with_suffix("").as_posix() for path in FOLDER.rglob("*.yaml"))
 
 
 def settings_path(name: str) -> Path:

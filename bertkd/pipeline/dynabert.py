@@ -11,6 +11,7 @@ from bertkd.dynabert import DynaBertKDConfig, DynaBertKDTrainer, compute_importa
 from bertkd.dynabert.config import STAGES
 from bertkd.efficiency import count_flops, count_parameters, measure_latency
 from bertkd.metrics import main_value
+from bertkd.pipeline.curves import draw_curves
 from bertkd.pipeline.evaluation import check_teacher, evaluate
 from bertkd.pipeline.experiment import Experiment, finished, output_folder, with_changes
 from bertkd.pipeline.models import load_model
@@ -20,7 +21,6 @@ from bertkd.records import (
     ChartPoint,
     RunResult,
     SubnetworkResult,
-    curves_chart,
     metric_label,
     subnetwork_rows,
     task_label,
@@ -140,7 +140,8 @@ def _first_student(
     student = separate_position_bias(student)
     if importance is not None:
         batches = data.sampled_batches(importance.rows, config.seed, importance.split)
-        rewire(student, compute_importance(student, batches, importance.reduction, progress=True))
+        progress = config.process_index == 0 and not config.disable_tqdm
+        rewire(student, compute_importance(student, batches, importance.reduction, progress=progress))
     return student
 
 
@@ -213,7 +214,7 @@ def show_sizes(result: RunResult, folder: Path) -> None:
         slowest = max(size.latency_ms or 0.0 for size in result.subnetworks)
         reference = ChartPoint("Teacher", slowest, 100 * main_value(result.teacher_metrics, result.metric))
 
-    chart = curves_chart(
+    draw_curves(
         curves,
         folder.with_suffix(".png"),
         f"{task_label(result.task)}: sub-networks, labeled with their width",
@@ -221,4 +222,4 @@ def show_sizes(result: RunResult, folder: Path) -> None:
         f"{metric_label(result.metric)} (%)",
         reference=reference,
     )
-    print(f"Chart: {chart}\nSupernet (a model of full size), its card and {RunResult.FILE}: {folder}")
+    print(f"Supernet (a model of full size), its card and {RunResult.FILE}: {folder}")

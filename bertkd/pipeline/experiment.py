@@ -208,6 +208,17 @@ def start_in_folder(experiment: Experiment, config: DistillationConfig) -> None:
             )
 
 
+def check_no_training(folder: Path) -> None:
+    """Checks that a folder which a model is to be written to holds no training.
+
+    Raises:
+        ValueError: it does: its weights and record would be replaced, and its command, started again, would take the
+            new ones for its own.
+    """
+    if (folder / SETTINGS).is_file() or last_checkpoint(folder) is not None:
+        raise ValueError(f"{folder} holds a training, whose model would be replaced: choose another --output_dir.")
+
+
 def training_environment(config: DistillationConfig) -> dict[str, Any]:
     """What a training depends on besides its settings, asked when it starts: the code may change until it ends.
 

@@ -24,6 +24,7 @@ from bertkd.metrics import main_value
 from bertkd.models import LayerSizes, layer_sizes
 from bertkd.models.positions import max_tokens
 from bertkd.pipeline.contents import content_digests
+from bertkd.pipeline.curves import draw_curves
 from bertkd.pipeline.deployment import Deployment
 from bertkd.pipeline.evaluation import check_teacher, evaluate
 from bertkd.pipeline.experiment import (
@@ -40,7 +41,7 @@ from bertkd.pipeline.task_data import TaskData
 from bertkd.pipeline.training import train_on_task
 from bertkd.pruning import PrunedKDConfig, PrunedKDTrainer, Pruner, Selection, pruning_costs, reconstruct
 from bertkd.pruning.method import SHARES, variant_name
-from bertkd.records import ChartPoint, RunResult, curves_chart, metric_label, task_label, terminal_table
+from bertkd.records import ChartPoint, RunResult, metric_label, task_label, terminal_table
 from bertkd.students import prune, separate_position_bias
 
 __all__ = ["Pruning", "train_pruned"]
@@ -151,7 +152,7 @@ class _Training:
         self.config = _with_epochs(config, len(data.splits["train"]))
         self.ignore_weak_teacher = ignore_weak_teacher
         # `quiet` turns off the bars of transformers, and these say how long a person still has to wait.
-        self.has_progress = config.process_index == 0
+        self.has_progress = config.process_index == 0 and not config.disable_tqdm
 
     def run(self) -> list[RunResult]:
         """Makes the students that an earlier start has not made; returns all records."""
@@ -531,17 +532,11 @@ def _show_curve(facts: dict[str, Any], data: TaskData, path: Path | None) -> Non
     if path is None:
         return
 
-    try:
-        curves_chart(
-            {"Pruned and fitted, not trained": points[1:]},
-            path,
-            f"{task_label(data.task.name)}: sizes to choose from",
-            unit,
-            f"{metric_label(metric)} (%)",
-            reference=ChartPoint("Teacher", points[0].x, points[0].y),
-        )
-    except ImportError as error:
-        # The table says the same.
-        print(f"There is no chart. {error}")
-    else:
-        print(f"Chart: {path}")
+    draw_curves(
+        {"Pruned and fitted, not trained": points[1:]},
+        path,
+        f"{task_label(data.task.name)}: sizes to choose from",
+        unit,
+        f"{metric_label(metric)} (%)",
+        reference=ChartPoint("Teacher", points[0].x, points[0].y),
+    )

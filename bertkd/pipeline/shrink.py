@@ -20,7 +20,7 @@ from bertkd.models.loading import load_tokenizer
 from bertkd.models.positions import max_tokens
 from bertkd.pipeline.deployment import Timing
 from bertkd.pipeline.evaluation import evaluate
-from bertkd.pipeline.experiment import Experiment, output_folder, writes_output_folder
+from bertkd.pipeline.experiment import Experiment, check_no_training, output_folder, writes_output_folder
 from bertkd.pipeline.hub import upload
 from bertkd.pipeline.models import load_model, resolve_model_name
 from bertkd.pipeline.task_data import TaskData
@@ -126,11 +126,12 @@ def shrink_model(
         The content of shrink.json.
 
     Raises:
-        ValueError: the model is no local folder, or is the output folder.
+        ValueError: the model is no local folder, or is the output folder, or that holds a training.
     """
     folder, source = output_folder(config), Path(resolve_model_name(name))
     if not source.is_dir() or folder.resolve() == source.resolve():
         raise ValueError(f"{name} must be a local folder, and another than --output_dir.")
+    check_no_training(folder)
 
     model = load_model(name).eval()
     tokenizer = load_tokenizer(tokenizer_name or source)

@@ -30,7 +30,7 @@ from bertkd.metrics import main_value
 from bertkd.pipeline.deployment import Deployment
 from bertkd.pipeline.dynabert import ImportanceSettings
 from bertkd.pipeline.evaluation import evaluate
-from bertkd.pipeline.experiment import Experiment, output_folder, writes_output_folder
+from bertkd.pipeline.experiment import Experiment, check_no_training, output_folder, writes_output_folder
 from bertkd.pipeline.hub import upload
 from bertkd.pipeline.limits import COST_UNITS, Limit
 from bertkd.pipeline.models import load_model
@@ -95,13 +95,14 @@ def find_subnetwork(
         The content of search.json.
 
     Raises:
-        ValueError: no sub-network is within the budget.
+        ValueError: no sub-network is within the budget, or the folder holds a training.
     """
     require_engine(deployment.engine, deployment.precision)
     folder = output_folder(config)
+    check_no_training(folder)
     model = make_adaptive(load_model(supernet))
     batches = data.sampled_batches(importance.rows, config.seed, importance.split)
-    scores = compute_importance(model, batches, importance.reduction, progress=True)
+    scores = compute_importance(model, batches, importance.reduction, progress=not config.disable_tqdm)
 
     unit = budget.limit.unit
     measure = _measure_of(model, unit, deployment)

@@ -319,6 +319,25 @@ CASES = [
         r"train\.parquet is also --train_file, which would be overwritten",
         files={"out/train.parquet": b"", **ROWS},
     ),
+    # The output is another training.
+    case(
+        "a sub-network takes a training's place",
+        "extract --model_name_or_path {supernet} --output_dir {dir}/out",
+        r"out holds a training, whose model would be replaced: choose another --output_dir",
+        files={"out/settings.json": "{}"},
+    ),
+    case(
+        "a search takes a training's place",
+        f"search --model_name_or_path {{supernet}} {GLUE} --budget 1 --unit mb --output_dir {{dir}}/out",
+        r"out holds a training, whose model would be replaced",
+        files={"out/settings.json": "{}"},
+    ),
+    case(
+        "a shrunk model takes a training's place",
+        f"shrink --model_name_or_path {{teacher}} {GLUE} --ffn_rank 4 --output_dir {{dir}}/out",
+        r"out holds a training, whose model would be replaced",
+        files={"out/checkpoint-5/trainer_state.json": json.dumps({"global_step": 5})},
+    ),
     # Folders that cannot be written to.
     case(
         "the output folder is a file",

@@ -142,6 +142,50 @@ WITHOUT_EFFECT = [
     ),
     option("a split of a file", f"{MLM} --corpus_split test", "--corpus_split has no effect unless --corpus_name"),
     option(
+        "layers of a checkpoint that DistilBERT goes on with",
+        "distilbert --teacher_model_name_or_path {model} --model_name_or_path {model} --num_student_layers 1 "
+        "--corpus_files {dir}/a.txt --output_dir {dir}/out --use_cpu",
+        "--num_student_layers has no effect beside --model_name_or_path",
+    ),
+    option(
+        "layers of a checkpoint that TinyBERT goes on with",
+        "tinybert-general --teacher_model_name_or_path {model} --model_name_or_path {model} --student_layers last "
+        "--corpus_files {dir}/a.txt --output_dir {dir}/out --use_cpu",
+        "--student_layers has no effect beside --model_name_or_path",
+    ),
+    option(
+        "epochs of a stage that is left out",
+        f"{TINYBERT} --stages prediction --intermediate_num_train_epochs 5",
+        "--intermediate_num_train_epochs has no effect where --stages is prediction",
+    ),
+    option(
+        "an engine for a budget that no engine changes",
+        f"prune --teacher_model_name_or_path {{teacher}} {TASK} --budget 50% --unit gflops --precision int8",
+        "--precision has no effect where --unit is gflops",
+    ),
+    option(
+        "the threads of a file",
+        f"search --model_name_or_path {{supernet}} {TASK} --budget 50% --unit mb --threads 2",
+        "--threads has no effect where --unit is mb",
+    ),
+    option("the switch of another script", f"{FINETUNE} --do_eval", "--do_train and --do_eval are not used"),
+    option(
+        "TinyBERT's student out of the teacher's layers, for a budget",
+        f"compress --method tinybert --init_from teacher --budget 50% --teacher_model_name_or_path {{teacher}} {TASK}",
+        "--method tinybert has a start of its own .*leave --init_from teacher out",
+    ),
+    option(
+        "a fine-tuned student out of the teacher's layers, for a budget",
+        f"compress --method finetuned --init_from teacher --budget 9 {TASK} --teacher_model_name_or_path {{teacher}}",
+        "--method finetuned has a start of its own .*leave --init_from teacher out",
+    ),
+    option(
+        "DistilBERT's student out of a checkpoint, for a budget",
+        f"compress --method distilbert --model_name_or_path {{model}} --budget 50% --teacher_model_name_or_path "
+        f"{{teacher}} {TASK}",
+        "--method distilbert has a start of its own .*leave --model_name_or_path out",
+    ),
+    option(
         "a student's size in compress",
         f"compress --budget 5 --teacher_model_name_or_path {{teacher}} {TASK} --num_student_layers 2",
         "compress` does not use --num_student_layers",

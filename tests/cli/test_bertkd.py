@@ -1,9 +1,12 @@
 """The command `bertkd` itself: its help, its answers to mistakes, dry runs, records without secrets, and uploads."""
 
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
@@ -18,10 +21,11 @@ from huggingface_hub.errors import LocalTokenNotFoundError
 from huggingface_hub.utils import filter_repo_objects
 from transformers import TrainingArguments
 
+import bertkd.cli
 from bertkd import DistillationConfig, DistillationTrainer, methods
-from bertkd.cli import COMMANDS, compress, dynabert, kd, main, mlm, patient_kd, tinybert
+from bertkd.cli import COMMANDS, IN_ONE_PROCESS, compress, dynabert, kd, main, mlm, patient_kd, tinybert
 from bertkd.cli import run_command as run_named
-from bertkd.cli.commands import check_outputs, sentence_of
+from bertkd.cli.commands import check_outputs, run_safely, sentence_of
 from bertkd.cli.parser import CommandParser, PlainParser, command_line, parse_runs
 from bertkd.cli.shipped import settings_path, shipped_settings
 from bertkd.distillation.method import Method
@@ -423,6 +427,15 @@ def test_a_dry_run_that_measures_is_for_one_process(
         run_named("prune", words)
 
 
+@pytest.mark.parametrize("command", sorted(IN_ONE_PROCESS))
+def test_a_command_that_does_not_train_is_refused_under_a_launcher(
+    command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(SystemExit, match=f"bertkd {command} runs in one process: start it without a launcher"):
+        run_named(command, ["--output_dir", "never"])
+
+
 def test_a_process_whose_group_is_gone_blames_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gone = RuntimeError("[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:534] Connection closed by peer")
     words = ["--output_dir", str(tmp_path)]
@@ -431,6 +444,38 @@ def test_a_process_whose_group_is_gone_blames_nobody(tmp_path: Path, monkeypatch
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert sentence_of(gone, "bertkd kd", words) == "another process has ended: see what it says, if it could."
     assert str(tmp_path / "bertkd-error-1.log") in sentence_of(KeyError("a"), "bertkd kd", words)
+
+
+# ---- signals ----
+
+
+def test_a_program_that_is_told_to_end_cleans_up() -> None:
+    cleaned = []
+
+    def work() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(60)
+        finally:
+            cleaned.append(True)
+
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(SystemExit) as ending:
+            run_safely(work, "bertkd kd", [])
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert ending.value.code == 143 and cleaned
+
+
+def test_ctrl_c_before_the_command_begins_is_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(_name: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(bertkd.cli.importlib, "import_module", interrupted)
+    with pytest.raises(SystemExit) as ending:
+        main(["kd"])
+    assert ending.value.code == 130
 
 
 @pytest.mark.slow

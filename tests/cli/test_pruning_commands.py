@@ -16,7 +16,7 @@ import pytest
 import torch
 from conftest import ROOT
 from safetensors.torch import load_file
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, TrainingArguments
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from bertkd.cli import compress, finetune, prune
 from bertkd.data import GLUE_TASKS
@@ -532,15 +532,6 @@ def test_what_pruning_left_in_a_folder_is_no_budget_of_another_method(
     monkeypatch.setattr(compress, "write_report", lambda *_: tmp_path / "report.html")
     answer = compressed(words, tmp_path, "--method", "kd", "--budget", "40", "--unit", "mb")
     assert answer["budget"] == 40 and answer["measured"] == 3.0 and answer["is_within_budget"]
-
-
-def test_compress_is_refused_under_a_launcher(
-    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(TrainingArguments, "world_size", property(lambda _self: 2))
-    with pytest.raises(ValueError, match="in one process: start it without a launcher, or train .* bertkd prune"):
-        compressed(words, tmp_path, "--budget", "50%")
-    assert not files_in(tmp_path)
 
 
 def test_without_matplotlib_the_sizes_to_choose_from_have_no_chart(

@@ -14,11 +14,12 @@ from bertkd import (
     PatientKDConfig,
     TinyBertKDConfig,
 )
-from bertkd.cli import augment, compress, distilbert, dynabert, export, mlm, rules, search, shrink, tinybert
+from bertkd.cli import augment, compress, distilbert, dynabert, export, mlm, prune, rules, search, shrink, tinybert
 from bertkd.cli.options import CorpusOptions, ModelOptions, ShapeOptions, TaskOptions, TrainOptions
 from bertkd.cli.parser import CommandParser, parse_runs
 from bertkd.cli.rules import COUNT, POSITIVE, SHARE, Range, unmet_need
 from bertkd.cli.settings_file import read_options
+from bertkd.pruning import PrunedKDConfig
 
 COMMANDS: dict[str, tuple[Any, Any, Any]] = {
     "augment": (TaskOptions, augment.AugmentOptions, DistillationConfig),
@@ -30,6 +31,7 @@ COMMANDS: dict[str, tuple[Any, Any, Any]] = {
     "kd": (TaskOptions, TrainOptions, DistillationConfig),
     "mlm": (CorpusOptions, mlm.MaskedLMOptions, DistilBertKDConfig),
     "patient-kd": (TaskOptions, TrainOptions, PatientKDConfig),
+    "prune": (TaskOptions, prune.PruneOptions, PrunedKDConfig),
     "search": (TaskOptions, search.SearchOptions, DistillationConfig),
     "shrink": (TaskOptions, shrink.ShrinkOptions, DistillationConfig),
     "tinybert": (TaskOptions, tinybert.TinyBertOptions, TinyBertKDConfig),
@@ -50,6 +52,8 @@ def test_every_rule_is_about_an_option_that_there_is(parsers: dict[str, CommandP
     known = {name for parser in parsers.values() for name in parser.needs}
     assert {*rules.CONFIG_NEEDS, *rules.CONFIG_RANGES, *rules.ONLY_NAMED} <= known
 
+    for command, needs in rules.COMMAND_NEEDS.items():
+        assert needs.keys() <= {*parsers[command].needs}, command
     for command, parser in parsers.items():
         assert rules.unused_options(command) <= {*parser.needs}, command
         for needs in parser.needs.values():

@@ -191,6 +191,12 @@ def test_readme_names_targets_that_make_knows() -> None:
         assert f"\n{target}:" in makefile
 
 
+def test_no_requirement_has_two_versions() -> None:
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    names = [line.partition("==")[0] for line in lines if not line.startswith("#")]
+    assert len(names) == len({*names}) and not [line for line in lines if "+" in line]
+
+
 def test_readme_can_be_read_in_a_minute() -> None:
     text = (ROOT / "README.md").read_text()
     table = text[text.index("<!-- results:start -->") : text.index("<!-- results:end -->")]
