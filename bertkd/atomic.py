@@ -25,11 +25,13 @@ import psutil
 from bertkd.folder_lock import LOCK_FILE
 
 __all__ = [
+    "ERROR_LOG",
     "LFS_POINTER",
     "atomic_folder",
     "atomic_path",
     "atomic_replacement",
     "check_replaceable",
+    "is_nobodys",
     "plain_json",
     "read_json",
     "storage_problem",
@@ -48,9 +50,11 @@ _OF_THE_DISK = {
 _HOST = f"{zlib.crc32(socket.gethostname().encode()):08x}"
 
 
-# What may be in any folder: the lock of the run that works in it, what one that was killed left, and a folder of the
-# file system.
-_NOBODYS = {LOCK_FILE, ".partial", "lost+found"}
+# What may be in any folder: the lock of the run that works in it, what one that was killed left, and folders of the
+# file system and of the hub's client.
+_NOBODYS = {LOCK_FILE, ".partial", ".cache", "lost+found"}
+# The log of an error that nobody foresaw.
+ERROR_LOG = "bertkd-error"
 
 # What Git leaves in the place of a large file that was not fetched.
 LFS_POINTER = b"version https://git-lfs"
@@ -166,7 +170,7 @@ def _replace_files(folder: Path, partial: Path, mark: str) -> None:
     """Removes what a folder holds and moves new files into it; only a whole folder has the file `mark`."""
     (folder / mark).unlink(missing_ok=True)
     for file in folder.iterdir():
-        if file == partial or file.name in _NOBODYS:
+        if file.name in _NOBODYS:
             continue
         if file.is_dir() and not file.is_symlink():
             shutil.rmtree(file)
@@ -174,6 +178,11 @@ def _replace_files(folder: Path, partial: Path, mark: str) -> None:
             file.unlink()
     for file in sorted(partial.iterdir(), key=lambda file: file.name == mark):
         os.replace(file, folder / file.name)
+
+
+def is_nobodys(name: str) -> bool:
+    """Whether a file or folder of this name may be in any folder, and makes it nobody's."""
+    return name in _NOBODYS or name.startswith(ERROR_LOG)
 
 
 def check_replaceable(folder: Path, mark: str) -> None:
@@ -186,7 +195,7 @@ def check_replaceable(folder: Path, mark: str) -> None:
     if not folder.is_dir() or (folder / mark).is_file() or (folder / ".partial" / mark).is_file():
         return
 
-    others = sorted(file.name for file in folder.iterdir() if file.name not in _NOBODYS)
+    others = sorted(file.name for file in folder.iterdir() if not is_nobodys(file.name))
     if others:
         raise ValueError(
             f"{folder} holds {', '.join(others[:3])} and no {mark}: all of it would be replaced. Choose another "

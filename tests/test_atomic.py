@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from bertkd.atomic import atomic_replacement
+from bertkd.atomic import atomic_replacement, check_replaceable
+from bertkd.folder_lock import LOCK_FILE
 
 
 def test_a_new_folder_takes_the_place_of_the_old_one(tmp_path: Path) -> None:
@@ -34,6 +35,15 @@ def test_a_new_folder_that_fails_leaves_the_old_one(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="killed"):
         write_half()
     assert [file.name for file in tmp_path.rglob("*")] == ["first", "mark"]
+
+
+@pytest.mark.parametrize("name", [".cache", "lost+found", "bertkd-error.log", "bertkd-error-1.log", LOCK_FILE])
+def test_what_may_be_in_any_folder_does_not_make_it_somebodys(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).mkdir()
+    check_replaceable(tmp_path, "mark")
+    (tmp_path / "thesis.txt").touch()
+    with pytest.raises(ValueError, match=r"holds thesis\.txt and no mark"):
+        check_replaceable(tmp_path, "mark")
 
 
 def test_what_a_killed_run_has_left_does_not_enter_a_new_folder(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from transformers.utils import logging
 
 import bertkd
 from bertkd import DistillationConfig
-from bertkd.atomic import storage_problem, write_text
+from bertkd.atomic import ERROR_LOG, storage_problem, write_text
 from bertkd.cli.options import CorpusOptions, TaskOptions, TrainOptions
 from bertkd.cli.parser import Config, Options, Own, command_line, option_value, parse_runs
 from bertkd.metrics import main_value
@@ -43,9 +43,9 @@ __all__ = [
 CORPUS_DEFAULTS = {"load_best_model_at_end": False, "metric_for_best_model": "loss"}
 
 # The traceback of an error that nobody foresaw.
-LOG = "bertkd-error.log"
+LOG = f"{ERROR_LOG}.log"
 # What is said of a group whose other process is gone, by gloo and NCCL.
-OF_ANOTHER_PROCESS = ("Connection closed by peer", "Connection reset by peer", "remote process exited", "gloo/")
+OF_ANOTHER_PROCESS = ("Connection closed by peer", "Connection reset by peer", "remote process exited")
 PACKAGE = Path(bertkd.__file__).parent
 GOES_ON = "A training goes on from its last checkpoint when the same command is started again."
 STANDARD_OUTPUT = 1

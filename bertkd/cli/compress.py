@@ -500,11 +500,13 @@ def train_and_search(method: Method, options: Run, folder: Path) -> tuple[Path, 
 def deployed_options(options: Run, student: Path, folder: Path) -> Run:
     """The options of the student's export."""
     values = {member.name: getattr(options.own, member.name) for member in fields(ExportOptions)}
+    # The folder within, which is uploaded, has the same name in every compression.
+    repository = options.config.hub_model_id or output_folder(options.config).resolve().name
     return replace(
         options,
         models=replace(options.models, model_name_or_path=str(student)),
         own=ExportOptions(**values),
-        config=with_changes(options.config, output_dir=str(folder)),
+        config=with_changes(options.config, output_dir=str(folder), hub_model_id=repository),
     )
 
 

@@ -61,7 +61,7 @@ def read_file(path: Path) -> Dataset:
         dataset = datasets.load_dataset(reader, name, data_files=files, split="train", **options)
     except (DatasetGenerationError, ValueError) as error:
         reason = " ".join(str(error.__cause__ or error).split())
-        hint = hint_of_header(path, list(options.get("features", ())))
+        hint = hint_of_separator(path, list(options.get("features", ())))
         if "EOF inside string" in reason:
             reason, hint = reason.replace("EOF inside string", "a quotation mark is not closed,"), ""
         text = f"{path} has no rows or cannot be read as {reader}: {reason}"
@@ -129,7 +129,7 @@ def _header(path: Path, delimiter: str, quoting: Any) -> list[str]:
 
     # pandas would take the first column for an index, and shift all others by one.
     if len(first) > len(names):
-        hint = hint_of_header(path, names) or " Mend the header."
+        hint = hint_of_separator(path, names) or " Mend the header."
         raise ValueError(f"{path}: its rows have more columns than its header names.{hint}")
     for name, count in Counter(names).items():
         if count > 1 and name:
@@ -139,13 +139,19 @@ def _header(path: Path, delimiter: str, quoting: Any) -> list[str]:
 
 def hint_of_header(path: Path, columns: Sequence[str]) -> str:
     """What else may be wrong with the header of a csv: its separator, or that it is not there."""
+    hint = hint_of_separator(path, columns)
+    is_csv = path.suffix.lower() in (".csv", ".tsv")
+    return hint or (" Its first line must be a header." if is_csv and any(" " in name for name in columns) else "")
+
+
+def hint_of_separator(path: Path, columns: Sequence[str]) -> str:
+    """Which separator the header of a csv has, where it is not the comma; else empty."""
     separators = {";": "semicolons", "\t": "tabs", "|": "bars"}
     if path.suffix.lower() == ".csv" and len(columns) == 1:
         for character, name in separators.items():
             if character in columns[0]:
                 return f" Its header is separated by {name} and not by commas."
-    is_csv = path.suffix.lower() in (".csv", ".tsv")
-    return " Its first line must be a header." if is_csv and any(" " in column for column in columns) else ""
+    return ""
 
 
 def _tell_quotes(dataset: Dataset, path: Path) -> None:

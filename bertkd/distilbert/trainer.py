@@ -283,7 +283,10 @@ class DistilBertKDTrainer(DistillationTrainer):
         ignore_keys: list[str] | None = None,
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         """The whole loss, on masks that do not change from one evaluation to the next."""
+        return self._evaluate_loss(model, self._on_device(inputs))
+
+    def _to_evaluate(self, inputs: dict[str, Any]) -> dict[str, Any]:
         # No training step has the number -1.
-        inputs = self._masked(self._on_device(inputs), step=-1)
-        self._masked_share = (inputs["labels"] != IGNORED).sum() / inputs["attention_mask"].sum()
-        return self._evaluate_loss(model, inputs)
+        masked = self._masked(inputs, step=-1)
+        self._masked_share = (masked["labels"] != IGNORED).sum() / masked["attention_mask"].sum()
+        return masked

@@ -93,16 +93,20 @@ class StepsMixin(LabelsMixin):
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
         """Make the batches to evaluate, of all rows: `dataloader_drop_last` is about the steps of a training."""
         rows = self.eval_dataset if eval_dataset is None else eval_dataset
-        # Of several data sets, the Trainer gives the name.
-        all_rows: Any = self.eval_dataset
-        named = all_rows[rows] if isinstance(rows, str) else rows
-        if isinstance(named, datasets.IterableDataset) and self.args.world_size > 1:
-            eval_dataset = self._one_stream(named)
-        if not isinstance(rows, str) and rows is not self._evaluated_last:
+        # Of several data sets, the Trainer gives the name, and keeps the loader of each.
+        is_named = isinstance(rows, str)
+        if not is_named and rows is not self._evaluated_last:
             self._forget_evaluation_rows()
             self._evaluated_last = rows
-        with self._no_row_dropped():
-            return super().get_eval_dataloader(eval_dataset)
+
+        all_rows: Any = self.eval_dataset
+        if is_named:
+            self.eval_dataset = {**all_rows, rows: self._one_stream(all_rows[rows])}
+        try:
+            with self._no_row_dropped():
+                return super().get_eval_dataloader(rows if is_named else self._one_stream(rows))
+        finally:
+            self.eval_dataset = all_rows
 
     def get_test_dataloader(self, test_dataset: Any) -> DataLoader:
         """Make the batches to predict, of all rows."""

@@ -282,10 +282,21 @@ def batch_digest(batch: Any, columns: Sequence[str]) -> str:
     digest = hashlib.sha256()
     for name in columns:
         if name in batch:
-            values = np.ascontiguousarray(batch[name])
-            digest.update(f"{name}{values.shape}{values.dtype}".encode())
-            digest.update(values.tobytes())
+            digest.update(name.encode())
+            digest.update(_value_bytes(batch[name]))
     return digest.hexdigest()
+
+
+def _value_bytes(value: Any) -> bytes:
+    """What a value of a row or a batch holds, for a hash: a tensor, numbers, texts, or a list of these."""
+    try:
+        values = np.ascontiguousarray(value)
+    except ValueError:  # its lists have different lengths
+        return b"".join(map(_value_bytes, value))
+    # Of objects an array has the addresses.
+    return f"{values.shape}{values.dtype}".encode() + (
+        repr(value).encode() if values.dtype == object else values.tobytes()
+    )
 
 
 def method_sources(cls: type, name: str) -> list[str]:
@@ -309,8 +320,10 @@ def _row_bytes(dataset: Any, columns: Sequence[str]) -> Iterable[bytes]:
     if not _is_table(dataset):
         for row in range(len(dataset)):
             item = dataset[row]
-            values = [(name, np.asarray(item[name]).tolist()) for name in columns if name in item]
-            yield repr(values).encode()
+            for name in columns:
+                if name in item:
+                    yield name.encode()
+                    yield _value_bytes(item[name])
         return
 
     kept = [name for name in columns if name in dataset.column_names]

@@ -313,7 +313,12 @@ class DistillationTrainer(TeacherMixin, StepsMixin, SettingsMixin, ResumingMixin
         if count == 0:
             return torch.zeros((), device=self.args.device), None, None
         with torch.no_grad(), self.compute_loss_context_manager():
-            return self.compute_loss(model, first_rows(inputs, size, count)).detach(), None, None
+            rows = self._to_evaluate(first_rows(inputs, size, count))
+            return self.compute_loss(model, rows).detach(), None, None
+
+    def _to_evaluate(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """What a method makes of a batch before its loss is evaluated, such as masks."""
+        return inputs
 
     # ---- a training ----
 

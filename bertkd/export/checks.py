@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from bertkd.atomic import check_replaceable
+from bertkd.atomic import check_replaceable, is_nobodys
 from bertkd.efficiency.inputs import check_inputs
 from bertkd.models.families import family_of
 from bertkd.models.loading import check_finite
@@ -23,8 +23,6 @@ __all__ = [
 ]
 
 CLASSIFIER = "ForSequenceClassification"
-# Folders that are nobody's work: downloads of the hub's client, of a run that was killed, and of the file system.
-PASSING_FOLDERS = {".cache", ".partial", "lost+found"}
 
 
 def check_model(model: Any) -> None:
@@ -158,7 +156,7 @@ def check_folder(folder: Path, model: PreTrainedModel) -> None:
     if source.is_dir() and source.resolve() == folder.resolve():
         raise ValueError(f"{folder} is the model's own folder, which the export would replace: choose another.")
 
-    others = sorted(path.name for path in folder.iterdir() if path.is_dir() and path.name not in PASSING_FOLDERS)
+    others = sorted(path.name for path in folder.iterdir() if path.is_dir() and not is_nobodys(path.name))
     if others:
         raise ValueError(
             f"{folder} holds the folder {others[0]}, and an export replaces all of a folder: choose another one."

@@ -143,6 +143,15 @@ class Deployment:
         usual = sorted(baselines)[len(baselines) // 2]
         return [ratio * usual for ratio in ratios]
 
+    def costs_beside(
+        self, whole: PreTrainedModel, usual: float, models: Sequence[PreTrainedModel], unit: str
+    ) -> list[float]:
+        """What models cost when `whole` costs `usual`: they are timed beside it, as a machine may slow down."""
+        if unit != "ms":
+            return self.costs(models, unit)
+        now, *costs = self.costs([whole, *models], unit)
+        return [cost * usual / now for cost in costs]
+
     def cost(self, model: PreTrainedModel, unit: str) -> float:
         """What a model costs when it is deployed, as `costs` has it; one that is timed runs alone."""
         if unit == "parameters":

@@ -4,12 +4,13 @@ from pathlib import Path
 
 from huggingface_hub import HfApi
 
+from bertkd.atomic import ERROR_LOG
 from bertkd.distillation import DistillationConfig
 
 __all__ = ["check_login", "upload"]
 
 # What belongs to this machine's training and not to the model, here or in a folder within, and other models.
-LOCAL_NAMES = ("checkpoint-*", "settings.json", "bertkd-error*.log", ".*")
+LOCAL_NAMES = ("checkpoint-*", "settings.json", f"{ERROR_LOG}*.log", ".*")
 LOCAL_FILES = [*LOCAL_NAMES, *(f"*/{name}" for name in LOCAL_NAMES), "augmented/*", "intermediate/*", "start/*"]
 
 

@@ -230,10 +230,7 @@ class _Training:
 
     def measure_beside_teacher(self, models: Sequence[PreTrainedModel]) -> list[float]:
         """What models cost when the teacher costs what the table says, so that a machine may slow down meanwhile."""
-        if self.unit != "ms":
-            return self.measure(models)
-        whole, *costs = self.measure([self.teacher, *models])
-        return [cost * self.whole / whole for cost in costs]
+        return self.pruning.deployment.costs_beside(self.teacher, self.whole, models, self.unit)
 
     # ---- pruning ----
 

@@ -240,7 +240,7 @@ def _write_record(
     speedup_over: int | None = answer["before"]["parameters"]
     path = source / RunResult.FILE
     made_of = RunResult.read(path) if path.is_file() else None
-    if made_of is not None and made_of.method != "teacher":
+    if made_of is not None and made_of.teacher_metrics:
         teacher_metrics, speedup = made_of.teacher_metrics, speedup * (made_of.speedup or math.nan)
         speedup_over = made_of.speedup_over
     # Records have the speed-ups of one row of 128 tokens.

@@ -24,7 +24,7 @@ from bertkd.dynabert import (
     save_subnetwork,
     search_subnetworks,
 )
-from bertkd.efficiency import count_flops, count_parameters, model_size_mb
+from bertkd.efficiency import count_parameters, model_size_mb
 from bertkd.export import exported_size_mb, require_engine
 from bertkd.metrics import main_value
 from bertkd.pipeline.deployment import Deployment
@@ -240,22 +240,15 @@ def _per_layer(counts: Sequence[int]) -> str:
 
 def _measure_of(model: PreTrainedModel, unit: str, deployment: Deployment) -> Measure:
     """The function that tells what sizes cost, in the unit that is asked for."""
-    timing = deployment.timing
 
     def extract(size: Subnetwork) -> PreTrainedModel:
         return extract_subnetwork(model, subnetwork=size).eval()
 
-    def milliseconds(sizes: Sequence[Subnetwork]) -> list[float]:
-        return deployment.costs([extract(size) for size in (Subnetwork.of(model), *sizes)], "ms")[1:]
-
-    def gflops(sizes: Sequence[Subnetwork]) -> list[float]:
-        return [count_flops(extract(size), timing.batch_size, timing.sequence_length) / 1e9 for size in sizes]
-
-    def parameters(sizes: Sequence[Subnetwork]) -> list[float]:
-        return [float(count_parameters(extract(size)).total) for size in sizes]
+    def costs(sizes: Sequence[Subnetwork]) -> list[float]:
+        return deployment.costs([extract(size) for size in sizes], unit)
 
     def facts(sizes: Sequence[Subnetwork]) -> np.ndarray:
-        return np.array([[1, len(size.layers), count] for size, count in zip(sizes, parameters(sizes), strict=True)])
+        return np.array([[1, len(size.layers), count_parameters(extract(size)).total] for size in sizes])
 
     @functools.cache
     def megabytes_per_fact() -> np.ndarray:
@@ -271,7 +264,7 @@ def _measure_of(model: PreTrainedModel, unit: str, deployment: Deployment) -> Me
         return factors
 
     def megabytes(sizes: Sequence[Subnetwork]) -> list[float]:
-        costs: list[float] = (facts(sizes) @ megabytes_per_fact()).tolist()
-        return costs
+        found: list[float] = (facts(sizes) @ megabytes_per_fact()).tolist()
+        return found
 
-    return {"ms": milliseconds, "mb": megabytes, "gflops": gflops, "parameters": parameters}[unit]
+    return megabytes if unit == "mb" else costs

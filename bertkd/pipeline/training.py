@@ -347,6 +347,8 @@ def describe_subnetwork(
         metrics=metrics or {},
         metrics_before={},
         speedup=speedup,
+        # What is known of it was measured beside the whole supernet.
+        speedup_over=parent.parameters,
         subnetworks=[],
         parameters=parameters.total,
         embedding_parameters=parameters.embeddings,

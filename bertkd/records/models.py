@@ -106,7 +106,9 @@ def _tell_apart(rows: list[dict[str, Any]]) -> None:
     """Adds the number of parameters to the variant of models that have everything else in common, a seed too.
 
     Such are the models that `bertkd shrink` and `bertkd extract` make of one model, or students of several teachers.
+    Models with a budget differ in it from seed to seed.
     """
+    rows = [row for row in rows if not row["has_budget"]]
     names = [name for name in MODEL if name != "task"]
     sizes: dict[tuple[Any, ...], set[int]] = {}
     for row in rows:

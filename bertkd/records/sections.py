@@ -87,8 +87,11 @@ def _with_speedups_of(models: pd.DataFrame, runs: Sequence[RunResult], others: p
     """
     if others.empty:
         return others
-    speedups = models.drop_duplicates(["method", "layers"]).set_index(["method", "layers"])["speedup"]
-    of_shape = {(run.layers, run.parameters): speedups.get((run.method, run.layers), math.nan) for run in runs[::-1]}
+    names = ["method", "layers", "variant"]
+    speedups = models.drop_duplicates(names).set_index(names)["speedup"]
+    of_shape = {}
+    for run in runs[::-1]:
+        of_shape[run.layers, run.parameters] = speedups.get((run.method, run.layers, run.budget), math.nan)
     shapes = zip(others["layers"], others["parameters"], strict=True)
     known = pd.Series([of_shape.get(shape, math.nan) for shape in shapes], others.index, dtype=float)
     return others.assign(speedup=known.fillna(others["speedup"]))

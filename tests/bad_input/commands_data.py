@@ -66,6 +66,11 @@ TABLES = [
     table("a column twice", "text,text,label\na b,c d,pos\n", "train.csv has 2 columns called 'text'"),
     table("rows longer than the header", "text,label\na,b,pos\n", "its rows have more columns than its header names"),
     table(
+        "a row with a comma too many below a header of two words",
+        "review text,label\nwell done,pos\nwell, done,neg\n",
+        r"saw 3\.(?! Its first line)",
+    ),
+    table(
         "a row with a comma too many",
         "text,label\nwell done,pos\nwell, done,neg\n",
         "train.csv has no rows or cannot be read as csv.*line 3",

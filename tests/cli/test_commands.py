@@ -368,6 +368,8 @@ def test_a_sub_network_is_taken_out_by_its_multipliers(
     assert ("trust_remote_code" in card) == (format == "auto") and "sub-network" in card
     assert result.value == parent.subnetworks[1].value
     assert result.speedup == (parent.subnetworks[1].speedup if format == "auto" else None)
+    # It was timed beside the whole supernet, whatever that one was timed beside.
+    assert result.speedup_over == parent.parameters
 
 
 def test_sizes_of_equally_many_parameters_keep_their_own_figures(adaptive: list[str], tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from bertkd.pipeline import deployment, subnetwork_search
 from bertkd.pipeline.bench import page
 from bertkd.pipeline.compress import Size
 from bertkd.pipeline.deployment import Deployment, Timing
+from bertkd.pipeline.experiment import output_folder
 from bertkd.pipeline.peak_memory import MeasuredModel
 from bertkd.records import ExportResult, read_result
 from bertkd.students import prune_vocabulary
@@ -415,6 +416,16 @@ def test_every_method_starts_its_student_from_what_is_asked_for(
     else:
         assert run.models.init_from == ("teacher" if start == "teacher" else "pretrained")
         assert run.models.num_student_layers == 4
+
+
+def test_what_is_deployed_is_uploaded_under_the_name_of_the_whole_folder(tuned: Path, task: list[str]) -> None:
+    words = [*command(tuned, "1"), *task]
+    options = compress.parse(words)
+    folder = output_folder(options.config)
+    deployed = compress.deployed_options(options, folder / "student", folder / "deployed")
+    assert deployed.config.hub_model_id == folder.name != "deployed"
+    named = compress.parse([*words, "--push_to_hub", "--hub_model_id", "mine"])
+    assert compress.deployed_options(named, folder, folder / "deployed").config.hub_model_id == "mine"
 
 
 def test_a_small_students_shapes_go_from_large_to_small(tuned: Path) -> None:

@@ -84,6 +84,13 @@ def test_a_smaller_student_keeps_its_teacher(teacher: Path, glue_dir: Path, tmp_
     ratio = json.loads((tmp_path / "again" / "shrink.json").read_text())["after"]["latency"]["speedup"]
     assert again.teacher_metrics == {"accuracy": 0.75} and again.speedup == pytest.approx(4 * ratio, abs=0.01)
 
+    # Without a teacher, the model itself is what the smaller one is compared with.
+    replace(record, method="finetuned", teacher_metrics={}, speedup=2.0).write(source)
+    shrink.main(arguments(source, glue_dir, tmp_path / "alone", *steps))
+    alone = read_result(tmp_path / "alone" / "results.json")
+    ratio = json.loads((tmp_path / "alone" / "shrink.json").read_text())["after"]["latency"]["speedup"]
+    assert alone.teacher_metrics == record.teacher_metrics and alone.speedup == pytest.approx(ratio, abs=0.01)
+
     # Other figures of a record are those of one row of 128 tokens.
     shrink.main(arguments(source, glue_dir, tmp_path / "short", "--share_layers", "2", "--sequence_length", "16"))
     assert read_result(tmp_path / "short" / "results.json").speedup is None

@@ -27,7 +27,7 @@ from bertkd import (
 )
 from bertkd.distillation.checkpoints import last_checkpoint
 from bertkd.distillation.sampler import StepSampler, TokenStepSampler
-from bertkd.distillation.teacher_cache import TeacherCache, method_sources
+from bertkd.distillation.teacher_cache import TeacherCache, _row_bytes, batch_digest, method_sources
 from bertkd.efficiency import is_fast_in_bfloat16
 
 SETTINGS = helpers.SETTINGS | {"learning_rate": 0.05, "warmup_steps": 1}
@@ -521,6 +521,21 @@ def test_a_teacher_that_was_trained_in_mixed_precision_teaches_in_its_own(tmp_pa
     assert torch.equal(taught_by(), before)
 
 
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ([[1, 2], [3]], [[1], [2, 3]]),
+        (["a", None], ["b", None]),
+        (torch.ones(2), torch.zeros(2)),
+        ([torch.ones(2), torch.ones(1)], [torch.ones(2), torch.zeros(1)]),
+        ([1, 2], [[1, 2]]),
+    ],
+)
+def test_rows_of_any_values_are_told_apart(one: Any, other: Any) -> None:
+    assert batch_digest({"a": one}, ["a"]) == batch_digest({"a": one}, ["a"]) != batch_digest({"a": other}, ["a"])
+    assert [*_row_bytes([{"a": one}], ["a"])] != [*_row_bytes([{"a": other}], ["a"])]
+
+
 def test_a_cache_depends_on_the_code_of_teacher_forward() -> None:
     class Doubled(DistillationTrainer):
         def teacher_forward(self, inputs: dict[str, torch.Tensor]) -> Any:
@@ -593,6 +608,16 @@ def test_resuming_without_the_projections_file_is_refused(tmp_path: Path) -> Non
 
 
 # ---- evaluation ----
+
+
+def test_streams_of_several_names_keep_their_own_loaders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = {"dataloader_persistent_workers": True, "dataloader_num_workers": 1}
+    streams = {name: dataset(8, seed=seed).to_iterable_dataset() for seed, name in enumerate("ab")}
+    trainer = make_trainer(tmp_path, **settings)
+    trainer.eval_dataset = streams
+    monkeypatch.setattr(TrainingArguments, "world_size", property(lambda _self: 2))
+    loaders = [trainer.get_eval_dataloader(name) for name in "aba"]
+    assert loaders[0] is loaders[2] is not loaders[1] and trainer.eval_dataset is streams
 
 
 def test_predictions_stand_in_the_order_of_the_rows(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from bertkd.pruning.harms import UNIT_ORDERS
 from bertkd.pruning.method import SHARES, variant_name
 from bertkd.records import ExportResult, RunResult, result_rows, summarize
 from bertkd.records.result_sets import ReportSet
-from bertkd.records.sections import task_sections
+from bertkd.records.sections import _with_speedups_of, task_sections
 
 
 def run(method: str, task: str, seed: int, parameters: int, value: float) -> RunResult:
@@ -138,6 +138,22 @@ def test_an_ablation_stands_beside_the_student_of_its_budget() -> None:
         "Pruned, 5 ms",
         "Pruned, units by score, 5 ms",
     ]
+
+
+def test_a_budget_of_an_ablation_has_the_speed_of_that_budget() -> None:
+    runs = [run("teacher", "sst2", 42, 100, 0.9)]
+    for size, speedup in ((5, 2.0), (3, 4.0)):
+        student = run("pruned", "sst2", 42, size, 0.8)
+        runs.append(replace(student, budget=f"{size} ms", speedup=speedup, speedup_over=100))
+    others = summarize([replace(runs[2], method="pruned-score", speedup=None)])
+    assert _with_speedups_of(summarize(runs), runs, others)["speedup"].tolist() == [4.0]
+
+
+def test_seeds_of_a_budget_stay_one_model_and_a_seed_that_occurs_twice_is_refused() -> None:
+    seeds = [replace(run("pruned", "sst2", seed, 5 + seed, 0.8), budget="5 ms") for seed in (1, 2, 3)]
+    assert len(summarize(seeds)) == 1
+    with pytest.raises(ValueError, match="a seed occurs twice"):
+        summarize([*seeds, replace(seeds[0], parameters=99)])
 
 
 def test_seeds_of_another_method_still_have_one_size() -> None:
