@@ -6,7 +6,7 @@ The runners of exported models, for ONNX Runtime and OpenVINO, are in `bertkd.ex
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import torch
@@ -51,19 +51,17 @@ class TorchRunner:
 
     Args:
         model: the module, which runs in the mode it is in; `measure_latency` puts it into eval mode meanwhile.
-        autocast: computes in this dtype by autocast; None for the weights' own.
     """
 
     engine: str = "pytorch"
     threads: int | None = None
 
-    def __init__(self, model: nn.Module, autocast: torch.dtype | None = None) -> None:
+    def __init__(self, model: nn.Module) -> None:
         self.model = model
-        self.autocast = autocast
 
         config: Any = getattr(model, "config", None)
         weights = next(model.parameters())
-        self.precision = str(autocast or weights.dtype).removeprefix("torch.")
+        self.precision = str(weights.dtype).removeprefix("torch.")
         self.attention = str(getattr(config, "_attn_implementation", None) or "unknown")
         self._device = weights.device
         self.device = self._device.type
@@ -79,8 +77,7 @@ class TorchRunner:
         """
         check_inputs(inputs, self.vocabulary, self.positions, self._token_types)
         on_device = {name: tensor.to(self._device) for name, tensor in inputs.items()}
-        precision = torch.autocast(self.device, self.autocast) if self.autocast else nullcontext()
-        with in_own_precision(self.model), torch.inference_mode(), precision:
+        with in_own_precision(self.model), torch.inference_mode():
             logits: Tensor = self.model(**on_device).logits
 
         # A GPU computes on after the call returns, and a measurement would miss that.
