@@ -320,8 +320,7 @@ def asked(options: Run) -> dict[str, Any]:
 
 def write_report(folder: Path, teacher_name: str, student: Path, exported: ExportResult) -> Path:
     """Writes the page of teacher, student and export; returns its path."""
-    records = (Path(teacher_name) / RunResult.FILE, student / RunResult.FILE)
-    runs = tuple(RunResult.read(path) for path in records if path.is_file())
+    runs = tuple(filter(None, (RunResult.of(teacher_name), RunResult.of(student))))
     page = folder / "report.html"
     write_text(page, render_page([ReportSet("", runs, (exported,))]))
     return page

@@ -255,6 +255,7 @@ def test_a_secret_enters_no_record_and_no_card(tmp_path: Path) -> None:
 def test_a_record_is_written_under_its_own_name_and_named_when_it_is_broken(tmp_path: Path) -> None:
     path = make_result().write(tmp_path / "run")
     assert path == tmp_path / "run" / "results.json" and RunResult.read(path) == make_result()
+    assert RunResult.of(tmp_path / "run") == make_result() and RunResult.of(tmp_path) is None
     for record_class, name in ((StageResult, "training.json"), (ExportResult, "export_result.json")):
         assert name == record_class.FILE
         with pytest.raises(ValueError, match=r"results\.json is no result of an? \w+: unknown keys: "):
