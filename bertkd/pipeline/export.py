@@ -159,7 +159,7 @@ def _calibration_batches(data: TaskData, rows: int, seed: int) -> list[dict[str,
 
 def _metrics_of(model: PreTrainedModel, data: TaskData) -> Callable[[Runner], dict[str, float]]:
     """The function that tells the task's metrics of whatever runs this model; the main metric comes first."""
-    order = logit_order(model, data)
+    order = logit_order(model, data.task)
     collator = DataCollatorWithPadding(data.tokenizer)
     score = glue_metrics(data.task.metric_config)
 
