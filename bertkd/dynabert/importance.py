@@ -79,7 +79,7 @@ def compute_importance(
         raise ValueError(f"reduction must be one of {', '.join(REDUCTIONS)}, not {reduction!r}.")
 
     sizes = layer_sizes(model)
-    if len(set(sizes.heads)) > 1 or len(set(sizes.neurons)) > 1 or 0 in (*sizes.heads, *sizes.neurons):
+    if not sizes.are_alike or 0 in (*sizes.heads, *sizes.neurons):
         raise ValueError(
             f"Importance is computed for models whose layers are alike; this one has {list(sizes.heads)} heads and "
             f"{list(sizes.neurons)} neurons in its layers. Compute it before pruning."

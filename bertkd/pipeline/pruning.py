@@ -301,7 +301,7 @@ class _Training:
         Raises:
             ValueError: the message has the cost of the smallest network, and what it reaches before it is trained.
         """
-        smallest = self.costs.fixed + min(self.costs.of_heads(1), self.costs.of_neurons(1))
+        smallest = self.costs.of_one_unit
         for limit in self.pruning.limits:
             amount = limit.amount(self.whole)
             if limit.unit != "points" and amount < smallest:
