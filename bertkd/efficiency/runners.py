@@ -5,8 +5,7 @@ The runners of exported models, for ONNX Runtime and OpenVINO, are in `bertkd.ex
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import torch
@@ -16,7 +15,7 @@ from bertkd.efficiency.inputs import check_inputs
 from bertkd.models.evaluated import in_own_precision
 from bertkd.models.positions import max_tokens
 
-__all__ = ["Runner", "TorchRunner", "eval_mode", "random_inputs"]
+__all__ = ["Runner", "TorchRunner", "random_inputs"]
 
 
 class Runner(Protocol):
@@ -84,19 +83,6 @@ class TorchRunner:
         if self.device == "cuda":
             torch.cuda.synchronize(self._device)
         return logits
-
-
-@contextmanager
-def eval_mode(*modules: nn.Module) -> Iterator[None]:
-    """Puts modules into eval mode inside the block; afterwards each is in the mode it was in."""
-    modes = [module.training for module in modules]
-    try:
-        for module in modules:
-            module.eval()
-        yield
-    finally:
-        for module, mode in zip(modules, modes, strict=True):
-            module.train(mode)
 
 
 def random_inputs(name: str, runner: Runner, batch_size: int, sequence_length: int) -> dict[str, Tensor]:
