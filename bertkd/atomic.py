@@ -46,9 +46,9 @@ _OF_THE_DISK = {
 _HOST = f"{zlib.crc32(socket.gethostname().encode()):08x}"
 
 
-# What may be in any folder: the lock of the run that works in it, what one that was killed left, and a folder of the
-# file system.
-_NOBODYS = {LOCK_FILE, ".partial", "lost+found"}
+# Entries that do not make a folder somebody's: the lock of the run that works in it, remains of a killed run, the file
+# system's own folder.
+_NOT_CONTENT = {LOCK_FILE, ".partial", "lost+found"}
 
 # What Git leaves in the place of a large file that was not fetched.
 LFS_POINTER = b"version https://git-lfs"
@@ -164,7 +164,7 @@ def _replace_files(folder: Path, partial: Path, mark: str) -> None:
     """Removes what a folder holds and moves new files into it; only a whole folder has the file `mark`."""
     (folder / mark).unlink(missing_ok=True)
     for file in folder.iterdir():
-        if file == partial or file.name in _NOBODYS:
+        if file == partial or file.name in _NOT_CONTENT:
             continue
         if file.is_dir() and not file.is_symlink():
             shutil.rmtree(file)
@@ -184,7 +184,7 @@ def check_replaceable(folder: Path, mark: str) -> None:
     if not folder.is_dir() or (folder / mark).is_file() or (folder / ".partial" / mark).is_file():
         return
 
-    others = sorted(file.name for file in folder.iterdir() if file.name not in _NOBODYS)
+    others = sorted(file.name for file in folder.iterdir() if file.name not in _NOT_CONTENT)
     if others:
         raise ValueError(
             f"{folder} holds {', '.join(others[:3])} and no {mark}: all of it would be replaced. Choose another "

@@ -122,8 +122,8 @@ CONFIG_NEEDS: dict[str, str | list[str]] = {
     "torch_compile_mode": "torch_compile",
 }
 
-# Options whose lack of effect is named and not refused, because the commands of a script share them: with and without
-# augmentation, with a general student and with a new one, before and behind a stage.
+# Where one of these has no effect, the command prints a note and goes on: scripts pass the same words to several
+# commands, such as --augment_model beside --augment false.
 ONLY_NAMED = {
     "augment_batch_size",
     "augment_candidates",

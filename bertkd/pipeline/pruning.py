@@ -51,7 +51,7 @@ START, FILE, CHART = "start", "pruning.json", "curve.png"
 CURVE_SHARES, CURVE_ROWS = (0.75, 0.5, 0.35, 0.25, 0.125), 512
 # Rows of a batch that scores, harms and fits are made from.
 CALIBRATION_BATCH = 32
-# As many rows as these are seen in a training whose length nobody sets, in ten epochs at most.
+# Default length of a training: about so many rows in all, but at most ten epochs.
 ROWS_SEEN, MOST_EPOCHS = 40_000, 10
 
 
