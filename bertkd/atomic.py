@@ -50,10 +50,10 @@ _OF_THE_DISK = {
 _HOST = f"{zlib.crc32(socket.gethostname().encode()):08x}"
 
 
-# What may be in any folder: the lock of the run that works in it, what one that was killed left, and folders of the
-# file system and of the hub's client.
-_NOBODYS = {LOCK_FILE, ".partial", ".cache", "lost+found"}
-# The log of an error that nobody foresaw.
+# Entries that do not make a folder somebody's: the lock of the run that works in it, remains of a killed run, and folders
+# of the file system and of the hub's client.
+_NOT_CONTENT = {LOCK_FILE, ".partial", ".cache", "lost+found"}
+# How the names of logs begin, of errors that nobody foresaw.
 ERROR_LOG = "bertkd-error"
 
 # What Git leaves in the place of a large file that was not fetched.
@@ -170,7 +170,7 @@ def _replace_files(folder: Path, partial: Path, mark: str) -> None:
     """Removes what a folder holds and moves new files into it; only a whole folder has the file `mark`."""
     (folder / mark).unlink(missing_ok=True)
     for file in folder.iterdir():
-        if file.name in _NOBODYS:
+        if file.name in _NOT_CONTENT:
             continue
         if file.is_dir() and not file.is_symlink():
             shutil.rmtree(file)
@@ -182,7 +182,7 @@ def _replace_files(folder: Path, partial: Path, mark: str) -> None:
 
 def is_nobodys(name: str) -> bool:
     """Whether a file or folder of this name may be in any folder, and makes it nobody's."""
-    return name in _NOBODYS or name.startswith(ERROR_LOG)
+    return name in _NOT_CONTENT or name.startswith(ERROR_LOG)
 
 
 def check_replaceable(folder: Path, mark: str) -> None:

@@ -44,7 +44,7 @@ CORPUS_DEFAULTS = {"load_best_model_at_end": False, "metric_for_best_model": "lo
 
 # The traceback of an error that nobody foresaw.
 LOG = f"{ERROR_LOG}.log"
-# What is said of a group whose other process is gone, by gloo and NCCL.
+# Words in errors of gloo and NCCL that mean: another process of this run has died.
 OF_ANOTHER_PROCESS = ("Connection closed by peer", "Connection reset by peer", "remote process exited")
 PACKAGE = Path(bertkd.__file__).parent
 GOES_ON = "A training goes on from its last checkpoint when the same command is started again."

@@ -46,7 +46,8 @@ from bertkd.records import ExportResult, ReportSet, RunResult, StageResult, envi
 
 DEFAULT_METHOD = "pruned"
 METHOD_NAMES = [method.name for method in all_methods() if method.name != "teacher"]
-# Clocks of one machine differ by less from hour to hour, as a rule.
+# If the teacher's latency changed by this factor or more, the message says that the machine is another one, or busier
+# or quieter. On one machine it differs by less from hour to hour, as a rule.
 OTHER_SPEED = 1.5
 # A dry run ends before the size of a student is measured that comes out of a training.
 UNKNOWN = Choice(math.nan, math.nan)
@@ -102,12 +103,12 @@ class CompressOptions(ExportOptions, TrainOptions):
 
 @dataclass
 class TinyBertCompressOptions(CompressOptions, tinybert.TinyBertOptions):
-    """With TinyBERT's own options."""
+    """The options of `bertkd compress --method tinybert`."""
 
 
 @dataclass
 class DynaBertCompressOptions(CompressOptions, dynabert.DynaBertOptions):
-    """With DynaBERT's own options."""
+    """The options of `bertkd compress --method dynabert`."""
 
 
 Run = TaskRun[Any, Any]
@@ -339,8 +340,7 @@ def asked(options: Run) -> dict[str, Any]:
 
 def write_report(folder: Path, teacher_name: str, student: Path, exported: ExportResult) -> Path:
     """Writes the page of teacher, student and export; returns its path."""
-    records = (Path(teacher_name) / RunResult.FILE, student / RunResult.FILE)
-    runs = tuple(RunResult.read(path) for path in records if path.is_file())
+    runs = tuple(filter(None, (RunResult.of(teacher_name), RunResult.of(student))))
     page = folder / "report.html"
     write_text(page, render_page([ReportSet("", runs, (exported,))]))
     return page

@@ -29,11 +29,11 @@ from bertkd.records import RunResult, SubnetworkResult
 
 def known_size(supernet: str, width: float, depth: float) -> SubnetworkResult | None:
     """What the supernet's record says of a size; None where it says nothing."""
-    path = Path(supernet) / RunResult.FILE
-    if not path.is_file():
+    trained = RunResult.of(supernet)
+    if trained is None:
         return None
 
-    for size in RunResult.read(path).subnetworks:
+    for size in trained.subnetworks:
         if (size.width, size.depth) == (width, depth):
             return size
     return None

@@ -66,7 +66,7 @@ HIDDEN = "HIDDEN"
 JSON_OPTIONS = ("activation_checkpointing_kwargs", "gradient_checkpointing_kwargs", "lr_scheduler_kwargs")
 # Metrics are computed from the answers of all rows, and these would leave some out.
 WHOLE_EVALUATION = ("batch_eval_metrics", "eval_do_concat_batches", "prediction_loss_only")
-# What other programs call an option.
+# Names that other programs use for our options; an unknown option is answered with ours.
 CALLED_ELSEWHERE = {
     "batch_size": "per_device_train_batch_size",
     "epochs": "num_train_epochs",
@@ -77,7 +77,7 @@ CALLED_ELSEWHERE = {
     "task": "task_name",
     "teacher": "teacher_model_name_or_path",
 }
-# Of the help, in columns.
+# The help is printed at most this many columns wide.
 MAX_WIDTH = 119
 CONFIG_HELP = "A YAML file, or the name of shipped settings (`bertkd configs`). The command line wins over it."
 

@@ -147,8 +147,8 @@ COMMAND_NEEDS: dict[str, dict[str, str]] = {
     "search": _RUN,
 }
 
-# Options whose lack of effect is named and not refused, because the commands of a script share them: with and without
-# augmentation, with a general student and with a new one, before and behind a stage.
+# Where one of these has no effect, the command prints a note and goes on: scripts pass the same words to several
+# commands, such as --augment_model beside --augment false.
 ONLY_NAMED = {
     "augment_batch_size",
     "augment_candidates",

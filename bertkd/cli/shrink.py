@@ -24,7 +24,7 @@ from bertkd.pipeline.deployment import Timing
 from bertkd.pipeline.shrink import Shrinkage, shrink_model
 from bertkd.students.shared_layers import SHARED_WEIGHTS
 
-# Neither the outcome nor its description depends on these.
+# Options that are no setting of the result: a note, a file, a name.
 UNIMPORTANT = {"paper", "record", "result_name"}
 
 

@@ -18,7 +18,6 @@ def tokenize(
     task: Task,
     tokenizer: PreTrainedTokenizerBase,
     max_seq_length: int = 128,
-    keep_text: bool = False,
 ) -> DatasetDict:
     """Turns texts into token ids without padding, which a collator adds per batch (`DataCollatorWithPadding`).
 
@@ -32,7 +31,6 @@ def tokenize(
         tokenizer: the student's tokenizer.
         max_seq_length: the most tokens of a sequence, special tokens included; of a pair, the longer text is cut
             first.
-        keep_text: keeps the text columns too.
 
     Raises:
         ValueError: a split lacks a text column or labels some of its rows only, or the length leaves no room for text.
@@ -45,16 +43,13 @@ def tokenize(
     if length <= special:
         raise ValueError(f"max_seq_length={max_seq_length} leaves no room for text beside {special} special tokens.")
 
-    keep = {"label", *task.text_keys} if keep_text else {"label"}
     tokenized = {}
     for name, split in datasets.items():
-        tokenized[name] = _tokenize_split(split, name, task, tokenizer, length, keep)
+        tokenized[name] = _tokenize_split(split, name, task, tokenizer, length)
     return DatasetDict(tokenized)
 
 
-def _tokenize_split(
-    split: Dataset, name: str, task: Task, tokenizer: PreTrainedTokenizerBase, length: int, keep: set[str]
-) -> Dataset:
+def _tokenize_split(split: Dataset, name: str, task: Task, tokenizer: PreTrainedTokenizerBase, length: int) -> Dataset:
     missing = [key for key in task.text_keys if key not in split.column_names]
     if missing:
         raise ValueError(
@@ -62,14 +57,13 @@ def _tokenize_split(
             f"reads its text from {', '.join(task.text_keys)}."
         )
 
-    if _is_unlabeled(split, name, task):
-        keep = keep - {"label"}
+    kept = () if _is_unlabeled(split, name, task) else ("label",)
     # The function is one of the module and its arguments are plain, so that `datasets` finds the same call again.
     return split.map(
         _encode,
         batched=True,
         fn_kwargs={"text_keys": task.text_keys, "tokenizer": tokenizer, "length": length},
-        remove_columns=[column for column in split.column_names if column not in keep],
+        remove_columns=[column for column in split.column_names if column not in kept],
         desc=f"Tokenizing {name}",
     )
 

@@ -26,7 +26,6 @@ METHODS = (
         },
         compared_with="distilbert-mlm",
         student="pretrained",
-        needs_corpus=True,
         variants={
             "distilbert-kd": "DistilBERT, second step",
             "distilbert-mlm": "DistilBERT without distillation",

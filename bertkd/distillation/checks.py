@@ -18,6 +18,7 @@ __all__ = [
     "check_labels_present",
     "check_layers_can_be_read",
     "check_not_shared",
+    "check_same_shape",
     "check_single_label",
     "check_student",
     "check_tokenizer",
@@ -116,6 +117,23 @@ def check_not_shared(student: nn.Module, teacher: nn.Module) -> None:
             "the student would not learn them: give it a copy (copy.deepcopy). To keep some of its weights as they "
             "are, set requires_grad to False for the copy's."
         )
+
+
+def check_same_shape(
+    student: PretrainedConfig, teacher: PretrainedConfig, reason: str, student_called: str = "student"
+) -> None:
+    """Raise ValueError when two models, whose hidden states are compared, differ in depth or hidden size.
+
+    Args:
+        student: config of the model that has to be like the teacher.
+        teacher: config of the teacher.
+        reason: who compares them and what to do instead, the end of the message.
+        student_called: how the message calls the first model.
+    """
+    for what in ("num_hidden_layers", "hidden_size"):
+        ours, theirs = getattr(student, what), getattr(teacher, what)
+        if ours != theirs:
+            raise ValueError(f"The {student_called}'s {what} is {ours} and the teacher's {theirs}: {reason}")
 
 
 def check_vocabularies(student: PretrainedConfig, teacher: PretrainedConfig) -> None:

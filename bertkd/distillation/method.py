@@ -25,7 +25,6 @@ class Method:
         compared_with: name of the method that it adds to; results pages compare the two. Empty for none.
         student: the way a student of some size is made: of some of the teacher's "layers", in a new "shape", from a
             "pretrained" general student, or taken out of a "supernet".
-        needs_corpus: whether it learns from plain text before the task.
         variants: other names in results files that belong to this method (its stages, and what an ablation leaves
             out), with their labels.
         variants_compared_with: as `compared_with`, for variants.
@@ -41,7 +40,6 @@ class Method:
     settings: Mapping[str, Any] = field(default_factory=dict)
     compared_with: str = ""
     student: str = "layers"
-    needs_corpus: bool = False
     variants: Mapping[str, str] = field(default_factory=dict)
     variants_compared_with: Mapping[str, str] = field(default_factory=dict)
 

@@ -16,7 +16,8 @@ from bertkd.distillation.trainer_hooks import TrainerHooks
 __all__ = ["ResumingMixin"]
 
 SETTINGS_FILE = "distillation_settings.json"
-# These decide nothing once a training has begun, or nothing at all.
+# Settings that may change between interruption and resume: the checkpoint has the projection by then, and a cache only
+# saves time.
 UNIMPORTANT = ("projection_from", "teacher_cache_dir")
 
 

@@ -43,7 +43,7 @@ logger = logging.getLogger(__name__)
 
 ROW_COLUMN = "teacher_row"
 _META = "meta.json"
-# Of the files of a cache: raise it when they, or what is checked of them, change.
+# Version of the cache's format: raise it when its files, or what is checked of them, change.
 _VERSION = 2
 # What a config says of a file or a version, and not of a model.
 _UNIMPORTANT = ("_name_or_path", "transformers_version", "architectures")

@@ -28,7 +28,6 @@ from bertkd.distillation.checks import (
     check_student,
 )
 from bertkd.distillation.config import DistillationConfig
-from bertkd.distillation.extra_modules import EXTRA_FILE
 from bertkd.distillation.finite import FiniteMixin
 from bertkd.distillation.labels import (
     NO_LABEL,
@@ -48,7 +47,7 @@ from bertkd.folder_lock import folder_in_use
 from bertkd.models.adaptive import refuse_supernet
 from bertkd.models.loading import check_finite
 
-__all__ = ["EXTRA_FILE", "DistillationTrainer"]
+__all__ = ["DistillationTrainer"]
 
 
 class DistillationTrainer(TeacherMixin, StepsMixin, SettingsMixin, ResumingMixin, FiniteMixin):

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from bertkd.atomic import atomic_folder
 from bertkd.data.tokenizer_files import save_tokenizer
 from bertkd.dynabert.supernet import Subnetwork, current_subnetwork, require_supernet, set_subnetwork
-from bertkd.models.evaluated import in_own_precision
+from bertkd.models.evaluated import eval_mode, in_own_precision
 from bertkd.models.loading import load_checkpoint
 from bertkd.models.positions import max_tokens
 from bertkd.students import prune, zero_pad
@@ -130,9 +130,5 @@ def _outputs(model: PreTrainedModel) -> Tensor:
     mask = torch.ones_like(ids)
     ids[-1, 8:], mask[-1, 8:] = model.config.pad_token_id or 0, 0
 
-    was_training = model.training
-    try:
-        with in_own_precision(model):
-            return model.eval()(input_ids=ids.to(model.device), attention_mask=mask.to(model.device))[0].float()
-    finally:
-        model.train(was_training)
+    with eval_mode(model), in_own_precision(model):
+        return model(input_ids=ids.to(model.device), attention_mask=mask.to(model.device))[0].float()

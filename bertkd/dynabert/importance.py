@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from bertkd.distillation.labels import class_labels, is_regression, number_labels
 from bertkd.dynabert.supernet import require_full_size
 from bertkd.models import encoder_layers, family_of, label_names, label_permutation, layer_sizes
-from bertkd.models.evaluated import evaluated, in_own_precision
+from bertkd.models.evaluated import eval_mode, evaluated, in_own_precision
 
 __all__ = ["REDUCTIONS", "Importance", "compute_importance"]
 
@@ -79,7 +79,7 @@ def compute_importance(
         raise ValueError(f"reduction must be one of {', '.join(REDUCTIONS)}, not {reduction!r}.")
 
     sizes = layer_sizes(model)
-    if len(set(sizes.heads)) > 1 or len(set(sizes.neurons)) > 1 or 0 in (*sizes.heads, *sizes.neurons):
+    if not sizes.are_alike or 0 in (*sizes.heads, *sizes.neurons):
         raise ValueError(
             f"Importance is computed for models whose layers are alike; this one has {list(sizes.heads)} heads and "
             f"{list(sizes.neurons)} neurons in its layers. Compute it before pruning."
@@ -187,12 +187,9 @@ def _answers_of(teacher: PreTrainedModel, model: PreTrainedModel) -> Callable[[d
     order = label_permutation(label_names(model.config), label_names(teacher.config))
 
     def answers(inputs: dict[str, Tensor]) -> Tensor:
-        was_training = teacher.training
-        with torch.no_grad():
-            columns = {name: value.to(teacher.device) for name, value in inputs.items() if name != "labels"}
-            with in_own_precision(teacher):
-                logits = teacher.eval()(**columns).logits.to(model.device)
-        teacher.train(was_training)
+        columns = {name: value.to(teacher.device) for name, value in inputs.items() if name != "labels"}
+        with eval_mode(teacher), in_own_precision(teacher), torch.no_grad():
+            logits = teacher(**columns).logits.to(model.device)
 
         if is_regression(teacher.config):
             return logits.squeeze(-1)

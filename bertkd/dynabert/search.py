@@ -56,7 +56,7 @@ def _full_sizes(model: PreTrainedModel, what: str) -> tuple[int, int, int]:
     """Layers, heads and neurons of a supernet whose layers are alike; raises ValueError for any other model."""
     require_supernet(model, what)
     sizes = layer_sizes(model)
-    if len(set(sizes.heads)) > 1 or len(set(sizes.neurons)) > 1:
+    if not sizes.are_alike:
         raise ValueError(f"{what} needs a supernet whose layers are alike; this one has {sizes}.")
     return len(sizes.heads), sizes.heads[0], sizes.neurons[0]
 

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from transformers.trainer_utils import EvalLoopOutput
 
 from bertkd import losses
-from bertkd.distillation.checks import check_layers_can_be_read
+from bertkd.distillation.checks import check_layers_can_be_read, check_same_shape
 from bertkd.distillation.labels import logits_of
 from bertkd.distillation.steps import model_inside
 from bertkd.distillation.trainer import DistillationTrainer
@@ -96,17 +96,15 @@ class DynaBertKDTrainer(DistillationTrainer):
         if not self.needs_teacher or self.teacher_model is None:
             return
 
-        student, teacher = self.model.config, self.teacher_model.config
-        for what in ("num_hidden_layers", "hidden_size"):
-            if getattr(student, what) != getattr(teacher, what):
-                raise ValueError(
-                    f"The student's {what} is {getattr(student, what)} and the teacher's {getattr(teacher, what)}: "
-                    "DynaBERT compares the hidden states of each layer, so both must be of one shape."
-                )
-
+        check_same_shape(
+            self.model.config,
+            self.teacher_model.config,
+            reason="DynaBERT compares the hidden states of each layer, so both must be of one shape.",
+        )
         if self._matches_width and not is_adaptive(self.teacher_model):
             # A copy, because the user's teacher is to stay the ordinary model that it is.
-            self.teacher_model = make_adaptive(copy_layers(self.teacher_model, range(student.num_hidden_layers)))
+            layers = range(self.model.config.num_hidden_layers)
+            self.teacher_model = make_adaptive(copy_layers(self.teacher_model, layers))
 
     @property
     def _matches_width(self) -> bool:

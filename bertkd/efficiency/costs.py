@@ -46,6 +46,11 @@ class CostTable:
     heads: dict[int, float]
     neurons: dict[int, float]
 
+    @property
+    def of_one_unit(self) -> float:
+        """The cost of the cheapest network there is: one head or one neuron in a single layer."""
+        return self.fixed + min(self.of_heads(1), self.of_neurons(1))
+
     def cost(self, size: Sizes) -> float:
         """The predicted cost of a size; numbers between those in the table are interpolated."""
         heads = sum(self.of_heads(count) for count in size.heads)

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from bertkd.efficiency.runners import Runner, TorchRunner, eval_mode, random_inputs
+from bertkd.efficiency.runners import Runner, TorchRunner, random_inputs
+from bertkd.models.evaluated import eval_mode
 
 __all__ = ["Latency", "check_device", "measure_latency"]
 

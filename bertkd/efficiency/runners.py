@@ -5,8 +5,7 @@ The runners of exported models, for ONNX Runtime and OpenVINO, are in `bertkd.ex
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import torch
@@ -16,7 +15,7 @@ from bertkd.efficiency.inputs import check_inputs
 from bertkd.models.evaluated import in_own_precision
 from bertkd.models.positions import max_tokens
 
-__all__ = ["Runner", "TorchRunner", "eval_mode", "random_inputs"]
+__all__ = ["Runner", "TorchRunner", "random_inputs"]
 
 
 class Runner(Protocol):
@@ -51,19 +50,17 @@ class TorchRunner:
 
     Args:
         model: the module, which runs in the mode it is in; `measure_latency` puts it into eval mode meanwhile.
-        autocast: computes in this dtype by autocast; None for the weights' own.
     """
 
     engine: str = "pytorch"
     threads: int | None = None
 
-    def __init__(self, model: nn.Module, autocast: torch.dtype | None = None) -> None:
+    def __init__(self, model: nn.Module) -> None:
         self.model = model
-        self.autocast = autocast
 
         config: Any = getattr(model, "config", None)
         weights = next(model.parameters())
-        self.precision = str(autocast or weights.dtype).removeprefix("torch.")
+        self.precision = str(weights.dtype).removeprefix("torch.")
         self.attention = str(getattr(config, "_attn_implementation", None) or "unknown")
         self._device = weights.device
         self.device = self._device.type
@@ -79,27 +76,13 @@ class TorchRunner:
         """
         check_inputs(inputs, self.vocabulary, self.positions, self._token_types)
         on_device = {name: tensor.to(self._device) for name, tensor in inputs.items()}
-        precision = torch.autocast(self.device, self.autocast) if self.autocast else nullcontext()
-        with in_own_precision(self.model), torch.inference_mode(), precision:
+        with in_own_precision(self.model), torch.inference_mode():
             logits: Tensor = self.model(**on_device).logits
 
         # A GPU computes on after the call returns, and a measurement would miss that.
         if self.device == "cuda":
             torch.cuda.synchronize(self._device)
         return logits
-
-
-@contextmanager
-def eval_mode(*modules: nn.Module) -> Iterator[None]:
-    """Puts modules into eval mode inside the block; afterwards each is in the mode it was in."""
-    modes = [module.training for module in modules]
-    try:
-        for module in modules:
-            module.eval()
-        yield
-    finally:
-        for module, mode in zip(modules, modes, strict=True):
-            module.train(mode)
 
 
 def random_inputs(name: str, runner: Runner, batch_size: int, sequence_length: int) -> dict[str, Tensor]:

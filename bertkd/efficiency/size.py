@@ -10,7 +10,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedModel
 
-from bertkd.efficiency.runners import TorchRunner, eval_mode, random_inputs
+from bertkd.efficiency.runners import TorchRunner, random_inputs
+from bertkd.models.evaluated import eval_mode
 
 __all__ = ["Parameters", "count_flops", "count_parameters", "model_size_mb"]
 

@@ -15,7 +15,6 @@ from transformers import PreTrainedModel
 
 from bertkd.atomic import atomic_replacement
 from bertkd.efficiency import Runner, TorchRunner, check_device
-from bertkd.efficiency.runners import eval_mode
 from bertkd.export.checks import (
     check_calibration,
     check_folder,
@@ -33,6 +32,7 @@ from bertkd.export.exporting import (
     random_batches,
     write_export,
 )
+from bertkd.models.evaluated import eval_mode
 
 __all__ = [
     "AccuracyDropError",

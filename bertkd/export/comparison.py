@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from bertkd.efficiency import Runner, TorchRunner
-from bertkd.efficiency.runners import eval_mode
+from bertkd.models.evaluated import eval_mode
 
 __all__ = ["Answers", "Comparison", "RowByRow", "answers_of", "compare", "compare_logits", "has_many_labels"]
 

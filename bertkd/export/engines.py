@@ -39,7 +39,7 @@ ENGINE_PACKAGES = ("onnxruntime", "openvino", "nncf", "torchao")
 # `transformers` writes this file; what bertkd has to say about an export lies in it under a key of its own.
 MANIFEST = "export.json"
 OWN_KEY = "bertkd"
-# There, whether int8 weights have half of their range, so that sums do not overflow on any CPU.
+# Key in that part: whether int8 weights use half of their range, so that sums cannot overflow on any CPU.
 REDUCED_RANGE = "reduced_range"
 
 _ENGINE_OF_FORMAT = {"onnx": "onnxruntime", "openvino": "openvino"}

@@ -23,7 +23,7 @@ from bertkd.export.checks import check_calibration, check_model, check_tokenizer
 from bertkd.export.engines import ENGINES, MANIFEST, OWN_KEY, PRECISIONS, REDUCED_RANGE, require_engine
 from bertkd.export.onnx_graphs import fold_transposed_weights
 from bertkd.models.adaptive import refuse_supernet
-from bertkd.models.evaluated import in_own_precision
+from bertkd.models.evaluated import eval_mode, in_own_precision
 from bertkd.models.families import PRUNED_PREFIX, family_of
 from bertkd.models.positions import max_tokens
 
@@ -135,9 +135,9 @@ def _write_graph(
     from transformers.exporters import OnnxConfig, OnnxExporter, OpenVINOConfig, OpenVINOExporter
 
     sample = _sample_inputs(model, tokenizer)
-    training, device = model.training, next(model.parameters()).device
+    device = next(model.parameters()).device
     try:
-        with _quietly():
+        with eval_mode(model), _quietly():
             exporter: Any
             config: Any
             if engine == "openvino":
@@ -147,9 +147,9 @@ def _write_graph(
             else:
                 exporter = OnnxExporter()
                 config = OnnxConfig(dynamic=True, quantizer=_onnx_quantizer(scheme))
-            exported = exporter.export(model.eval().cpu(), sample, config)
+            exported = exporter.export(model.cpu(), sample, config)
     finally:
-        model.train(training).to(device)
+        nn.Module.to(model, device)
 
     exported.config = _stock_config(model.config)
     exported.save_pretrained(folder)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-__all__ = ["evaluated", "in_own_precision"]
+__all__ = ["eval_mode", "evaluated", "in_own_precision"]
 
 # What mixed precision of accelerate leaves on a model that a Trainer has trained or evaluated.
 _WRAPPED, _ORIGINAL = "forward", "_original_forward"
@@ -33,22 +33,30 @@ def in_own_precision(*models: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
+def eval_mode(*modules: nn.Module) -> Iterator[None]:
+    """Within, modules are in eval mode; afterwards each is in the mode it was in."""
+    modes = [module.training for module in modules]
+    try:
+        for module in modules:
+            module.eval()
+        yield
+    finally:
+        for module, mode in zip(modules, modes, strict=True):
+            module.train(mode)
+
+
+@contextmanager
 def evaluated(*models: nn.Module) -> Iterator[None]:
     """Within, models are in eval mode and their parameters get no gradients; afterwards they are as they were.
 
     They compute in the dtype of their weights (`in_own_precision`). Gradients towards other tensors are computed.
     """
-    modes = [model.training for model in models]
     trainable = [parameter for model in models for parameter in model.parameters() if parameter.requires_grad]
     try:
-        for model in models:
-            model.eval()
         for parameter in trainable:
             parameter.requires_grad_(False)
-        with torch.enable_grad(), in_own_precision(*models):
+        with eval_mode(*models), torch.enable_grad(), in_own_precision(*models):
             yield
     finally:
         for parameter in trainable:
             parameter.requires_grad_(True)
-        for model, mode in zip(models, modes, strict=True):
-            model.train(mode)

@@ -233,12 +233,11 @@ def load_config(name: Name, what: str = "model") -> PretrainedConfig:
 # ---- tokenizers ----
 
 
-def load_tokenizer(name: Name, what: str = "model") -> Any:
+def load_tokenizer(name: Name) -> Any:
     """Loads the tokenizer of a checkpoint.
 
     Args:
         name: a folder, or a name of the hub.
-        what: how an error calls the model.
 
     Raises:
         OSError: there is neither such a folder nor such a name.
@@ -247,7 +246,7 @@ def load_tokenizer(name: Name, what: str = "model") -> Any:
     """
     path = Path(name)
     if not os.path.isdir(path):
-        check_may_be_of_hub(name, what)
+        check_may_be_of_hub(name, "model")
     elif not any((path / file).is_file() for file in TOKENIZER_FILES):
         raise ValueError(
             f"There is no tokenizer in {path} ({', '.join(TOKENIZER_FILES[:3])}): copy the files of the tokenizer "
@@ -257,7 +256,7 @@ def load_tokenizer(name: Name, what: str = "model") -> Any:
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     except OSError as error:
-        raise OSError(why_not_on_hub(name, error, what)) from None
+        raise OSError(why_not_on_hub(name, error, "model")) from None
     except Exception as error:
         raise ValueError(why_no_tokenizer(path, error)) from error
 

@@ -37,6 +37,11 @@ class LayerSizes(NamedTuple):
     heads: tuple[int, ...]
     neurons: tuple[int, ...]
 
+    @property
+    def are_alike(self) -> bool:
+        """Whether all layers have the same numbers of heads and neurons."""
+        return len(set(self.heads)) <= 1 and len(set(self.neurons)) <= 1
+
 
 def head_size(config: PretrainedConfig) -> int:
     """Returns the dimensions of one attention head; pruning heads does not change it."""

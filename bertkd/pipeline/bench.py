@@ -45,6 +45,9 @@ class Benchmark:
         threads: of the CPU.
         repeats, warmup: measured passes of each model, after some that do not count.
         device: where PyTorch runs; the other engines run on the CPU.
+
+    Raises:
+        ValueError: a model is no folder and no shape, or is there twice; nothing would be measured.
     """
 
     models: Sequence[str]
@@ -85,11 +88,7 @@ class Benchmark:
         return list(itertools.product(dict.fromkeys(self.engines), dict.fromkeys(self.precisions)))
 
     def run(self) -> list[dict[str, Any]]:
-        """One row per model, engine and precision; the first is the first model in eager float32 PyTorch.
-
-        Raises:
-            ValueError: a model is no folder and no shape, or is there twice.
-        """
+        """One row per model, engine and precision; the first is the first model in eager float32 PyTorch."""
         for engine, precision in self._asked():
             if not runs_in(engine, precision, self.device):
                 print(f"not measured: {engine} {precision} ({NOT_MEASURED}).")
@@ -140,10 +139,7 @@ class Benchmark:
         """All models in turn: time first, then the memory of each."""
         models: dict[str, MeasuredModel] = {}
         for facts in described:
-            name = f"{facts['model']}, {facts['way']}"
-            if name in models:
-                raise ValueError(f"{name} is there twice: name each model once.")
-            models[name] = self._measured_model(facts)
+            models[f"{facts['model']}, {facts['way']}"] = self._measured_model(facts)
 
         runners = {name: model.open() for name, model in models.items()}
         settings = (self.batch_size, self.sequence_length, self.repeats, self.warmup)
@@ -177,8 +173,6 @@ def _load(name: str) -> tuple[PreTrainedModel, Any]:
     """A shape with random weights, or the model and the tokenizer in a folder."""
     if name in PRESETS:
         return PRESETS[name].make(), None
-    if not (Path(name) / "config.json").is_file():
-        raise ValueError(f"{name} is no model's folder, nor one of the shapes {', '.join(PRESETS)}.")
     # What a model costs depends neither on its tokenizer nor on whether its head is trained.
     has_tokenizer = any((Path(name) / file).is_file() for file in TOKENIZER_FILES)
     return load_model(name, needs_head=False).eval(), load_tokenizer(name) if has_tokenizer else None

@@ -112,8 +112,9 @@ def _student_folder(folder: Path, budget: str) -> Path:
 def _export(data: TaskData, model: Path, command: str, deployment: Deployment) -> ExportResult:
     """Exports a model in int8, or finds it exported."""
     folder = model / "int8"
-    if (folder / ExportResult.FILE).is_file():
-        return ExportResult.read(folder / ExportResult.FILE)
+    exported = ExportResult.of(folder)
+    if exported is not None:
+        return exported
 
     config = DistillationConfig(**{**COMMON, "alpha": 0.0, "output_dir": str(folder)})
     return export_for_task(Experiment(command=command), data, str(model), config, deployment, AccuracyCheck())

@@ -26,7 +26,7 @@ __all__ = ["Deployment", "Timing", "eager"]
 
 # Models that are timed side by side: many of a large model's sizes do not fit into memory.
 TOGETHER = 6
-# Rows and tokens from which int8 reads ranges where no answer counts.
+# Rows and tokens of the random batch that int8 is calibrated on where only size and speed are measured.
 RANGE_SHAPES = ((2, 32),)
 
 

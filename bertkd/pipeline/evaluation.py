@@ -3,6 +3,7 @@
 import numpy as np
 from transformers import PreTrainedModel, PrinterCallback, ProgressCallback
 
+from bertkd.data import Task
 from bertkd.distillation import DistillationConfig, DistillationTrainer
 from bertkd.metrics import glue_metrics, main_value
 from bertkd.models import label_names, label_permutation
@@ -12,15 +13,26 @@ from bertkd.pipeline.task_data import TaskData
 __all__ = ["check_teacher", "evaluate", "logit_order"]
 
 
-def logit_order(model: PreTrainedModel, data: TaskData) -> list[int] | None:
+def logit_order(model: PreTrainedModel, task: Task, advice: str = "") -> list[int] | None:
     """Positions that put a model's logits into the task's label order; None where they are in it.
+
+    Args:
+        model: a classifier.
+        task: the task that it answers.
+        advice: what to do where the labels do not match; by default, how to give `teacher_labels`.
 
     Raises:
         ValueError: the labels of model and task do not match.
     """
-    if data.task.is_regression:
+    if task.is_regression:
         return None
-    return label_permutation(data.task.labels, label_names(model.config), wanted_by="the task", given_by="the model")
+    return label_permutation(
+        task.labels,
+        label_names(model.config),
+        wanted_by=f"the task {task.name}",
+        given_by="the model",
+        advice=advice,
+    )
 
 
 def evaluate(
@@ -39,7 +51,7 @@ def evaluate(
     """
     metric = glue_metrics(data.task.metric_config)
     metric.warns_of_constants = is_trained
-    order = logit_order(model, data)
+    order = logit_order(model, data.task)
     evaluation = with_changes(
         config,
         alpha=0.0,

@@ -42,7 +42,8 @@ Finished = TypeVar("Finished", RunResult, StageResult)
 SETTINGS = "settings.json"
 # The keys of that file under which the hashes of data and models stand, and the commits of bertkd that trained.
 CONTENTS, COMMITS = "contents", "commits"
-# Neither the outcome nor its description depends on these.
+# Options that may differ between two starts of one run: they change speed, place, names or which stages run, and not
+# the result. Only the seed does, and is compared on its own.
 UNIMPORTANT = {
     "augment_batch_size",
     "augment_dir",

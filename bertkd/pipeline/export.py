@@ -118,8 +118,7 @@ def export_for_task(
         check_length(teacher_name, teacher.config, deployment.timing.sequence_length)
 
     # The record of the model's own training, if bertkd trained it, tells method and seed.
-    source = Path(name) / RunResult.FILE
-    trained = RunResult.read(source) if source.is_file() else None
+    trained = RunResult.of(name)
 
     # PyTorch's int8 has the whole range on every CPU.
     has_half_range = deployment.engine != "pytorch" and not is_fast_in_int8()
@@ -160,7 +159,7 @@ def _calibration_batches(data: TaskData, rows: int, seed: int) -> list[dict[str,
 
 def _metrics_of(model: PreTrainedModel, data: TaskData) -> Callable[[Runner], dict[str, float]]:
     """The function that tells the task's metrics of whatever runs this model; the main metric comes first."""
-    order = logit_order(model, data)
+    order = logit_order(model, data.task)
     collator = DataCollatorWithPadding(data.tokenizer)
     score = glue_metrics(data.task.metric_config)
 

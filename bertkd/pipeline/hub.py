@@ -9,7 +9,8 @@ from bertkd.distillation import DistillationConfig
 
 __all__ = ["check_login", "upload"]
 
-# What belongs to this machine's training and not to the model, here or in a folder within, and other models.
+# Files that are not uploaded, in the folder and below it: what belongs to this machine's training (checkpoints,
+# settings, logs, augmented rows), and models of earlier stages.
 LOCAL_NAMES = ("checkpoint-*", "settings.json", f"{ERROR_LOG}*.log", ".*")
 LOCAL_FILES = [*LOCAL_NAMES, *(f"*/{name}" for name in LOCAL_NAMES), "augmented/*", "intermediate/*", "start/*"]
 

@@ -9,7 +9,7 @@ from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassificatio
 
 from bertkd.atomic import read_json
 from bertkd.data import Task
-from bertkd.distillation.trainer import EXTRA_FILE
+from bertkd.distillation.extra_modules import EXTRA_FILE
 from bertkd.models import family_of, label_names, label_permutation, layer_sizes
 from bertkd.models.loading import TOKENIZER_FILES, check_finite, load_checkpoint, load_config, load_tokenizer
 from bertkd.models.minilm import minilm_path

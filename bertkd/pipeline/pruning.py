@@ -52,7 +52,7 @@ START, FILE, CHART = "start", "pruning.json", "curve.png"
 CURVE_SHARES, CURVE_ROWS = (0.75, 0.5, 0.35, 0.25, 0.125), 512
 # Rows of a batch that scores, harms and fits are made from.
 CALIBRATION_BATCH = 32
-# As many rows as these are seen in a training whose length nobody sets, in ten epochs at most.
+# Default length of a training: about so many rows in all, but at most ten epochs.
 ROWS_SEEN, MOST_EPOCHS = 40_000, 10
 
 
@@ -299,7 +299,7 @@ class _Training:
         Raises:
             ValueError: the message has the cost of the smallest network, and what it reaches before it is trained.
         """
-        smallest = self.costs.fixed + min(self.costs.of_heads(1), self.costs.of_neurons(1))
+        smallest = self.costs.of_one_unit
         for limit in self.pruning.limits:
             amount = limit.amount(self.whole)
             if limit.unit != "points" and amount < smallest:

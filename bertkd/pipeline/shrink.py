@@ -238,8 +238,7 @@ def _write_record(
     after, timing = answer["after"], answer["after"]["latency"]
     teacher_metrics, speedup = answer["before"]["metrics"], float(timing["speedup"])
     speedup_over: int | None = answer["before"]["parameters"]
-    path = source / RunResult.FILE
-    made_of = RunResult.read(path) if path.is_file() else None
+    made_of = RunResult.of(source)
     if made_of is not None and made_of.teacher_metrics:
         teacher_metrics, speedup = made_of.teacher_metrics, speedup * (made_of.speedup or math.nan)
         speedup_over = made_of.speedup_over

@@ -5,15 +5,17 @@ from typing import Any
 
 import numpy as np
 from datasets import Dataset, DatasetDict
-from transformers import PreTrainedModel
 
 from bertkd.data import GLUE_TASKS, Task, load_glue, tokenize
 from bertkd.distillation import DistillationConfig, DistillationTrainer
-from bertkd.models import label_names, label_permutation
 from bertkd.models.loading import load_tokenizer
+from bertkd.pipeline.evaluation import logit_order
 from bertkd.pipeline.models import load_model
 
 __all__ = ["predict_test_sets"]
+
+# What to do where the labels of model and task do not match: `bertkd submit` has no option that names them.
+ADVICE = "set id2label and label2id in the model's config.json to what its logits mean"
 
 
 def predict_test_sets(
@@ -48,7 +50,7 @@ def predict_test_sets(
     for name, task, rows in _test_sets(GLUE_TASKS[task_name], glue_dir):
         tokenized = tokenize(DatasetDict(test=rows), task, tokenizer, max_seq_length)["test"]
         logits: Any = trainer.predict(tokenized).predictions
-        order = _order(model, task)
+        order = logit_order(model, task, ADVICE)
         predictions[name] = logits if order is None else logits[:, order]
     return predictions
 
@@ -59,18 +61,3 @@ def _test_sets(task: Task, glue_dir: str | None) -> Iterator[tuple[str, Task, Da
         yield f"{task.name}{str(split).removeprefix('test')}", task, rows
     if task.name == "mnli":
         yield "ax", GLUE_TASKS["ax"], load_glue("ax", glue_dir, splits=["test"])["test"]
-
-
-def _order(model: PreTrainedModel, task: Task) -> list[int] | None:
-    """Positions that put a model's logits into the hub's label order; None where they are in it."""
-    if task.is_regression:
-        return None
-
-    advice = "set id2label and label2id in the model's config.json to what its logits mean"
-    return label_permutation(
-        task.labels,
-        label_names(model.config),
-        wanted_by=f"the task {task.name}",
-        given_by="the model",
-        advice=advice,
-    )

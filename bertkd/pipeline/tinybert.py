@@ -9,7 +9,7 @@ from transformers.trainer_utils import SchedulerType
 
 from bertkd.atomic import atomic_path
 from bertkd.data import Task
-from bertkd.distillation.trainer import EXTRA_FILE
+from bertkd.distillation.extra_modules import EXTRA_FILE
 from bertkd.pipeline.evaluation import check_teacher, evaluate
 from bertkd.pipeline.experiment import Experiment, finished, output_folder, with_changes
 from bertkd.pipeline.models import label_settings, load_model

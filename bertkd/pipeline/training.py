@@ -335,11 +335,11 @@ def describe_subnetwork(
     Returns:
         The record; None where the supernet's folder has none.
     """
-    path = Path(supernet) / RunResult.FILE
-    if not path.is_file():
+    parent = RunResult.of(supernet)
+    if parent is None:
         return None
 
-    parent, parameters = RunResult.read(path), count_parameters(model)
+    parameters = count_parameters(model)
     result = replace(
         parent,
         method="dynabert-subnetwork",

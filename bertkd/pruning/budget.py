@@ -158,7 +158,7 @@ def pruning_costs(teacher: PreTrainedModel, measure: Measure) -> CostTable:
             `measure` gives other costs than one for each model.
     """
     sizes = layer_sizes(teacher)
-    if len(set(sizes.heads)) > 1 or len(set(sizes.neurons)) > 1 or 0 in (*sizes.heads, *sizes.neurons):
+    if not sizes.are_alike or 0 in (*sizes.heads, *sizes.neurons):
         raise ValueError(
             f"The costs of parts are measured on a model whose layers are alike; this one has {list(sizes.heads)} "
             f"heads and {list(sizes.neurons)} neurons in its layers, so that it was pruned already. Name the model "
@@ -294,11 +294,11 @@ class Pruner:
         if best is not None:
             return best
 
-        smallest = costs.fixed + min(costs.of_heads(1), costs.of_neurons(1))
+        in_unit = f" {unit}" if unit else ""
         found = "" if closest == float("inf") else f" The closest that was measured took {closest:.4g}."
         raise ValueError(
-            f"No network of this model is within {budget:g} {unit}: one with a single unit takes {smallest:.4g}"
-            f"{f' {unit}' if unit else ''}.{found}".replace("  ", " ")
+            f"No network of this model is within {budget:g}{in_unit}: one with a single unit takes "
+            f"{costs.of_one_unit:.4g}{in_unit}.{found}"
         )
 
     def pruned(self, sizes: LayerSizes, rows: int | None = None, progress: bool = False) -> PreTrainedModel:

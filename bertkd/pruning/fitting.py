@@ -38,7 +38,6 @@ class Moments:
         self.goals = torch.zeros(dimensions, **factory)  # type: ignore[call-overload]
         self.gram = torch.zeros(columns, columns, **factory)  # type: ignore[call-overload]
         self.cross = torch.zeros(columns, dimensions, **factory)  # type: ignore[call-overload]
-        self.tokens = 0
 
     def add(self, inputs: Tensor, weights: Tensor, goals: Tensor | None = None) -> None:
         """Adds tokens.
@@ -52,7 +51,6 @@ class Moments:
         rows, weight = inputs[counted].double(), weights[counted][:, None]
         weighted = rows * weight
 
-        self.tokens += len(rows)
         self.weight += weight.sum()
         self.inputs += weighted.sum(0)
         self.gram += weighted.T @ rows

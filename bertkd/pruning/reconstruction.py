@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
+from bertkd.distillation.checks import check_same_shape
 from bertkd.models import family_of
 from bertkd.models.adaptive import refuse_supernet
 from bertkd.models.evaluated import evaluated
@@ -116,13 +117,13 @@ def check_made_of(pruned: PreTrainedModel, teacher: PreTrainedModel, caller: str
             f"The pruned model is of type {pruned.config.model_type} with {ours} labels, and the teacher of type "
             f"{teacher.config.model_type} with {theirs}: {caller} needs the model that was pruned."
         )
-    for what in ("num_hidden_layers", "hidden_size"):
-        ours, theirs = getattr(pruned.config, what), getattr(teacher.config, what)
-        if ours != theirs:
-            raise ValueError(
-                f"The pruned model's {what} is {ours} and the teacher's {theirs}: {caller} compares them layer by "
-                "layer, so that a layer that is left out has to be skipped, not removed."
-            )
+    check_same_shape(
+        pruned.config,
+        teacher.config,
+        reason=f"{caller} compares them layer by layer, so that a layer that is left out has to be skipped, not "
+        "removed.",
+        student_called="pruned model",
+    )
     if pruned.device != teacher.device:
         raise ValueError(
             f"The pruned model is on {pruned.device} and the teacher on {teacher.device}: put both on one device."

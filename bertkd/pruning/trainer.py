@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from transformers.trainer_utils import TrainOutput
 
 from bertkd import losses
-from bertkd.distillation.checks import check_layers_can_be_read
+from bertkd.distillation.checks import check_layers_can_be_read, check_same_shape
 from bertkd.distillation.steps import model_inside
 from bertkd.distillation.trainer import DistillationTrainer
 from bertkd.models import layer_sizes
@@ -48,14 +48,12 @@ class PrunedKDTrainer(DistillationTrainer):
         for model in (self.model, self.teacher_model):
             check_layers_can_be_read(model, type(self).__name__)
         student = model_inside(self.model)
-        for what in ("num_hidden_layers", "hidden_size"):
-            ours, theirs = getattr(student.config, what), getattr(self.teacher_model.config, what)
-            if ours != theirs:
-                raise ValueError(
-                    f"The student's {what} is {ours} and the teacher's {theirs}: PrunedKDTrainer compares the hidden "
-                    "states of each layer with those that the student was pruned out of. Use a pruned student, or "
-                    "set beta=0."
-                )
+        check_same_shape(
+            student.config,
+            self.teacher_model.config,
+            reason="PrunedKDTrainer compares the hidden states of each layer with those that the student was pruned "
+            "out of. Use a pruned student, or set beta=0.",
+        )
 
         sizes = layer_sizes(student)
         kept = [layer for layer, pair in enumerate(zip(*sizes, strict=True)) if any(pair)]

@@ -35,7 +35,7 @@ MARKUP = re.compile(r"[`\\<]|\](?=[(\[:])")
 AnyRecord = TypeVar("AnyRecord", bound=Record)
 
 
-def write_model_card(folder: str | Path, result: RunResult, teacher: str, repository_url: str = "") -> Path:
+def write_model_card(folder: str | Path, result: RunResult, teacher: str) -> Path:
     """Writes `README.md` into the model's folder, whole or not at all, and returns its path.
 
     Args:
@@ -43,7 +43,6 @@ def write_model_card(folder: str | Path, result: RunResult, teacher: str, reposi
         result: the run that made the model; everything in the card comes from it.
         teacher: name or path of the teacher, empty for none. Of a path only the last part is shown, since other
             people do not have the folder.
-        repository_url: address of the code, linked when given.
     """
     is_glue = GLUE_VALIDATION_ROWS.get(result.task) in result.rows.values()
     data_set = {"dataset_type": result.task, "dataset_name": f"{result.task} (not all of GLUE's, or own data)"}
@@ -78,7 +77,6 @@ def write_model_card(folder: str | Path, result: RunResult, teacher: str, reposi
         front_matter |= {"model_name": Path(folder).resolve().name, "eval_results": evaluations}
 
     values = {
-        "repository_url": repository_url,
         "metrics": rows,
         "sizes": subnetwork_rows(result),
         # A student that learns from no teacher is compared with the model whose layers it has.

@@ -44,20 +44,16 @@ CHARTED = ["task", "label", "kind", "value", "std", SPEED, SIZE]
 
 @dataclass(frozen=True)
 class ChartPoint:
-    """A model in the chart; `error` is a standard deviation in units of y.
-
-    A `reference` is also drawn as a dashed line; a point labeled "Teacher" is always one.
-    """
+    """A model in the chart; `error` is a standard deviation in units of y."""
 
     label: str
     x: float
     y: float
     error: float | None = None
-    reference: bool = False
 
 
 def accuracy_chart(points: Sequence[ChartPoint], path: str | Path, title: str, x_label: str, y_label: str) -> Path:
-    """Draws accuracy against cost or speed as a PNG: points with error bars, the teacher as a dashed line.
+    """Draws accuracy against cost or speed as a PNG: points with error bars, "Teacher" as a dashed line.
 
     Points at the same x stand side by side, so that all can be seen.
     """
@@ -70,7 +66,7 @@ def accuracy_chart(points: Sequence[ChartPoint], path: str | Path, title: str, x
     places += 0.02 * (places.max() - places.min()) * (twins.cumcount() - (twins.transform("size") - 1) / 2)
 
     for index, (point, x) in enumerate(zip(drawn, places, strict=True)):
-        if point.reference or point.label.lower() == "teacher":
+        if point.label.lower() == "teacher":
             _draw_reference(panel, point)
         else:
             color, marker = COLORS[index % len(COLORS)], MARKERS[index % len(MARKERS)]

@@ -103,6 +103,16 @@ class Record:
         except ValueError as error:
             raise ValueError(f"{path} is no {cls.KIND}: {error}") from error
 
+    @classmethod
+    def of(cls, folder: str | Path) -> Self | None:
+        """The record in a folder; None where there is none.
+
+        Raises:
+            ValueError: see `read`.
+        """
+        path = Path(folder) / cls.FILE
+        return cls.read(path) if path.is_file() else None
+
     def write(self, folder: str | Path) -> Path:
         """Writes the record into a run's folder, whole or not at all, and returns its path."""
         path = Path(folder) / self.FILE

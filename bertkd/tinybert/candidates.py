@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from bertkd.models import encoder_layers, family_of
+from bertkd.models.evaluated import eval_mode
 from bertkd.tinybert.stop_words import STOP_WORDS
 from bertkd.tinybert.word_vectors import WordVectors, whole_words
 
@@ -151,14 +152,12 @@ class CandidateFinder:
         ordered = sorted(queries, key=lambda query: len(query.ids))
         predicted: dict[tuple[str, Span], list[str]] = {}
 
-        was_training = self._model.training
-        self._model.eval()
-        for start in range(0, len(ordered), self._batch_size):
-            batch = ordered[start : start + self._batch_size]
-            best = self._most_probable([query.ids for query in batch], [query.position for query in batch])
-            for query, token_ids in zip(batch, best, strict=True):
-                predicted[query.text, query.span] = [self._words[token_id] for token_id in token_ids]
-        self._model.train(was_training)
+        with eval_mode(self._model):
+            for start in range(0, len(ordered), self._batch_size):
+                batch = ordered[start : start + self._batch_size]
+                best = self._most_probable([query.ids for query in batch], [query.position for query in batch])
+                for query, token_ids in zip(batch, best, strict=True):
+                    predicted[query.text, query.span] = [self._words[token_id] for token_id in token_ids]
         return predicted
 
     @torch.no_grad()

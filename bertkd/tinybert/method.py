@@ -17,7 +17,6 @@ METHODS = (
         # The stage "prediction", with the settings of an example in the released code.
         defaults={"stage": "prediction", "alpha": 1.0, "learning_rate": 3e-5, "num_train_epochs": 3},
         student="shape",
-        needs_corpus=True,
         variants={
             "tinybert-general": "TinyBERT, general distillation",
             "tinybert-intermediate": "TinyBERT, intermediate layers",

@@ -9,7 +9,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
-from transformers import BertConfig, BertForSequenceClassification, PretrainedConfig, PreTrainedModel
+from transformers import BertConfig, BertForSequenceClassification, PreTrainedModel
 
 from bertkd.atomic import read_json
 from bertkd.models import family_of
@@ -19,20 +19,17 @@ __all__ = ["load_released"]
 
 
 def load_released(
-    folder: str | Path,
-    model_class: type[PreTrainedModel] = BertForSequenceClassification,
-    needs_head: bool = False,
-    **settings: Any,
+    folder: str | Path, *, needs_head: bool = False, **settings: Any
 ) -> tuple[PreTrainedModel, dict[str, Tensor]]:
     """Load a checkpoint as TinyBERT's authors released it, from a local folder, and its projection.
 
     Their config.json names no model type, the weights are a PyTorch file (read without running anything in it), and
-    beside BERT's names there are `fit_dense` (one projection) or `fit_denses.N` (one per level).
+    beside BERT's names there are `fit_dense` (one projection) or `fit_denses.N` (one per level). The model's head is
+    new where the checkpoint has none, or one of another shape.
 
     Args:
         folder: a folder with config.json and model.safetensors or pytorch_model.bin.
-        model_class: a BERT class; its head is new where the checkpoint has none, or one of another shape.
-        needs_head: whether a checkpoint without such a head is refused.
+        needs_head: whether a checkpoint without a head of that shape is refused.
         **settings: settings of the config, such as `num_labels=2`.
 
     Returns:
@@ -57,7 +54,7 @@ def load_released(
         raise ValueError(damage(weights) or f"{weights} cannot be read: {reason(error)}") from error
 
     config = _config(read_json(path / "config.json"), settings)
-    model = model_class(config)
+    model = BertForSequenceClassification(config)
     model_state = model.state_dict()
 
     projection: dict[str, Tensor] = {}
@@ -85,7 +82,7 @@ def load_released(
     return model.eval(), projection
 
 
-def _config(values: dict[str, Any], settings: dict[str, Any]) -> PretrainedConfig:
+def _config(values: dict[str, Any], settings: dict[str, Any]) -> BertConfig:
     """The config of a checkpoint whose config.json holds these values, some of which are not BERT's."""
     known = {name: value for name, value in values.items() if name not in ("model_type", "pre_trained", "training")}
     return BertConfig.from_dict({**known, **settings})

@@ -13,9 +13,9 @@ from transformers.utils import ModelOutput
 from bertkd import losses
 from bertkd.atomic import atomic_path
 from bertkd.distillation.checks import check_layers_can_be_read
-from bertkd.distillation.extra_modules import linear_projection
+from bertkd.distillation.extra_modules import EXTRA_FILE, linear_projection
 from bertkd.distillation.steps import model_inside
-from bertkd.distillation.trainer import EXTRA_FILE, DistillationTrainer
+from bertkd.distillation.trainer import DistillationTrainer
 from bertkd.layer_map import LayerMap
 from bertkd.models import CapturedScores, attention_scores, layer_sizes
 from bertkd.tinybert.config import TinyBertKDConfig

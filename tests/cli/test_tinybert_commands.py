@@ -26,7 +26,7 @@ from bertkd import TinyBertKDConfig, TinyBertKDTrainer
 from bertkd.cli import augment, finetune, mlm, tinybert, tinybert_general
 from bertkd.cli.options import CorpusOptions, ShapeOptions
 from bertkd.cli.parser import Options
-from bertkd.distillation.trainer import EXTRA_FILE
+from bertkd.distillation.extra_modules import EXTRA_FILE
 from bertkd.pipeline.models import shape_of
 from bertkd.records import StageResult, read_result
 from bertkd.students import Shape

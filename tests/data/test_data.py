@@ -600,12 +600,6 @@ def test_unlabeled_splits_have_no_label_column(pairs: DatasetDict, tokenizer: Pr
     assert "label" in tokens["train"].column_names
 
 
-def test_text_is_kept_on_request(pairs: DatasetDict, tokenizer: PreTrainedTokenizerBase) -> None:
-    tokens = tokenize(pairs, GLUE_TASKS["rte"], tokenizer, keep_text=True)
-    assert {"sentence1", "sentence2", "label"} < set(tokens["train"].column_names)
-    assert "idx" not in tokens["train"].column_names
-
-
 def test_what_a_tokenizer_cannot_do_is_said(
     pairs: DatasetDict, tokenizer: PreTrainedTokenizerBase, caplog: pytest.LogCaptureFixture
 ) -> None:

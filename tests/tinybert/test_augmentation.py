@@ -277,10 +277,16 @@ def test_an_interrupted_augmentation_goes_on(
     assert len(calls) == 16 and not list(tmp_path.rglob("*.tmp"))
 
 
-def test_a_training_model_stays_one(model: PreTrainedModel, tokenizer: Any) -> None:
+def test_a_training_model_stays_one(model: PreTrainedModel, tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     model.train()
     first = augmented(rows(["the great film"]), model, tokenizer).to_list()
     assert model.training and augmented(rows(["the great film"]), model, tokenizer).to_list() == first
+
+    # Also where it fails.
+    monkeypatch.setattr(CandidateFinder, "_most_probable", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        augmented(rows(["the great film"]), model, tokenizer)
+    assert model.training
     model.eval()
 
 
