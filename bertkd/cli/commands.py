@@ -17,8 +17,9 @@ from transformers.utils import logging
 import bertkd
 from bertkd import DistillationConfig
 from bertkd.atomic import storage_problem, write_text
-from bertkd.cli.options import CorpusOptions, TaskOptions, TrainOptions
-from bertkd.cli.parser import Config, Options, Own, command_line, option_value, parse_runs
+from bertkd.cli.options import CorpusOptions, MeasuringOptions, TaskOptions, TrainOptions
+from bertkd.cli.parser import Config, Options, Own, command_line, note, option_value, parse_runs
+from bertkd.efficiency import is_fast_in_int8
 from bertkd.metrics import main_value
 from bertkd.pipeline.experiment import finished, output_folder
 from bertkd.pipeline.folders import check_output, check_separate
@@ -28,6 +29,7 @@ from bertkd.records import RunResult, StageResult, terminal_table
 __all__ = [
     "CORPUS_DEFAULTS",
     "check_outputs",
+    "note_slow_int8",
     "print_summary",
     "quiet",
     "run_or_resume",
@@ -133,6 +135,15 @@ def check_launcher(config: DistillationConfig) -> None:
             "FSDP and DeepSpeed split a model over GPUs, which the commands do not bear: they evaluate models before "
             "and after the training. An encoder fits into one GPU many times: launch with the config of `bertkd "
             "configs accelerate/multi_gpu`."
+        )
+
+
+def note_slow_int8(options: MeasuringOptions) -> None:
+    """Says so where int8 is asked for, and the CPU does not compute in it."""
+    if options.precision == "int8" and options.device == "cpu" and not is_fast_in_int8():
+        note(
+            "this CPU has no instructions for int8, which saves memory here and may take longer than float32 in the "
+            "same engine: compare both with `bertkd bench`."
         )
 
 

@@ -22,13 +22,13 @@ from typing import Any
 from bertkd import DistilBertKDConfig
 from bertkd.atomic import read_json, write_json, write_text
 from bertkd.cli import distilbert, dynabert, export, finetune, kd, resolve, search, tinybert
-from bertkd.cli.commands import CORPUS_DEFAULTS, TaskRun, check_outputs, quiet, run_or_resume
+from bertkd.cli.commands import CORPUS_DEFAULTS, TaskRun, check_outputs, note_slow_int8, quiet, run_or_resume
 from bertkd.cli.export import ExportOptions
 from bertkd.cli.options import CorpusOptions, ModelOptions, RunOptions, TrainOptions
 from bertkd.cli.parser import Options, one_run, option_value, parse_runs
 from bertkd.cli.prune import PruneOptions
 from bertkd.cli.rules import COUNT
-from bertkd.cli.search import SearchOptions, deployment_of, note_slow_int8
+from bertkd.cli.search import SearchOptions
 from bertkd.distillation.checks import check_vocabularies
 from bertkd.distillation.method import Method
 from bertkd.export import ENGINE_PACKAGES, quantization_schemes, require_engine
@@ -307,7 +307,7 @@ def goal_of(method: Method, own: CompressOptions) -> Goal:
             f"--unit {limit.unit}: --method {method.name} needs a budget in {', '.join(COST_UNITS)}; leave --method "
             "out for this one."
         )
-    return Goal(limit, deployment_of(own))
+    return Goal(limit, own.deployment())
 
 
 def asked(options: Run) -> dict[str, Any]:

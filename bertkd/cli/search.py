@@ -15,13 +15,10 @@ from typing import Any
 
 from bertkd import DistillationConfig
 from bertkd.cli import resolve
-from bertkd.cli.commands import TaskRun, check_outputs, quiet
-from bertkd.cli.dynabert import importance_settings
+from bertkd.cli.commands import TaskRun, check_outputs, note_slow_int8, quiet
 from bertkd.cli.options import ImportanceOptions, MeasuringOptions
-from bertkd.cli.parser import note, one_run, parse_runs
+from bertkd.cli.parser import one_run, parse_runs
 from bertkd.cli.rules import COUNT
-from bertkd.efficiency import is_fast_in_int8
-from bertkd.pipeline.deployment import Deployment, Timing
 from bertkd.pipeline.limits import COST_UNITS, Limit
 from bertkd.pipeline.subnetwork_search import Budget, find_subnetwork
 
@@ -47,21 +44,6 @@ class SearchOptions(ImportanceOptions, MeasuringOptions):
     candidates: int = field(default=6, metadata={"help": "How many sub-networks are evaluated.", "range": COUNT})
 
 
-def deployment_of(options: MeasuringOptions) -> Deployment:
-    """The engine, precision and timing that are asked for."""
-    timing = Timing(options.batch_size, options.sequence_length, options.repeats, options.threads)
-    return Deployment(options.engine, options.precision, timing, options.device)
-
-
-def note_slow_int8(options: MeasuringOptions) -> None:
-    """Says so where int8 is asked for, and the CPU does not compute in it."""
-    if options.precision == "int8" and options.device == "cpu" and not is_fast_in_int8():
-        note(
-            "this CPU has no instructions for int8, which saves memory here and may take longer than float32 in the "
-            "same engine: compare both with `bertkd bench`."
-        )
-
-
 def search(options: TaskRun[SearchOptions, DistillationConfig]) -> dict[str, Any]:
     """Searches, and leaves the folder of the best sub-network."""
     budget = Budget(Limit(options.own.budget, options.own.unit), options.own.candidates)
@@ -74,8 +56,8 @@ def search(options: TaskRun[SearchOptions, DistillationConfig]) -> dict[str, Any
         resolve.task_data(options),
         supernet,
         budget,
-        deployment_of(options.own),
-        importance_settings(options.own),
+        options.own.deployment(),
+        options.own.importance_settings(),
         options.config,
     )
 
