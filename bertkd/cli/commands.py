@@ -8,7 +8,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -53,6 +53,8 @@ STOPPED_BY_USER, STOPPED_READING = 130, 141
 
 TaskRun = Options[TaskOptions, Own, Config]
 CorpusRun = Options[CorpusOptions, Own, Config]
+AnyRun = TypeVar("AnyRun", bound=Options[Any, Any, Any])
+Record = TypeVar("Record", RunResult, StageResult)
 
 
 def quiet() -> None:
@@ -85,20 +87,61 @@ def train_seeds(
     """
     quiet()
     runs: list[TaskRun[Own, Config]] = parse_runs(command, description, config_class, argv, defaults, own_class)
-    check_outputs(runs)
-    results = []
-
-    for options in runs:
-        result = run_or_resume(options, train_one)
-        if result is not None:
-            results.append(result)
-        # Frees a finished run's models before the next one loads its own.
-        gc.collect()
+    results = _train_all(runs, train_one, RunResult)
 
     is_main = runs[-1].config.process_index == 0
     if has_summary and results and is_main:
         print_summary(results, [str(options.config.output_dir) for options in runs])
     return results
+
+
+def train_on_corpus(
+    command: str,
+    description: str,
+    config_class: type[Config],
+    train_one: Callable[[CorpusRun[Own, Config]], StageResult | None],
+    argv: Sequence[str] | None,
+    defaults: dict[str, Any],
+    own_class: type[Own],
+) -> list[StageResult]:
+    """The body of every command that trains on plain text: one training per seed, or what an earlier start left."""
+    quiet()
+    all_defaults = {**CORPUS_DEFAULTS, **defaults}
+    runs: list[CorpusRun[Own, Config]] = parse_runs(
+        command, description, config_class, argv, all_defaults, own_class, CorpusOptions
+    )
+    return _train_all(runs, train_one, StageResult)
+
+
+def _train_all(
+    runs: Sequence[AnyRun], train_one: Callable[[AnyRun], Record | None], record_class: type[Record]
+) -> list[Record]:
+    """Trains each run that no earlier start has finished; returns the records."""
+    check_outputs(runs)
+    results = []
+
+    for options in runs:
+        result = run_or_resume(options, train_one, record_class)
+        if result is not None:
+            results.append(result)
+        # Frees a finished run's models before the next one loads its own.
+        gc.collect()
+    return results
+
+
+def run_or_resume(
+    options: AnyRun,
+    train_one: Callable[[AnyRun], Record | None],
+    record_class: type[Record] = RunResult,  # type: ignore[assignment]
+) -> Record | None:
+    """Trains one run, unless an earlier start of the same command finished it.
+
+    Args:
+        options: the run.
+        train_one: trains it; None where it ends without a record.
+        record_class: what the training leaves, see `finished`.
+    """
+    return finished(record_class, options.experiment(), options.config) or train_one(options)
 
 
 def check_outputs(runs: Sequence[Options[Any, Any, Any]]) -> None:
@@ -145,36 +188,6 @@ def note_slow_int8(options: MeasuringOptions) -> None:
             "this CPU has no instructions for int8, which saves memory here and may take longer than float32 in the "
             "same engine: compare both with `bertkd bench`."
         )
-
-
-def run_or_resume(
-    options: TaskRun[Own, Config], train_one: Callable[[TaskRun[Own, Config]], RunResult | None]
-) -> RunResult | None:
-    """Trains one run, unless an earlier start of the same command finished it."""
-    return finished(RunResult, options.experiment(), options.config) or train_one(options)
-
-
-def train_on_corpus(
-    command: str,
-    description: str,
-    config_class: type[Config],
-    train_one: Callable[[CorpusRun[Own, Config]], StageResult | None],
-    argv: Sequence[str] | None,
-    defaults: dict[str, Any],
-    own_class: type[Own],
-) -> list[StageResult]:
-    """The body of every command that trains on plain text: one training per seed, or what an earlier start left."""
-    quiet()
-    all_defaults = {**CORPUS_DEFAULTS, **defaults}
-    runs = parse_runs(command, description, config_class, argv, all_defaults, own_class, CorpusOptions)
-    check_outputs(runs)
-    results = []
-
-    for options in runs:
-        result = finished(StageResult, options.experiment(), options.config) or train_one(options)
-        if result is not None:
-            results.append(result)
-    return results
 
 
 def print_summary(results: Sequence[RunResult], folders: Sequence[str]) -> None:

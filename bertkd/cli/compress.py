@@ -39,7 +39,7 @@ from bertkd.models.loading import load_config
 from bertkd.pipeline import load_language_model, load_model, resolve_model_name
 from bertkd.pipeline.compress import Choice, Goal, Size, choose_size, depth_sizes, general_sizes, shape_sizes
 from bertkd.pipeline.contents import content_digests
-from bertkd.pipeline.experiment import finished, output_folder, with_changes
+from bertkd.pipeline.experiment import output_folder, with_changes
 from bertkd.pipeline.limits import COST_UNITS, UNITS, Limit
 from bertkd.pipeline.pruning import FILE, START, Pruning, train_pruned
 from bertkd.records import ExportResult, ReportSet, RunResult, StageResult, environment, render_page
@@ -420,8 +420,7 @@ def pretrain(options: Run, size: Size, folder: Path) -> Path:
         command=options.command,
         default_config=settings.default_config,
     )
-    if finished(StageResult, own.experiment(), own.config) is None:
-        distilbert.train(own)
+    run_or_resume(own, distilbert.train, StageResult)
     return general
 
 
