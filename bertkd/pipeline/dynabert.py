@@ -11,7 +11,7 @@ from bertkd.dynabert import DynaBertKDConfig, DynaBertKDTrainer, compute_importa
 from bertkd.dynabert.config import STAGES
 from bertkd.efficiency import count_flops, count_parameters, measure_latency
 from bertkd.metrics import main_value
-from bertkd.pipeline.evaluation import check_teacher, evaluate
+from bertkd.pipeline.evaluation import evaluate, evaluate_teacher
 from bertkd.pipeline.experiment import Experiment, finished, output_folder, with_changes
 from bertkd.pipeline.models import load_model
 from bertkd.pipeline.task_data import TaskData
@@ -98,9 +98,7 @@ def train_dynabert(
         if stage != "finetune" or experiment.is_dry_run:
             teacher = make_teacher() if is_first else _finished_model(folder, "width")
         if teacher is not None and not experiment.is_dry_run:
-            metrics = evaluate(teacher, data, own_config)
-            if not ignore_weak_teacher:
-                check_teacher(metrics, data)
+            metrics = evaluate_teacher(teacher, data, own_config, ignore_weak_teacher)
 
         if is_first:
             assert teacher is not None

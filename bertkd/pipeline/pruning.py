@@ -25,7 +25,7 @@ from bertkd.models import LayerSizes, layer_sizes
 from bertkd.models.positions import max_tokens
 from bertkd.pipeline.contents import content_digests
 from bertkd.pipeline.deployment import Deployment
-from bertkd.pipeline.evaluation import check_teacher, evaluate
+from bertkd.pipeline.evaluation import evaluate, evaluate_teacher
 from bertkd.pipeline.experiment import (
     Experiment,
     finished,
@@ -203,10 +203,7 @@ class _Training:
         Raises:
             ValueError: it is too weak.
         """
-        metrics = evaluate(self.teacher, self.data, self.config)
-        if not self.ignore_weak_teacher:
-            check_teacher(metrics, self.data)
-        return metrics
+        return evaluate_teacher(self.teacher, self.data, self.config, self.ignore_weak_teacher)
 
     @cached_property
     def costs(self) -> CostTable:

@@ -18,7 +18,7 @@ from bertkd.dynabert import extract_subnetwork
 from bertkd.efficiency import count_parameters, measure_latency, model_size_mb
 from bertkd.metrics import glue_metrics, main_value
 from bertkd.models.adaptive import is_adaptive
-from bertkd.pipeline.evaluation import check_teacher, evaluate
+from bertkd.pipeline.evaluation import evaluate, evaluate_teacher
 from bertkd.pipeline.experiment import (
     Experiment,
     output_folder,
@@ -79,11 +79,7 @@ def distill(
     Raises:
         ValueError: the teacher is no better than a constant answer, and that is not to be ignored.
     """
-    # A teacher that knows nothing, or whose labels stand in another order, would waste the whole training.
-    teacher_metrics = evaluate(teacher, data, config)
-    if not ignore_weak_teacher:
-        check_teacher(teacher_metrics, data)
-
+    teacher_metrics = evaluate_teacher(teacher, data, config, ignore_weak_teacher)
     return train_on_task(experiment, data, student, config, trainer_class, method_name, teacher, teacher_metrics)
 
 

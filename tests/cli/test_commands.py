@@ -50,10 +50,10 @@ from bertkd.pipeline import (
     TaskData,
     check_teacher,
     evaluate,
+    evaluation,
     experiment,
     limit_rows,
     load_model,
-    pruning,
     subnetwork_search,
     training,
 )
@@ -802,7 +802,7 @@ def test_the_demo_leaves_table_chart_results_and_student(
 ) -> None:
     real_rows = demo_pipeline.load_glue
     monkeypatch.setattr(demo_pipeline, "MODEL", str(pretrained))
-    monkeypatch.setattr(pruning, "check_teacher", lambda *_: None)  # it learns too little from so few rows
+    monkeypatch.setattr(evaluation, "check_teacher", lambda *_: None)  # it learns too little from so few rows
     monkeypatch.setattr(demo_pipeline, "load_glue", lambda *a, **k: limit_rows(real_rows(*a, **k), 256, 64))
     results = demo.main(["--output_dir", str(tmp_path), "--epochs", "1"])
     assert [result.method for result in results] == ["teacher", "pruned-50", "pruned-25-rungs"]
