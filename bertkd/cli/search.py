@@ -20,7 +20,7 @@ from bertkd.cli.options import ImportanceOptions, MeasuringOptions
 from bertkd.cli.parser import one_run, parse_runs
 from bertkd.cli.rules import COUNT
 from bertkd.pipeline.limits import COST_UNITS, Limit
-from bertkd.pipeline.subnetwork_search import Budget, find_subnetwork
+from bertkd.pipeline.subnetwork_search import find_subnetwork
 
 
 @dataclass
@@ -46,7 +46,7 @@ class SearchOptions(ImportanceOptions, MeasuringOptions):
 
 def search(options: TaskRun[SearchOptions, DistillationConfig]) -> dict[str, Any]:
     """Searches, and leaves the folder of the best sub-network."""
-    budget = Budget(Limit(options.own.budget, options.own.unit), options.own.candidates)
+    limit = Limit(options.own.budget, options.own.unit)
     supernet = options.models.model_name_or_path
     if supernet is None:
         raise ValueError("Name the folder of the trained supernet with --model_name_or_path.")
@@ -55,7 +55,8 @@ def search(options: TaskRun[SearchOptions, DistillationConfig]) -> dict[str, Any
         options.experiment(),
         resolve.task_data(options),
         supernet,
-        budget,
+        limit,
+        options.own.candidates,
         options.own.deployment(),
         options.own.importance_settings(),
         options.config,

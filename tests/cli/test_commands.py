@@ -58,8 +58,6 @@ from bertkd.pipeline import (
     training,
 )
 from bertkd.pipeline import demo as demo_pipeline
-from bertkd.pipeline.limits import Limit
-from bertkd.pipeline.subnetwork_search import Budget
 from bertkd.records import environment, read_result
 
 RECIPES = ROOT / "recipes"
@@ -443,17 +441,16 @@ def test_a_table_that_promises_too_much_is_corrected_by_measuring() -> None:
     table = CostTable(1.0, {0: 0.0, 1: 1.0, 2: 2.0}, {0: 0.0, 24: 1.0})
     supernet = make_adaptive(tiny_model(layers=2))
     importance = Importance(torch.tensor([[2.0, 1.0]] * 2), torch.ones(2, 24))
-    budget = Budget(Limit("7", "ms"), candidates=3)
 
     def slower(factor: float) -> Any:
         return lambda sizes: [factor * table.cost(size) for size in sizes]
 
-    found, costs = subnetwork_search._within_budget(supernet, importance, table, slower(1.5), 7.0, budget)
+    found, costs = subnetwork_search._within_budget(supernet, importance, table, slower(1.5), 7.0, "ms", 3)
     assert found and all(cost <= 7 for cost in costs) and costs == slower(1.5)([one.size for one in found])
-    whole, _ = subnetwork_search._within_budget(supernet, importance, table, slower(1.0), 7.0, budget)
+    whole, _ = subnetwork_search._within_budget(supernet, importance, table, slower(1.0), 7.0, "ms", 3)
     assert whole[0].score > found[0].score
     with pytest.raises(ValueError, match="measured within 7 ms; the closest took [0-9.]+.*larger --budget"):
-        subnetwork_search._within_budget(supernet, importance, table, slower(10.0), 7.0, budget)
+        subnetwork_search._within_budget(supernet, importance, table, slower(10.0), 7.0, "ms", 3)
 
 
 # ---- configs and the command line ----
