@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import glob
+import hashlib
 import json
 import math
 import os
@@ -28,6 +29,7 @@ __all__ = [
     "atomic_path",
     "atomic_replacement",
     "check_replaceable",
+    "file_sha256",
     "plain_json",
     "read_json",
     "storage_problem",
@@ -291,6 +293,12 @@ def read_json(path: str | Path) -> Any:
         raise ValueError(f"{path} is broken JSON at line {error.lineno}, column {error.colno}: {error.msg}.") from None
     except (UnicodeDecodeError, RecursionError):
         raise ValueError(f"{path} is no JSON file in UTF-8.") from None
+
+
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def storage_problem(error: BaseException) -> str | None:
