@@ -28,14 +28,13 @@ from bertkd.efficiency import count_flops, count_parameters, model_size_mb
 from bertkd.export import exported_size_mb, require_engine
 from bertkd.metrics import main_value
 from bertkd.pipeline.deployment import Deployment
-from bertkd.pipeline.dynabert import ImportanceSettings
+from bertkd.pipeline.dynabert import ImportanceSettings, describe_subnetwork
 from bertkd.pipeline.evaluation import evaluate
 from bertkd.pipeline.experiment import Experiment, output_folder, writes_output_folder
 from bertkd.pipeline.hub import upload
 from bertkd.pipeline.limits import COST_UNITS, Limit
 from bertkd.pipeline.models import load_model
 from bertkd.pipeline.task_data import TaskData
-from bertkd.pipeline.training import describe_subnetwork
 from bertkd.records import environment, terminal_table
 
 __all__ = ["find_subnetwork"]

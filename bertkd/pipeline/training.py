@@ -3,7 +3,6 @@
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -34,7 +33,7 @@ from bertkd.pipeline.plan import print_plan
 from bertkd.pipeline.task_data import TaskData, metric_names
 from bertkd.records import RunResult, SubnetworkResult, write_model_card
 
-__all__ = ["TRAINING_DEFAULTS", "MeasureSubnetworks", "describe_subnetwork", "distill", "save_model", "train_on_task"]
+__all__ = ["TRAINING_DEFAULTS", "MeasureSubnetworks", "distill", "save_model", "train_on_task"]
 
 # Stands for the task's own main metric in `metric_for_best_model`.
 TASK_METRIC = "task"
@@ -323,50 +322,3 @@ def save_model(trainer: DistillationTrainer, folder: Path) -> None:
             trainer.save_model(str(partial))
 
     trainer.accelerator.wait_for_everyone()
-
-
-def describe_subnetwork(
-    supernet: str,
-    folder: Path,
-    model: PreTrainedModel,
-    command: str,
-    value: float = math.nan,
-    metrics: dict[str, float] | None = None,
-    speedup: float | None = None,
-) -> RunResult | None:
-    """Writes the record and the card of a model that was taken out of a supernet.
-
-    Args:
-        supernet: the folder of the supernet, whose record tells how it was trained.
-        folder: the model's.
-        model: the sub-network.
-        command: what was typed.
-        value, metrics, speedup: what is known of it; the rest stays unknown.
-
-    Returns:
-        The record; None where the supernet's folder has none.
-    """
-    path = Path(supernet) / RunResult.FILE
-    if not path.is_file():
-        return None
-
-    parent, parameters = RunResult.read(path), count_parameters(model)
-    result = replace(
-        parent,
-        method="dynabert-subnetwork",
-        value=value,
-        metrics=metrics or {},
-        metrics_before={},
-        speedup=speedup,
-        subnetworks=[],
-        parameters=parameters.total,
-        embedding_parameters=parameters.embeddings,
-        size_mb=model_size_mb(folder),
-        layers=model.config.num_hidden_layers,
-        command=command,
-        finished=datetime.now(UTC).isoformat(timespec="seconds"),
-    )
-
-    write_model_card(folder, result, teacher=str(parent.settings.get("teacher_model_name_or_path") or ""))
-    result.write(folder)
-    return result
