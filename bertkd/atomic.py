@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import glob
+import hashlib
 import json
 import math
 import os
@@ -31,6 +32,7 @@ __all__ = [
     "atomic_path",
     "atomic_replacement",
     "check_replaceable",
+    "file_sha256",
     "is_nobodys",
     "plain_json",
     "read_json",
@@ -50,8 +52,8 @@ _OF_THE_DISK = {
 _HOST = f"{zlib.crc32(socket.gethostname().encode()):08x}"
 
 
-# Entries that do not make a folder somebody's: the lock of the run that works in it, remains of a killed run, and folders
-# of the file system and of the hub's client.
+# Entries that do not make a folder somebody's: the lock of the run that works in it, remains of a killed run, and
+# folders of the file system and of the hub's client.
 _NOT_CONTENT = {LOCK_FILE, ".partial", ".cache", "lost+found"}
 # How the names of logs begin, of errors that nobody foresaw.
 ERROR_LOG = "bertkd-error"
@@ -297,6 +299,12 @@ def read_json(path: str | Path) -> Any:
         raise ValueError(f"{path} is broken JSON at line {error.lineno}, column {error.colno}: {error.msg}.") from None
     except (UnicodeDecodeError, RecursionError):
         raise ValueError(f"{path} is no JSON file in UTF-8.") from None
+
+
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def storage_problem(error: BaseException) -> str | None:

@@ -17,7 +17,6 @@ from bertkd.cli import resolve
 from bertkd.cli.commands import TaskRun, check_outputs, quiet
 from bertkd.cli.options import AugmentationOptions, RunOptions
 from bertkd.cli.parser import one_run, parse_runs
-from bertkd.cli.tinybert import augmentation_from
 from bertkd.folder_lock import folder_in_use
 from bertkd.pipeline.augmentation import augmented
 from bertkd.pipeline.experiment import output_folder
@@ -50,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
 def augment(options: TaskRun[AugmentOptions, DistillationConfig], path: Path) -> Path:
     """Writes the augmented rows to a file, and returns it."""
     rows, task = resolve.task_rows(options.data)
-    more = augmented(rows["train"], task, augmentation_from(options.own, options.config), options.config)
+    more = augmented(rows["train"], task, options.own.augmentation(options.config), options.config)
 
     if options.config.process_index == 0:
         with atomic_path(path) as partial:

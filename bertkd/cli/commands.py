@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -20,8 +20,9 @@ from transformers.utils import logging
 import bertkd
 from bertkd import DistillationConfig
 from bertkd.atomic import ERROR_LOG, storage_problem, write_text
-from bertkd.cli.options import CorpusOptions, TaskOptions, TrainOptions
-from bertkd.cli.parser import Config, Options, Own, command_line, option_value, parse_runs
+from bertkd.cli.options import CorpusOptions, MeasuringOptions, TaskOptions, TrainOptions
+from bertkd.cli.parser import Config, Options, Own, command_line, note, option_value, parse_runs
+from bertkd.efficiency import is_fast_in_int8
 from bertkd.metrics import main_value
 from bertkd.pipeline.experiment import finished, output_folder
 from bertkd.pipeline.folders import check_output, check_separate
@@ -31,6 +32,7 @@ from bertkd.records import RunResult, StageResult, terminal_table
 __all__ = [
     "CORPUS_DEFAULTS",
     "check_outputs",
+    "note_slow_int8",
     "print_summary",
     "quiet",
     "run_or_resume",
@@ -54,6 +56,8 @@ STOPPED_BY_USER, STOPPED_READING = 130, 141
 
 TaskRun = Options[TaskOptions, Own, Config]
 CorpusRun = Options[CorpusOptions, Own, Config]
+AnyRun = TypeVar("AnyRun", bound=Options[Any, Any, Any])
+Record = TypeVar("Record", RunResult, StageResult)
 
 
 def quiet() -> None:
@@ -86,20 +90,61 @@ def train_seeds(
     """
     quiet()
     runs: list[TaskRun[Own, Config]] = parse_runs(command, description, config_class, argv, defaults, own_class)
-    check_outputs(runs)
-    results = []
-
-    for options in runs:
-        result = run_or_resume(options, train_one)
-        if result is not None:
-            results.append(result)
-        # Frees a finished run's models before the next one loads its own.
-        gc.collect()
+    results = _train_all(runs, train_one, RunResult)
 
     is_main = runs[-1].config.process_index == 0
     if has_summary and results and is_main:
         print_summary(results, [str(options.config.output_dir) for options in runs])
     return results
+
+
+def train_on_corpus(
+    command: str,
+    description: str,
+    config_class: type[Config],
+    train_one: Callable[[CorpusRun[Own, Config]], StageResult | None],
+    argv: Sequence[str] | None,
+    defaults: dict[str, Any],
+    own_class: type[Own],
+) -> list[StageResult]:
+    """The body of every command that trains on plain text: one training per seed, or what an earlier start left."""
+    quiet()
+    all_defaults = {**CORPUS_DEFAULTS, **defaults}
+    runs: list[CorpusRun[Own, Config]] = parse_runs(
+        command, description, config_class, argv, all_defaults, own_class, CorpusOptions
+    )
+    return _train_all(runs, train_one, StageResult)
+
+
+def _train_all(
+    runs: Sequence[AnyRun], train_one: Callable[[AnyRun], Record | None], record_class: type[Record]
+) -> list[Record]:
+    """Trains each run that no earlier start has finished; returns the records."""
+    check_outputs(runs)
+    results = []
+
+    for options in runs:
+        result = run_or_resume(options, train_one, record_class)
+        if result is not None:
+            results.append(result)
+        # Frees a finished run's models before the next one loads its own.
+        gc.collect()
+    return results
+
+
+def run_or_resume(
+    options: AnyRun,
+    train_one: Callable[[AnyRun], Record | None],
+    record_class: type[Record] = RunResult,  # type: ignore[assignment]
+) -> Record | None:
+    """Trains one run, unless an earlier start of the same command finished it.
+
+    Args:
+        options: the run.
+        train_one: trains it; None where it ends without a record.
+        record_class: what the training leaves, see `finished`.
+    """
+    return finished(record_class, options.experiment(), options.config) or train_one(options)
 
 
 def check_outputs(runs: Sequence[Options[Any, Any, Any]]) -> None:
@@ -139,34 +184,13 @@ def check_launcher(config: DistillationConfig) -> None:
         )
 
 
-def run_or_resume(
-    options: TaskRun[Own, Config], train_one: Callable[[TaskRun[Own, Config]], RunResult | None]
-) -> RunResult | None:
-    """Trains one run, unless an earlier start of the same command finished it."""
-    return finished(RunResult, options.experiment(), options.config) or train_one(options)
-
-
-def train_on_corpus(
-    command: str,
-    description: str,
-    config_class: type[Config],
-    train_one: Callable[[CorpusRun[Own, Config]], StageResult | None],
-    argv: Sequence[str] | None,
-    defaults: dict[str, Any],
-    own_class: type[Own],
-) -> list[StageResult]:
-    """The body of every command that trains on plain text: one training per seed, or what an earlier start left."""
-    quiet()
-    all_defaults = {**CORPUS_DEFAULTS, **defaults}
-    runs = parse_runs(command, description, config_class, argv, all_defaults, own_class, CorpusOptions)
-    check_outputs(runs)
-    results = []
-
-    for options in runs:
-        result = finished(StageResult, options.experiment(), options.config) or train_one(options)
-        if result is not None:
-            results.append(result)
-    return results
+def note_slow_int8(options: MeasuringOptions) -> None:
+    """Says so where int8 is asked for, and the CPU does not compute in it."""
+    if options.precision == "int8" and options.device == "cpu" and not is_fast_in_int8():
+        note(
+            "this CPU has no instructions for int8, which saves memory here and may take longer than float32 in the "
+            "same engine: compare both with `bertkd bench`."
+        )
 
 
 def print_summary(results: Sequence[RunResult], folders: Sequence[str]) -> None:

@@ -22,13 +22,13 @@ from typing import Any
 from bertkd import DistilBertKDConfig
 from bertkd.atomic import read_json, write_json, write_text
 from bertkd.cli import distilbert, dynabert, export, finetune, kd, resolve, search, tinybert
-from bertkd.cli.commands import CORPUS_DEFAULTS, TaskRun, check_outputs, quiet, run_or_resume
+from bertkd.cli.commands import CORPUS_DEFAULTS, TaskRun, check_outputs, note_slow_int8, quiet, run_or_resume
 from bertkd.cli.export import ExportOptions
 from bertkd.cli.options import CorpusOptions, ModelOptions, RunOptions, TrainOptions
 from bertkd.cli.parser import Options, one_run, option_value, parse_runs
 from bertkd.cli.prune import PruneOptions
 from bertkd.cli.rules import COUNT
-from bertkd.cli.search import SearchOptions, deployment_of, note_slow_int8
+from bertkd.cli.search import SearchOptions
 from bertkd.distillation.checks import check_vocabularies
 from bertkd.distillation.method import Method
 from bertkd.export import ENGINE_PACKAGES, quantization_schemes, require_engine
@@ -39,7 +39,7 @@ from bertkd.models.loading import load_config
 from bertkd.pipeline import load_language_model, load_model, resolve_model_name
 from bertkd.pipeline.compress import Choice, Goal, Size, choose_size, depth_sizes, general_sizes, shape_sizes
 from bertkd.pipeline.contents import content_digests
-from bertkd.pipeline.experiment import finished, output_folder, with_changes
+from bertkd.pipeline.experiment import output_folder, with_changes
 from bertkd.pipeline.limits import COST_UNITS, UNITS, Limit
 from bertkd.pipeline.pruning import FILE, START, Pruning, train_pruned
 from bertkd.records import ExportResult, ReportSet, RunResult, StageResult, environment, render_page
@@ -327,7 +327,7 @@ def goal_of(method: Method, own: CompressOptions) -> Goal:
             f"--unit {limit.unit}: --method {method.name} needs a budget in {', '.join(COST_UNITS)}; leave --method "
             "out for this one."
         )
-    return Goal(limit, deployment_of(own))
+    return Goal(limit, own.deployment())
 
 
 def asked(options: Run) -> dict[str, Any]:
@@ -439,8 +439,7 @@ def pretrain(options: Run, size: Size, folder: Path) -> Path:
         command=options.command,
         default_config=settings.default_config,
     )
-    if finished(StageResult, own.experiment(), own.config) is None:
-        distilbert.train(own)
+    run_or_resume(own, distilbert.train, StageResult)
     return general
 
 

@@ -14,11 +14,10 @@ from transformers import PreTrainedModel
 from bertkd import DynaBertKDConfig
 from bertkd.cli import resolve
 from bertkd.cli.commands import TaskRun, train_seeds
-from bertkd.cli.options import ImportanceOptions, TrainOptions
-from bertkd.cli.tinybert import check_stages
+from bertkd.cli.options import ImportanceOptions, TrainOptions, check_stages
 from bertkd.dynabert.config import STAGES
 from bertkd.dynabert.method import METHODS
-from bertkd.pipeline.dynabert import ImportanceSettings, train_dynabert
+from bertkd.pipeline.dynabert import train_dynabert
 from bertkd.records import RunResult
 
 
@@ -36,11 +35,6 @@ class DynaBertOptions(ImportanceOptions, TrainOptions):
         check_stages(self.stages, STAGES)
 
 
-def importance_settings(options: ImportanceOptions) -> ImportanceSettings:
-    """The importance that is asked for."""
-    return ImportanceSettings(options.importance_reduction, options.importance_split, options.importance_rows)
-
-
 def train(options: TaskRun[DynaBertOptions, DynaBertKDConfig]) -> RunResult | None:
     """Runs the stages that are not done yet; returns the record of the last one."""
     data = resolve.task_data(options)
@@ -56,7 +50,7 @@ def train(options: TaskRun[DynaBertOptions, DynaBertKDConfig]) -> RunResult | No
         make_student,
         options.config,
         options.own.stages,
-        importance_settings(options.own) if options.own.rewire else None,
+        options.own.importance_settings() if options.own.rewire else None,
         options.models.ignore_weak_teacher,
     )
 

@@ -13,11 +13,10 @@ from dataclasses import dataclass, field, replace
 
 from bertkd import DistillationConfig
 from bertkd.cli import resolve
-from bertkd.cli.commands import TaskRun, check_outputs, quiet
+from bertkd.cli.commands import TaskRun, check_outputs, note_slow_int8, quiet
 from bertkd.cli.options import MeasuringOptions
 from bertkd.cli.parser import one_run, parse_runs
 from bertkd.cli.rules import COUNT, NOT_NEGATIVE
-from bertkd.cli.search import deployment_of, note_slow_int8
 from bertkd.pipeline.export import AccuracyCheck, export_for_task
 from bertkd.records import ExportResult
 
@@ -61,7 +60,6 @@ def export(options: TaskRun[ExportOptions, DistillationConfig]) -> ExportResult:
     if models.model_name_or_path is None:
         raise ValueError("Name the model to export with --model_name_or_path.")
 
-    deployment = deployment_of(options.own)
     # The teacher is only timed, and may read the ids of another tokenizer.
     of_the_model = replace(options, models=replace(models, teacher_model_name_or_path=None))
     return export_for_task(
@@ -69,7 +67,7 @@ def export(options: TaskRun[ExportOptions, DistillationConfig]) -> ExportResult:
         resolve.task_data(of_the_model),
         models.model_name_or_path,
         options.config,
-        deployment,
+        options.own.deployment(),
         accuracy_check_of(options.own),
         models.teacher_model_name_or_path,
     )
@@ -83,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> ExportResult:
     )
     options = one_run(runs, "The seed of an export only draws the rows for the calibration.")
     # A device that is not here ends the command before anything is read.
-    deployment_of(options.own)
+    options.own.deployment()
     check_outputs([options])
     note_slow_int8(options.own)
     return export(options)

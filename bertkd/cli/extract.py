@@ -5,8 +5,6 @@
 The folder's logits are compared with the network's before it is kept.
 """
 
-import argparse
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,28 +13,11 @@ from transformers import PreTrainedModel
 from bertkd.cli.commands import quiet
 from bertkd.cli.parser import PlainParser, command_line
 from bertkd.cli.rules import Range
-from bertkd.dynabert import make_adaptive, save_subnetwork
 from bertkd.dynabert.extraction import FORMATS
-from bertkd.efficiency import count_parameters, model_size_mb
 from bertkd.folder_lock import folder_in_use
-from bertkd.models.loading import load_tokenizer
-from bertkd.pipeline import load_model, resolve_model_name
+from bertkd.pipeline.dynabert import extract_to_folder
 from bertkd.pipeline.experiment import check_no_training
 from bertkd.pipeline.folders import check_output
-from bertkd.pipeline.training import describe_subnetwork
-from bertkd.records import RunResult, SubnetworkResult
-
-
-def known_size(supernet: str, width: float, depth: float) -> SubnetworkResult | None:
-    """What the supernet's record says of a size; None where it says nothing."""
-    trained = RunResult.of(supernet)
-    if trained is None:
-        return None
-
-    for size in trained.subnetworks:
-        if (size.width, size.depth) == (width, depth):
-            return size
-    return None
 
 
 def parser() -> PlainParser:
@@ -75,32 +56,4 @@ def main(argv: Sequence[str] | None = None) -> PreTrainedModel:
     check_output(folder, {"--model_name_or_path": supernet})
     check_no_training(folder)
     with folder_in_use(folder, command):
-        return extract(options, supernet, folder, command)
-
-
-def extract(options: argparse.Namespace, supernet: str, folder: Path, command: str) -> PreTrainedModel:
-    """Writes the folder of one sub-network."""
-    model = make_adaptive(load_model(supernet).eval())
-    tokenizer = load_tokenizer(resolve_model_name(supernet))
-
-    # A record that is broken must not come to light after the model was written.
-    known = known_size(supernet, options.width, options.depth)
-    size = {"width": options.width, "depth": options.depth, "format": options.format}
-    subnetwork = save_subnetwork(model, folder, **size, tokenizer=tokenizer)
-
-    value, metrics, speedup = math.nan, {}, None
-    if known is not None:
-        value, metrics = known.value, known.metrics
-        # The zeros of a padded model take time too.
-        speedup = None if options.format == "stock" else known.speedup
-    describe_subnetwork(supernet, folder, subnetwork, command, value, metrics, speedup)
-
-    if known is None and (options.width, options.depth) != (1.0, 1.0):
-        print(
-            f"{supernet} was not trained at width {options.width:g} and depth {options.depth:g}, as far as its "
-            f"{RunResult.FILE} tells: measure the sub-network, or train a supernet (`bertkd dynabert`)."
-        )
-    kept, whole = count_parameters(subnetwork).total, count_parameters(model).total
-    name = type(subnetwork).__name__
-    print(f"{name}, {kept:,} of {whole:,} parameters, {model_size_mb(folder):.1f} MB: {folder}")
-    return subnetwork
+        return extract_to_folder(supernet, folder, options.width, options.depth, options.format, command)

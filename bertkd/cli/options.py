@@ -1,13 +1,21 @@
 """Options that several commands share, in the groups that their help shows; commands add their own."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from bertkd.cli.rules import COUNT, NOT_NEGATIVE, SHARE, Range
+from bertkd.distillation import DistillationConfig
 from bertkd.dynabert.importance import REDUCTIONS
 from bertkd.export import ENGINES, PRECISIONS
+from bertkd.pipeline.augmentation import Augmentation
+from bertkd.pipeline.deployment import Deployment, Timing
+from bertkd.pipeline.dynabert import ImportanceSettings
+from bertkd.pipeline.experiment import output_folder
 from bertkd.students import SHAPES
 
 __all__ = [
+    "MISSING_MODEL",
     "AugmentationOptions",
     "CorpusOptions",
     "ImportanceOptions",
@@ -16,8 +24,15 @@ __all__ = [
     "RunOptions",
     "ShapeOptions",
     "TaskOptions",
+    "TimingOptions",
     "TrainOptions",
+    "check_stages",
 ]
+
+MISSING_MODEL = (
+    "Augmentation needs a masked language model: name one with --augment_model, such as bert-base-uncased or a folder "
+    "of `bertkd mlm`"
+)
 
 # A student with random weights, in a shape of its own, is only made where it does not start from another model.
 NEW_STUDENT = ["not model_name_or_path", "init_from=pretrained"]
@@ -225,6 +240,10 @@ class ImportanceOptions(RunOptions):
         },
     )
 
+    def importance_settings(self) -> ImportanceSettings:
+        """The importance that is asked for."""
+        return ImportanceSettings(self.importance_reduction, self.importance_split, self.importance_rows)
+
 
 @dataclass
 class ShapeOptions(TrainOptions):
@@ -330,13 +349,35 @@ class AugmentationOptions:
         },
     )
 
+    def augmentation(self, config: DistillationConfig) -> Augmentation:
+        """The augmentation that is asked for.
+
+        Raises:
+            ValueError: no masked language model is named.
+        """
+        if self.augment_model is None:
+            raise ValueError(f"{MISSING_MODEL}.")
+
+        # Several seeds, each with a folder of its own, share what is augmented.
+        output = output_folder(config)
+        folder = (output.parent if output.name == f"seed-{config.seed}" else output) / "augmented"
+        return Augmentation(
+            language_model=self.augment_model,
+            folder=Path(self.augment_dir) if self.augment_dir else folder,
+            copies=self.augment_copies,
+            probability=self.augment_probability,
+            candidates=self.augment_candidates,
+            conditional=self.augment_conditional,
+            vectors=self.augment_vectors,
+            seed=self.augment_seed,
+            batch_size=self.augment_batch_size,
+        )
+
 
 @dataclass
-class MeasuringOptions(RunOptions):
-    """How a model is run and timed."""
+class TimingOptions(RunOptions):
+    """How forward passes are timed."""
 
-    engine: str = field(default="pytorch", metadata={"choices": ENGINES, "help": "The engine that runs the model."})
-    precision: str = field(default="float32", metadata={"choices": PRECISIONS, "help": "What it computes in."})
     batch_size: int = field(default=1, metadata={"help": "The rows of a measured forward pass.", "range": COUNT})
     sequence_length: int = field(
         default=128, metadata={"help": "The tokens of a measured forward pass.", "range": COUNT}
@@ -345,7 +386,37 @@ class MeasuringOptions(RunOptions):
         default=None, metadata={"help": "The CPU threads of a measured forward pass.", "range": COUNT}
     )
     repeats: int = field(default=20, metadata={"help": "How many passes of each model are measured.", "range": COUNT})
+
+    def timing(self) -> Timing:
+        """The timing that is asked for."""
+        return Timing(self.batch_size, self.sequence_length, self.repeats, self.threads)
+
+
+@dataclass
+class MeasuringOptions(TimingOptions):
+    """How a model is run and timed."""
+
+    engine: str = field(default="pytorch", metadata={"choices": ENGINES, "help": "The engine that runs the model."})
+    precision: str = field(default="float32", metadata={"choices": PRECISIONS, "help": "What it computes in."})
     device: str = field(
         default="cpu",
         metadata={"help": "Where --engine pytorch runs, and eager PyTorch beside it, such as cuda."},
     )
+
+    def deployment(self) -> Deployment:
+        """The engine, precision and timing that are asked for.
+
+        Raises:
+            ValueError: the engine does not run on the device, or the device is not here.
+        """
+        return Deployment(self.engine, self.precision, self.timing(), self.device)
+
+
+def check_stages(given: Sequence[str], stages: Sequence[str]) -> None:
+    """Checks that some of the stages are given, in their order.
+
+    Raises:
+        ValueError: they are not.
+    """
+    if not given or [stage for stage in stages if stage in given] != list(given):
+        raise ValueError(f"--stages are some of {', '.join(stages)}, in this order, not {' '.join(given)}.")

@@ -35,6 +35,7 @@ from bertkd.distillation import DistillationConfig
 from bertkd.pipeline import Experiment
 from bertkd.pipeline.experiment import output_folder
 from bertkd.pipeline.training import TRAINING_DEFAULTS
+from bertkd.records.secrets import words_without_secrets
 
 __all__ = ["CommandParser", "Options", "PlainParser", "command_line", "note", "one_run", "option_value", "parse_runs"]
 
@@ -59,9 +60,6 @@ SHOWN_TRAINING = (
     "use_cpu",
 )
 SHOWN_OUTPUT = ("output_dir", "seed", "push_to_hub", "hub_model_id")
-# Options whose value must not be written down.
-SECRET = ("token",)
-HIDDEN = "HIDDEN"
 # transformers takes any text for these, and stumbles over it in the first step.
 JSON_OPTIONS = ("activation_checkpointing_kwargs", "gradient_checkpointing_kwargs", "lr_scheduler_kwargs")
 # Metrics are computed from the answers of all rows, and these would leave some out.
@@ -685,22 +683,4 @@ def command_line(command: str, argv: Sequence[str] | None) -> str:
         words = ["bertkd", *typed]
     else:
         words = ["bertkd", command, *typed]
-    return shlex.join(_without_secrets(words))
-
-
-def _without_secrets(words: list[str]) -> list[str]:
-    """The words with the values of secret options hidden."""
-    shown: list[str] = []
-    hides_next = False
-
-    for word in words:
-        name, equals, _ = word.partition("=")
-        is_secret = name.startswith("--") and name.endswith(SECRET)
-        if hides_next:
-            shown.append(HIDDEN)
-        elif is_secret and equals:
-            shown.append(f"{name}={HIDDEN}")
-        else:
-            shown.append(word)
-        hides_next = is_secret and not equals
-    return shown
+    return shlex.join(words_without_secrets(words))

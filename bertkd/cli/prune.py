@@ -12,11 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from bertkd.cli import resolve
-from bertkd.cli.commands import TaskRun, check_outputs, print_summary, quiet
+from bertkd.cli.commands import TaskRun, check_outputs, note_slow_int8, print_summary, quiet
 from bertkd.cli.options import MeasuringOptions, TrainOptions
 from bertkd.cli.parser import parse_runs
 from bertkd.cli.rules import COUNT
-from bertkd.cli.search import deployment_of, note_slow_int8
 from bertkd.pipeline.limits import UNITS, Limit
 from bertkd.pipeline.pruning import Pruning, train_pruned
 from bertkd.pruning import PrunedKDConfig
@@ -73,10 +72,9 @@ class PruneOptions(MeasuringOptions, TrainOptions):
 def pruning_of(options: PruneOptions) -> Pruning:
     """The budgets that are asked for."""
     limits = [Limit(text, options.unit) for text in options.budget]
-    deployment = deployment_of(options)
     return Pruning(
         limits,
-        deployment,
+        options.deployment(),
         options.pruning_rows,
         options.reconstruct,
         has_rungs=options.rungs,

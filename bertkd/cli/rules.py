@@ -15,6 +15,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from bertkd.distillation.config import MINIMA
+
 __all__ = [
     "COMMAND_NEEDS",
     "CONFIG_NEEDS",
@@ -76,26 +78,18 @@ SHARE = Range(least=0, most=1)
 
 # Where these numbers are out of range, transformers goes on with a default, divides by zero or trains on noise.
 CONFIG_RANGES: dict[str, Range] = {
+    **{name: Range(least=minimum) for name, minimum in MINIMA.items()},
     "adam_beta1": SHARE,
     "adam_beta2": SHARE,
     "adam_epsilon": POSITIVE,
     "dataloader_num_workers": NOT_NEGATIVE,
-    "eval_accumulation_steps": COUNT,
     "eval_delay": NOT_NEGATIVE,
     "eval_steps": POSITIVE,
-    "gradient_accumulation_steps": COUNT,
-    "learning_rate": NOT_NEGATIVE,
     "logging_steps": POSITIVE,
-    "max_grad_norm": NOT_NEGATIVE,
     "max_steps": Range(least=1, unless=-1),
     "max_tokens_per_batch": COUNT,
-    "num_train_epochs": NOT_NEGATIVE,
-    "per_device_eval_batch_size": COUNT,
-    "per_device_train_batch_size": COUNT,
     "save_steps": POSITIVE,
     "save_total_limit": COUNT,
-    "warmup_steps": NOT_NEGATIVE,
-    "weight_decay": NOT_NEGATIVE,
 }
 
 # Two names of one setting, of which the second is the older one.

@@ -15,15 +15,12 @@ from typing import Any
 
 from bertkd import DistillationConfig
 from bertkd.cli import resolve
-from bertkd.cli.commands import TaskRun, check_outputs, quiet
-from bertkd.cli.dynabert import importance_settings
+from bertkd.cli.commands import TaskRun, check_outputs, note_slow_int8, quiet
 from bertkd.cli.options import ImportanceOptions, MeasuringOptions
-from bertkd.cli.parser import note, one_run, parse_runs
+from bertkd.cli.parser import one_run, parse_runs
 from bertkd.cli.rules import COUNT
-from bertkd.efficiency import is_fast_in_int8
-from bertkd.pipeline.deployment import Deployment, Timing
 from bertkd.pipeline.limits import COST_UNITS, Limit
-from bertkd.pipeline.subnetwork_search import Budget, find_subnetwork
+from bertkd.pipeline.subnetwork_search import find_subnetwork
 
 
 @dataclass
@@ -47,24 +44,9 @@ class SearchOptions(ImportanceOptions, MeasuringOptions):
     candidates: int = field(default=6, metadata={"help": "How many sub-networks are evaluated.", "range": COUNT})
 
 
-def deployment_of(options: MeasuringOptions) -> Deployment:
-    """The engine, precision and timing that are asked for."""
-    timing = Timing(options.batch_size, options.sequence_length, options.repeats, options.threads)
-    return Deployment(options.engine, options.precision, timing, options.device)
-
-
-def note_slow_int8(options: MeasuringOptions) -> None:
-    """Says so where int8 is asked for, and the CPU does not compute in it."""
-    if options.precision == "int8" and options.device == "cpu" and not is_fast_in_int8():
-        note(
-            "this CPU has no instructions for int8, which saves memory here and may take longer than float32 in the "
-            "same engine: compare both with `bertkd bench`."
-        )
-
-
 def search(options: TaskRun[SearchOptions, DistillationConfig]) -> dict[str, Any]:
     """Searches, and leaves the folder of the best sub-network."""
-    budget = Budget(Limit(options.own.budget, options.own.unit), options.own.candidates)
+    limit = Limit(options.own.budget, options.own.unit)
     supernet = options.models.model_name_or_path
     if supernet is None:
         raise ValueError("Name the folder of the trained supernet with --model_name_or_path.")
@@ -73,9 +55,10 @@ def search(options: TaskRun[SearchOptions, DistillationConfig]) -> dict[str, Any
         options.experiment(),
         resolve.task_data(options),
         supernet,
-        budget,
-        deployment_of(options.own),
-        importance_settings(options.own),
+        limit,
+        options.own.candidates,
+        options.own.deployment(),
+        options.own.importance_settings(),
         options.config,
     )
 

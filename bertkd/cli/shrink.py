@@ -17,10 +17,9 @@ from bertkd import DistillationConfig
 from bertkd.atomic import read_json, write_json
 from bertkd.cli import resolve
 from bertkd.cli.commands import TaskRun, check_outputs, quiet
-from bertkd.cli.options import RunOptions
+from bertkd.cli.options import TimingOptions
 from bertkd.cli.parser import one_run, parse_runs
 from bertkd.cli.rules import COUNT
-from bertkd.pipeline.deployment import Timing
 from bertkd.pipeline.shrink import Shrinkage, shrink_model
 from bertkd.students.shared_layers import SHARED_WEIGHTS
 
@@ -29,7 +28,7 @@ UNIMPORTANT = {"paper", "record", "result_name"}
 
 
 @dataclass
-class ShrinkOptions(RunOptions):
+class ShrinkOptions(TimingOptions):
     """How the model is made smaller, and how the outcome is measured."""
 
     prune_vocabulary: bool = field(
@@ -58,14 +57,6 @@ class ShrinkOptions(RunOptions):
     embedding_rank: int | None = field(
         default=None, metadata={"help": "The rank of the word embeddings.", "range": COUNT}
     )
-    batch_size: int = field(default=1, metadata={"help": "The rows of a measured forward pass.", "range": COUNT})
-    sequence_length: int = field(
-        default=128, metadata={"help": "The tokens of a measured forward pass.", "range": COUNT}
-    )
-    threads: int | None = field(
-        default=None, metadata={"help": "The CPU threads of a measured forward pass.", "range": COUNT}
-    )
-    repeats: int = field(default=20, metadata={"help": "How many passes of each model are measured.", "range": COUNT})
     record: str | None = field(
         default=None, metadata={"help": "A JSON file that collects the figures of several runs."}
     )
@@ -99,7 +90,7 @@ def shrink(options: TaskRun[ShrinkOptions, DistillationConfig]) -> dict[str, Any
         task,
         shrinkage,
         options.config,
-        Timing(own.batch_size, own.sequence_length, own.repeats, own.threads),
+        own.timing(),
         {name: value for name, value in given.items() if name not in UNIMPORTANT},
         options.data.max_seq_length,
         models.tokenizer_name,

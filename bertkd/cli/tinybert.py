@@ -11,7 +11,6 @@ the paper does not do. A command that was killed goes on when it is started agai
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 
 from datasets import Dataset, DatasetDict
 from transformers import PreTrainedModel
@@ -19,23 +18,17 @@ from transformers import PreTrainedModel
 from bertkd import TinyBertKDConfig
 from bertkd.cli import resolve
 from bertkd.cli.commands import TaskRun, train_seeds
-from bertkd.cli.options import AugmentationOptions, ModelOptions, ShapeOptions
+from bertkd.cli.options import MISSING_MODEL, AugmentationOptions, ModelOptions, ShapeOptions, check_stages
 from bertkd.cli.rules import NOT_NEGATIVE
 from bertkd.data import Task
-from bertkd.distillation import DistillationConfig
 from bertkd.pipeline import TaskData, load_model, resolve_model_name
-from bertkd.pipeline.augmentation import Augmentation, augmented, number_of_copies, repeated
-from bertkd.pipeline.experiment import output_folder
+from bertkd.pipeline.augmentation import augmented, number_of_copies, repeated
 from bertkd.pipeline.models import is_released_tinybert, projection_folder
 from bertkd.pipeline.tinybert import STAGES, TinyBertStages, released_student, train_tinybert
 from bertkd.records import RunResult
 from bertkd.tinybert.config import MAPS
 from bertkd.tinybert.method import METHODS
 
-MISSING_MODEL = (
-    "Augmentation needs a masked language model: name one with --augment_model, such as bert-base-uncased or a folder "
-    "of `bertkd mlm`"
-)
 WITHOUT_AUGMENTATION = "To train on the rows as they are, add --augment false."
 
 
@@ -78,16 +71,6 @@ class TinyBertOptions(AugmentationOptions, ShapeOptions):
 
 
 Run = TaskRun[TinyBertOptions, TinyBertKDConfig]
-
-
-def check_stages(given: Sequence[str], stages: Sequence[str]) -> None:
-    """Checks that some of the stages are given, in their order.
-
-    Raises:
-        ValueError: they are not.
-    """
-    if not given or [stage for stage in stages if stage in given] != list(given):
-        raise ValueError(f"--stages are some of {', '.join(stages)}, in this order, not {' '.join(given)}.")
 
 
 def check_trainer_stage(config: TinyBertKDConfig, stage: str) -> None:
@@ -140,7 +123,7 @@ def more_rows(options: Run, rows: DatasetDict, task: Task) -> Dataset:
     """The augmented training rows; for a dry run, as many rows."""
     if options.own.dry_run:
         return repeated(rows["train"], number_of_copies(options.own.augment_copies, task))
-    augmentation = augmentation_from(options.own, options.config)
+    augmentation = options.own.augmentation(options.config)
     try:
         return augmented(rows["train"], task, augmentation, options.config)
     except (OSError, ValueError) as error:
@@ -159,31 +142,6 @@ def check_augmentation_model(options: AugmentationOptions) -> None:
         resolve_model_name(options.augment_model)
     except OSError as error:
         raise ValueError(f"--augment_model: {error} {WITHOUT_AUGMENTATION}") from None
-
-
-def augmentation_from(options: AugmentationOptions, config: DistillationConfig) -> Augmentation:
-    """The augmentation that is asked for.
-
-    Raises:
-        ValueError: no masked language model is named.
-    """
-    if options.augment_model is None:
-        raise ValueError(f"{MISSING_MODEL}.")
-
-    # Several seeds, each with a folder of its own, share what is augmented.
-    output = output_folder(config)
-    folder = (output.parent if output.name == f"seed-{config.seed}" else output) / "augmented"
-    return Augmentation(
-        language_model=options.augment_model,
-        folder=Path(options.augment_dir) if options.augment_dir else folder,
-        copies=options.augment_copies,
-        probability=options.augment_probability,
-        candidates=options.augment_candidates,
-        conditional=options.augment_conditional,
-        vectors=options.augment_vectors,
-        seed=options.augment_seed,
-        batch_size=options.augment_batch_size,
-    )
 
 
 def start_of_student(

@@ -18,6 +18,8 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, NamedSplit, Val
 from datasets.exceptions import DatasetGenerationError
 from huggingface_hub.errors import HfHubHTTPError
 
+from bertkd.atomic import file_sha256
+
 __all__ = ["GLUE_TASKS", "Task", "check_task_name", "load_glue"]
 
 logger = logging.getLogger(__name__)
@@ -243,8 +245,7 @@ def _read(path: Path, task: Task, split: str) -> Dataset:
 
 
 def _fingerprint(path: Path, task: Task, split: str) -> str:
-    with path.open("rb") as file:
-        content = hashlib.file_digest(file, "sha256").hexdigest()
+    content = file_sha256(path)
     return hashlib.sha256(f"{_READER_VERSION} {task.name} {split} {content}".encode()).hexdigest()[:32]
 
 

@@ -17,6 +17,8 @@ import datasets
 from datasets import Dataset, Features, Value
 from datasets.exceptions import DatasetGenerationError
 
+from bertkd.atomic import file_sha256
+
 __all__ = ["OPENERS", "READERS", "csv_options", "file_digest", "hint_of_header", "name_of_contents", "read_file"]
 
 logger = logging.getLogger(__name__)
@@ -89,8 +91,7 @@ def file_digest(path: Path) -> str:
 
 @functools.cache
 def _digest(path: Path, _size: int, _modified: int, _changed: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return file_sha256(path)
 
 
 def csv_options(path: Path) -> dict[str, Any]:

@@ -11,10 +11,10 @@ from transformers import TrainingArguments
 
 from bertkd.efficiency import is_fast_in_bfloat16
 
-__all__ = ["DistillationConfig", "method_settings"]
+__all__ = ["MINIMA", "DistillationConfig", "method_settings"]
 
 # The smallest values of numbers that `TrainingArguments` does not check itself.
-_MINIMA = {
+MINIMA = {
     "eval_accumulation_steps": 1,
     "gradient_accumulation_steps": 1,
     "learning_rate": 0,
@@ -202,7 +202,7 @@ class DistillationConfig(TrainingArguments):
                 if isinstance(number, float) and not math.isfinite(number):
                     raise ValueError(f"{member.name} must be a finite number, not {number}.")
 
-        for name, minimum in _MINIMA.items():
+        for name, minimum in MINIMA.items():
             value = getattr(self, name)
             if isinstance(value, Real) and value < minimum:
                 raise ValueError(f"{name} must be at least {minimum}, not {value}.")

@@ -92,7 +92,7 @@ class StepsMixin(LabelsMixin):
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
         """Make the batches to evaluate, of all rows: `dataloader_drop_last` is about the steps of a training."""
-        rows = self.eval_dataset if eval_dataset is None else eval_dataset
+        rows: Any = self.eval_dataset if eval_dataset is None else eval_dataset
         # Of several data sets, the Trainer gives the name, and keeps the loader of each.
         is_named = isinstance(rows, str)
         if not is_named and rows is not self._evaluated_last:

@@ -24,7 +24,7 @@ import torch
 from filelock import FileLock
 from torch import Tensor, nn
 
-from bertkd.atomic import atomic_replacement, write_json
+from bertkd.atomic import atomic_replacement, file_sha256, write_json
 from bertkd.folder_lock import check_writable
 
 __all__ = [
@@ -130,7 +130,7 @@ class TeacherCache:
             return False
 
         for name, checksum in self.meta["checksums"].items():
-            if len(self.arrays[name]) != num_rows or _checksum(self.folder / f"{name}.npy") != checksum:
+            if len(self.arrays[name]) != num_rows or file_sha256(self.folder / f"{name}.npy") != checksum:
                 return False
         return True
 
@@ -168,7 +168,7 @@ class TeacherCache:
 
             for array in arrays.values():
                 array.flush()  # type: ignore[attr-defined]
-            checksums = {name: _checksum(partial / f"{name}.npy") for name in sorted(arrays)}
+            checksums = {name: file_sha256(partial / f"{name}.npy") for name in sorted(arrays)}
             meta = {"version": _VERSION, "fingerprint": folder.name, "rows": num_rows, "checksums": checksums}
             write_json(partial / _META, meta)
 
@@ -187,11 +187,6 @@ def _new_array(path: Path, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
         with path.open("r+b") as file:
             os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
     return array
-
-
-def _checksum(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check_one_per_row(name: str, shape: tuple[int, ...], expected: tuple[int, ...]) -> None:

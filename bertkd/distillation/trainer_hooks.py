@@ -15,9 +15,8 @@ from torch import Tensor, nn
 from torch.utils.data import Sampler
 from transformers import Trainer
 
-from bertkd.data.tokenizer_files import ready_to_save
 from bertkd.distillation.config import DistillationConfig
-from bertkd.models.positions import max_tokens
+from bertkd.models.tokenizer_files import ready_to_save
 
 __all__ = ["TrainerHooks"]
 
@@ -112,7 +111,7 @@ class TrainerHooks(Trainer):
 
     def _save_student(self, folder: Path, weights: dict[str, Tensor] | None) -> None:
         """Write config, weights and tokenizer to a folder; without `weights`, those of the model."""
-        with ready_to_save(self.processing_class, max_tokens(getattr(self.model, "config", None))):
+        with ready_to_save(self.processing_class, getattr(self.model, "config", None)):
             super()._save(str(folder), state_dict=weights)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:

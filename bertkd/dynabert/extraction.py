@@ -10,11 +10,10 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from bertkd.atomic import atomic_folder
-from bertkd.data.tokenizer_files import save_tokenizer
 from bertkd.dynabert.supernet import Subnetwork, current_subnetwork, require_supernet, set_subnetwork
 from bertkd.models.evaluated import eval_mode, in_own_precision
 from bertkd.models.loading import load_checkpoint
-from bertkd.models.positions import max_tokens
+from bertkd.models.tokenizer_files import save_tokenizer
 from bertkd.students import prune, zero_pad
 from bertkd.students.layers import copy_layers
 
@@ -91,7 +90,7 @@ def save_subnetwork(
         loaded = load_checkpoint(type(extracted), partial, dtype=extracted.dtype)
         _verify(nn.Module.to(loaded, model.device), model, size, f"The model that was written for {folder}")
         if tokenizer is not None:
-            save_tokenizer(tokenizer, partial, max_tokens(extracted.config))
+            save_tokenizer(tokenizer, partial, extracted.config)
     return extracted
 
 

@@ -1,10 +1,11 @@
-"""Checks a batch before an engine runs it: some engines answer for inputs that the model cannot read."""
+"""Checks and fills a batch before an engine runs it: some engines answer for inputs that the model cannot read."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
+import torch
 from torch import Tensor
 
-__all__ = ["check_inputs"]
+__all__ = ["check_inputs", "with_all_inputs"]
 
 
 def check_inputs(
@@ -53,6 +54,17 @@ def check_inputs(
     if mask is not None and not bool(mask.any(dim=1).all()):
         row = int((~mask.any(dim=1)).nonzero()[0])
         raise ValueError(f"Row {row} has no token, its attention_mask is zero throughout: leave empty rows out.")
+
+
+def with_all_inputs(inputs: Mapping[str, Tensor], names: Iterable[str]) -> dict[str, Tensor]:
+    """A batch with all inputs of a graph: without a mask all tokens count, without types all have type 0."""
+    filled = {}
+    for name in names:
+        if name in inputs:
+            filled[name] = inputs[name]
+        else:
+            filled[name] = torch.full_like(inputs["input_ids"], int(name == "attention_mask"))
+    return filled
 
 
 def _check_range(ids: Tensor, size: int, what: str, reason: str) -> None:

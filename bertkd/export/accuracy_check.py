@@ -17,10 +17,10 @@ from bertkd.atomic import atomic_replacement
 from bertkd.efficiency import Runner, TorchRunner, check_device
 from bertkd.export.checks import (
     check_calibration,
+    check_export_tokenizer,
     check_folder,
     check_model,
     check_threads,
-    check_tokenizer,
 )
 from bertkd.export.comparison import Answers, Comparison, RowByRow, answers_of, compare, has_many_labels
 from bertkd.export.engines import MANIFEST, open_exported, require_engine
@@ -161,7 +161,7 @@ def export_model(
     check_device(device)
     check_threads(threads)
     check_model(model)
-    check_tokenizer(model, tokenizer)
+    check_export_tokenizer(model, tokenizer)
     check_folder(folder, model)
     model = in_float32(model)
     if evaluate is not None and not callable(evaluate):

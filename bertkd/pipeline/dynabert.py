@@ -1,20 +1,34 @@
-"""Trains DynaBERT: importance and rewiring, then the stages of one network that runs at many widths and depths."""
+"""Trains DynaBERT: importance and rewiring, then the stages of one network that runs at many widths and depths.
 
+A single size of such a network leaves it as a model in a folder of its own.
+"""
+
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
 from transformers import PreTrainedModel
 
-from bertkd.dynabert import DynaBertKDConfig, DynaBertKDTrainer, compute_importance, extract_subnetwork, rewire
+from bertkd.dynabert import (
+    DynaBertKDConfig,
+    DynaBertKDTrainer,
+    compute_importance,
+    extract_subnetwork,
+    make_adaptive,
+    rewire,
+    save_subnetwork,
+)
 from bertkd.dynabert.config import STAGES
-from bertkd.efficiency import count_flops, count_parameters, measure_latency
+from bertkd.efficiency import count_flops, count_parameters, measure_latency, model_size_mb
 from bertkd.metrics import main_value
+from bertkd.models.loading import load_tokenizer
 from bertkd.pipeline.curves import draw_curves
-from bertkd.pipeline.evaluation import check_teacher, evaluate
+from bertkd.pipeline.evaluation import evaluate, evaluate_teacher
 from bertkd.pipeline.experiment import Experiment, finished, output_folder, with_changes
-from bertkd.pipeline.models import load_model
+from bertkd.pipeline.models import load_model, resolve_model_name
 from bertkd.pipeline.task_data import TaskData
 from bertkd.pipeline.training import train_on_task
 from bertkd.records import (
@@ -25,10 +39,18 @@ from bertkd.records import (
     subnetwork_rows,
     task_label,
     terminal_table,
+    write_model_card,
 )
 from bertkd.students import separate_position_bias
 
-__all__ = ["ImportanceSettings", "measure_sizes", "stage_config", "train_dynabert"]
+__all__ = [
+    "ImportanceSettings",
+    "describe_subnetwork",
+    "extract_to_folder",
+    "measure_sizes",
+    "stage_config",
+    "train_dynabert",
+]
 
 MakeModel = Callable[[], PreTrainedModel]
 
@@ -98,9 +120,7 @@ def train_dynabert(
         if stage != "finetune" or experiment.is_dry_run:
             teacher = make_teacher() if is_first else _finished_model(folder, "width")
         if teacher is not None and not experiment.is_dry_run:
-            metrics = evaluate(teacher, data, own_config)
-            if not ignore_weak_teacher:
-                check_teacher(metrics, data)
+            metrics = evaluate_teacher(teacher, data, own_config, ignore_weak_teacher)
 
         if is_first:
             assert teacher is not None
@@ -223,3 +243,103 @@ def show_sizes(result: RunResult, folder: Path) -> None:
         reference=reference,
     )
     print(f"Supernet (a model of full size), its card and {RunResult.FILE}: {folder}")
+
+
+# ---- sub-networks in folders of their own ----
+
+
+def extract_to_folder(
+    supernet: str, folder: Path, width: float, depth: float, format: str, command: str
+) -> PreTrainedModel:
+    """Takes one sub-network out of a supernet, and leaves its folder with tokenizer, record and card.
+
+    Args:
+        supernet: the folder of the supernet.
+        folder: the sub-network's.
+        width, depth, format: see `extract_subnetwork`.
+        command: what was typed, for the record.
+    """
+    model = make_adaptive(load_model(supernet).eval())
+    tokenizer = load_tokenizer(resolve_model_name(supernet))
+
+    # A record that is broken must not come to light after the model was written.
+    known = _known_size(supernet, width, depth)
+    subnetwork = save_subnetwork(model, folder, width=width, depth=depth, format=format, tokenizer=tokenizer)
+
+    value, metrics, speedup = math.nan, {}, None
+    if known is not None:
+        value, metrics = known.value, known.metrics
+        # The zeros of a padded model take time too.
+        speedup = None if format == "stock" else known.speedup
+    describe_subnetwork(supernet, folder, subnetwork, command, value, metrics, speedup)
+
+    if known is None and (width, depth) != (1.0, 1.0):
+        print(
+            f"{supernet} was not trained at width {width:g} and depth {depth:g}, as far as its {RunResult.FILE} "
+            "tells: measure the sub-network, or train a supernet (`bertkd dynabert`)."
+        )
+    kept, whole = count_parameters(subnetwork).total, count_parameters(model).total
+    name = type(subnetwork).__name__
+    print(f"{name}, {kept:,} of {whole:,} parameters, {model_size_mb(folder):.1f} MB: {folder}")
+    return subnetwork
+
+
+def _known_size(supernet: str, width: float, depth: float) -> SubnetworkResult | None:
+    """What the supernet's record says of a size; None where it says nothing."""
+    trained = RunResult.of(supernet)
+    if trained is None:
+        return None
+
+    for size in trained.subnetworks:
+        if (size.width, size.depth) == (width, depth):
+            return size
+    return None
+
+
+def describe_subnetwork(
+    supernet: str,
+    folder: Path,
+    model: PreTrainedModel,
+    command: str,
+    value: float = math.nan,
+    metrics: dict[str, float] | None = None,
+    speedup: float | None = None,
+) -> RunResult | None:
+    """Writes the record and the card of a model that was taken out of a supernet.
+
+    Args:
+        supernet: the folder of the supernet, whose record tells how it was trained.
+        folder: the model's.
+        model: the sub-network.
+        command: what was typed.
+        value, metrics, speedup: what is known of it; the rest stays unknown.
+
+    Returns:
+        The record; None where the supernet's folder has none.
+    """
+    parent = RunResult.of(supernet)
+    if parent is None:
+        return None
+
+    parameters = count_parameters(model)
+    result = replace(
+        parent,
+        method="dynabert-subnetwork",
+        value=value,
+        metrics=metrics or {},
+        metrics_before={},
+        speedup=speedup,
+        # What is known of it was measured beside the whole supernet.
+        speedup_over=parent.parameters,
+        subnetworks=[],
+        parameters=parameters.total,
+        embedding_parameters=parameters.embeddings,
+        size_mb=model_size_mb(folder),
+        layers=model.config.num_hidden_layers,
+        command=command,
+        finished=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+    write_model_card(folder, result, teacher=str(parent.settings.get("teacher_model_name_or_path") or ""))
+    result.write(folder)
+    return result

@@ -10,7 +10,7 @@ from bertkd.models import label_names, label_permutation
 from bertkd.pipeline.experiment import with_changes
 from bertkd.pipeline.task_data import TaskData
 
-__all__ = ["check_teacher", "evaluate", "logit_order"]
+__all__ = ["check_teacher", "evaluate", "evaluate_teacher", "logit_order"]
 
 
 def logit_order(model: PreTrainedModel, task: Task, advice: str = "") -> list[int] | None:
@@ -88,6 +88,24 @@ def evaluate(
         # Mixed precision stays on a model, and whoever measures it next would measure that.
         trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
     return data.named_metrics(scores)
+
+
+def evaluate_teacher(
+    teacher: PreTrainedModel, data: TaskData, config: DistillationConfig, may_be_weak: bool = False
+) -> dict[str, float]:
+    """The teacher's metrics. One that knows nothing, or has its labels in another order, would waste the training.
+
+    Args:
+        teacher, data, config: see `evaluate`.
+        may_be_weak: whether a teacher that is no better than a constant answer is accepted.
+
+    Raises:
+        ValueError: the teacher is too weak, or its labels are not the task's.
+    """
+    metrics = evaluate(teacher, data, config)
+    if not may_be_weak:
+        check_teacher(metrics, data)
+    return metrics
 
 
 def check_teacher(metrics: dict[str, float], data: TaskData) -> None:

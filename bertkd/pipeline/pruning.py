@@ -17,16 +17,15 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 
 from bertkd.atomic import atomic_folder, plain_json, read_json, write_json
-from bertkd.data.tokenizer_files import save_tokenizer
 from bertkd.distillation.checkpoints import last_checkpoint
 from bertkd.efficiency.costs import CostTable
 from bertkd.metrics import main_value
 from bertkd.models import LayerSizes, layer_sizes
-from bertkd.models.positions import max_tokens
+from bertkd.models.tokenizer_files import save_tokenizer
 from bertkd.pipeline.contents import content_digests
 from bertkd.pipeline.curves import draw_curves
 from bertkd.pipeline.deployment import Deployment
-from bertkd.pipeline.evaluation import check_teacher, evaluate
+from bertkd.pipeline.evaluation import evaluate, evaluate_teacher
 from bertkd.pipeline.experiment import (
     Experiment,
     finished,
@@ -204,10 +203,7 @@ class _Training:
         Raises:
             ValueError: it is too weak.
         """
-        metrics = evaluate(self.teacher, self.data, self.config)
-        if not self.ignore_weak_teacher:
-            check_teacher(metrics, self.data)
-        return metrics
+        return evaluate_teacher(self.teacher, self.data, self.config, self.ignore_weak_teacher)
 
     @cached_property
     def costs(self) -> CostTable:
@@ -388,7 +384,7 @@ def _start(
             student, facts = training.pruned(limit, before)
             with atomic_folder(folder) as partial:
                 student.save_pretrained(partial)
-                save_tokenizer(training.data.tokenizer, partial, max_tokens(student.config))
+                save_tokenizer(training.data.tokenizer, partial, student.config)
                 write_json(partial / FILE, {**facts, "asked": asked})
         if config.process_index == 0:
             # A run that was killed right after the last file may have left it.

@@ -12,12 +12,11 @@ from transformers import PreTrainedModel
 
 from bertkd.atomic import atomic_folder, write_json
 from bertkd.data import Task
-from bertkd.data.tokenizer_files import save_tokenizer
 from bertkd.distillation import DistillationConfig
 from bertkd.efficiency import count_flops, count_parameters, model_size_mb
 from bertkd.metrics import main_value
 from bertkd.models.loading import load_tokenizer
-from bertkd.models.positions import max_tokens
+from bertkd.models.tokenizer_files import save_tokenizer
 from bertkd.pipeline.deployment import Timing
 from bertkd.pipeline.evaluation import evaluate
 from bertkd.pipeline.experiment import Experiment, check_no_training, output_folder, writes_output_folder
@@ -138,7 +137,7 @@ def shrink_model(
     small, small_tokenizer = shrinkage.apply(model, tokenizer, rows, task)
     with atomic_folder(folder) as partial:
         small.save_pretrained(partial)
-        save_tokenizer(small_tokenizer, partial, max_tokens(small.config))
+        save_tokenizer(small_tokenizer, partial, small.config)
     small = load_model(str(folder)).eval()
 
     validation = DatasetDict({split: rows[split] for split in task.validation_splits})

@@ -3,7 +3,7 @@
 import functools
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -28,17 +28,16 @@ from bertkd.efficiency import count_parameters, model_size_mb
 from bertkd.export import exported_size_mb, require_engine
 from bertkd.metrics import main_value
 from bertkd.pipeline.deployment import Deployment
-from bertkd.pipeline.dynabert import ImportanceSettings
+from bertkd.pipeline.dynabert import ImportanceSettings, describe_subnetwork
 from bertkd.pipeline.evaluation import evaluate
 from bertkd.pipeline.experiment import Experiment, check_no_training, output_folder, writes_output_folder
 from bertkd.pipeline.hub import upload
 from bertkd.pipeline.limits import COST_UNITS, Limit
 from bertkd.pipeline.models import load_model
 from bertkd.pipeline.task_data import TaskData
-from bertkd.pipeline.training import describe_subnetwork
 from bertkd.records import environment, terminal_table
 
-__all__ = ["Budget", "find_subnetwork"]
+__all__ = ["find_subnetwork"]
 
 FILE = "search.json"
 # Searches with a smaller budget, when the clock finds none of the candidates within the one that was asked for.
@@ -48,34 +47,13 @@ ATTEMPTS = 4
 Measure = Callable[[Sequence[Subnetwork]], list[float]]
 
 
-@dataclass(frozen=True)
-class Budget:
-    """The most that a sub-network may cost, and how many candidates are evaluated on the validation rows.
-
-    Attributes:
-        limit: in a unit of cost; a share is one of what the whole supernet costs.
-        candidates: how many are evaluated.
-
-    Raises:
-        ValueError: the limit is one of points, or there are no candidates.
-    """
-
-    limit: Limit
-    candidates: int = 6
-
-    def __post_init__(self) -> None:
-        if self.limit.unit not in COST_UNITS:
-            raise ValueError(f"--unit {self.limit.unit}: a search needs a budget in {', '.join(COST_UNITS)}.")
-        if self.candidates < 1:
-            raise ValueError(f"--candidates {self.candidates} leaves nothing to choose from: give 1 or more.")
-
-
 @writes_output_folder
 def find_subnetwork(
     experiment: Experiment,
     data: TaskData,
     supernet: str,
-    budget: Budget,
+    limit: Limit,
+    max_candidates: int,
     deployment: Deployment,
     importance: ImportanceSettings,
     config: DistillationConfig,
@@ -86,7 +64,8 @@ def find_subnetwork(
         experiment: where the search came from.
         data: the task.
         supernet: the folder of the trained supernet.
-        budget: what the sub-network may cost.
+        limit: what the sub-network may cost; a share is one of what the whole supernet costs.
+        max_candidates: how many sub-networks are evaluated on the validation rows at most.
         deployment: where it is to serve, and so where milliseconds are measured.
         importance: how the importance of heads and neurons is computed.
         config: its `output_dir` is the folder, and its seed draws the rows for the importance.
@@ -95,8 +74,12 @@ def find_subnetwork(
         The content of search.json.
 
     Raises:
-        ValueError: no sub-network is within the budget, or the folder holds a training.
+        ValueError: no sub-network is within the budget, it is one of points, or the folder holds a training.
     """
+    unit = limit.unit
+    if unit not in COST_UNITS:
+        raise ValueError(f"--unit {unit}: a search needs a budget in {', '.join(COST_UNITS)}.")
+
     require_engine(deployment.engine, deployment.precision)
     folder = output_folder(config)
     check_no_training(folder)
@@ -104,14 +87,13 @@ def find_subnetwork(
     batches = data.sampled_batches(importance.rows, config.seed, importance.split)
     scores = compute_importance(model, batches, importance.reduction, progress=not config.disable_tqdm)
 
-    unit = budget.limit.unit
     measure = _measure_of(model, unit, deployment)
     table = cost_table(model, measure)
     whole = table.cost(Subnetwork.of(model))
-    amount = budget.limit.amount(whole)
+    amount = limit.amount(whole)
     if unit == "ms":
         measure = _beside_whole(measure, Subnetwork.of(model), whole)
-    candidates, costs = _within_budget(model, scores, table, measure, amount, budget)
+    candidates, costs = _within_budget(model, scores, table, measure, amount, unit, max_candidates)
 
     metrics = []
     for candidate in candidates:
@@ -171,7 +153,13 @@ def _beside_whole(measure: Measure, full: Subnetwork, whole: float) -> Measure:
 
 
 def _within_budget(
-    model: PreTrainedModel, importance: Importance, table: CostTable, measure: Measure, amount: float, budget: Budget
+    model: PreTrainedModel,
+    importance: Importance,
+    table: CostTable,
+    measure: Measure,
+    amount: float,
+    unit: str,
+    max_candidates: int,
 ) -> tuple[list[Candidate], list[float]]:
     """The candidates whose cost, measured, is within the budget, and that cost.
 
@@ -182,8 +170,8 @@ def _within_budget(
         model: the supernet.
         importance, table: of its heads and neurons, and what they cost.
         measure: tells what sizes cost.
-        amount: the budget as a number in its unit.
-        budget: as it was asked for.
+        amount, unit: the budget.
+        max_candidates: how many are measured at once.
 
     Raises:
         ValueError: no sub-network is within the budget.
@@ -192,7 +180,7 @@ def _within_budget(
     candidates = search_subnetworks(model, importance, table, target)
 
     for _ in range(ATTEMPTS):
-        candidates = candidates[: budget.candidates]
+        candidates = candidates[:max_candidates]
         costs = measure([candidate.size for candidate in candidates])
         within = [index for index, cost in enumerate(costs) if cost <= amount]
         if within:
@@ -206,7 +194,7 @@ def _within_budget(
             break
 
     raise ValueError(
-        f"No sub-network was measured within {amount:g} {budget.limit.unit}; the closest took {closest:.4g}. The "
+        f"No sub-network was measured within {amount:g} {unit}; the closest took {closest:.4g}. The "
         "machine may be busy: try again, or give a larger --budget."
     )
 

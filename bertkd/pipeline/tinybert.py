@@ -10,7 +10,7 @@ from transformers.trainer_utils import SchedulerType
 from bertkd.atomic import atomic_path
 from bertkd.data import Task
 from bertkd.distillation.extra_modules import EXTRA_FILE
-from bertkd.pipeline.evaluation import check_teacher, evaluate
+from bertkd.pipeline.evaluation import evaluate_teacher
 from bertkd.pipeline.experiment import Experiment, finished, output_folder, with_changes
 from bertkd.pipeline.models import label_settings, load_model
 from bertkd.pipeline.task_data import TaskData
@@ -94,9 +94,7 @@ def train_tinybert(
         ValueError: stage "prediction" is to run before stage "intermediate" is done.
     """
     config = with_changes(config, is_one_of_several_stages=True)
-    teacher_metrics = evaluate(teacher, original, config)
-    if not ignore_weak_teacher:
-        check_teacher(teacher_metrics, original)
+    teacher_metrics = evaluate_teacher(teacher, original, config, ignore_weak_teacher)
 
     rows = make_rows()
     first = stages.intermediate_config(config)

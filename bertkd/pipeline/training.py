@@ -2,8 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from bertkd.dynabert import extract_subnetwork
 from bertkd.efficiency import count_parameters, measure_latency, model_size_mb
 from bertkd.metrics import glue_metrics, main_value
 from bertkd.models.adaptive import is_adaptive
-from bertkd.pipeline.evaluation import check_teacher, evaluate
+from bertkd.pipeline.evaluation import evaluate, evaluate_teacher
 from bertkd.pipeline.experiment import (
     Experiment,
     output_folder,
@@ -34,7 +33,7 @@ from bertkd.pipeline.plan import print_plan
 from bertkd.pipeline.task_data import TaskData, metric_names
 from bertkd.records import RunResult, SubnetworkResult, write_model_card
 
-__all__ = ["TRAINING_DEFAULTS", "MeasureSubnetworks", "describe_subnetwork", "distill", "save_model", "train_on_task"]
+__all__ = ["TRAINING_DEFAULTS", "MeasureSubnetworks", "distill", "save_model", "train_on_task"]
 
 # Stands for the task's own main metric in `metric_for_best_model`.
 TASK_METRIC = "task"
@@ -79,11 +78,7 @@ def distill(
     Raises:
         ValueError: the teacher is no better than a constant answer, and that is not to be ignored.
     """
-    # A teacher that knows nothing, or whose labels stand in another order, would waste the whole training.
-    teacher_metrics = evaluate(teacher, data, config)
-    if not ignore_weak_teacher:
-        check_teacher(teacher_metrics, data)
-
+    teacher_metrics = evaluate_teacher(teacher, data, config, ignore_weak_teacher)
     return train_on_task(experiment, data, student, config, trainer_class, method_name, teacher, teacher_metrics)
 
 
@@ -156,28 +151,28 @@ def train_on_task(
     # Without what mixed precision and compilation wrapped around it, the model leaves as it came.
     model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False, keep_torch_compile=False)
     metrics = evaluate(extract_subnetwork(model) if is_adaptive(model) else model, data, config)
-    is_start = False
-    if start is not None:
-        before, after = (100 * main_value(found, data.task.metric) for found in (metrics_before, metrics))
-        is_start = before > after or (math.isnan(after) and not math.isnan(before))
-        if is_start:
-            model.load_state_dict(start)
-            metrics = metrics_before
-            if config.process_index == 0:
-                print(
-                    f"\nThe training lowered {data.task.metric} from {before:.1f} to {after:.1f}: the start is kept."
-                )
+
+    is_main = config.process_index == 0
+    is_start = start is not None and _put_back(start, model, data.task, metrics_before, metrics, is_main)
+    if is_start:
+        metrics = metrics_before
+
     subnetworks = [] if measure_subnetworks is None else measure_subnetworks(model)
     save_model(trainer, folder)
     _write_predictions(trainer, data, folder)
 
-    is_main = config.process_index == 0
     # A supernet's sizes have speed-ups of their own.
     speedup, speedup_over = None, None
     if is_main and not subnetworks:
         speedup, speedup_over = _measured_speedup(experiment, folder, data.task)
-    result = replace(
-        _describe(experiment, data, model, config, method_name, described),
+
+    result = _record(
+        experiment,
+        data,
+        model,
+        config,
+        method_name,
+        **described,
         settings=settings,
         value=main_value(metrics, data.task.metric),
         metrics=metrics,
@@ -201,37 +196,31 @@ def train_on_task(
     return result
 
 
-def _describe(
+def _record(
     experiment: Experiment,
     data: TaskData,
     model: PreTrainedModel,
     config: DistillationConfig,
     method_name: str,
-    described: dict[str, Any],
+    **measured: Any,
 ) -> RunResult:
-    """The record of a training, without what was measured; `described` is its environment."""
+    """The record of a training: what the model and the task say, and `measured`, the fields that they do not."""
     parameters, folder = count_parameters(model), output_folder(config)
     return RunResult(
         method=experiment.result_name or method_name,
         task=data.task.name,
         metric=data.task.metric,
-        value=math.nan,
-        metrics={},
-        metrics_before={},
-        teacher_metrics={},
         parameters=parameters.total,
         embedding_parameters=parameters.embeddings,
         # The main process alone writes the folder, and keeps the record.
         size_mb=model_size_mb(folder) if config.process_index == 0 else 0.0,
         layers=model.config.num_hidden_layers,
         seed=config.seed,
-        settings={},
         command=experiment.command,
-        **described,
-        seconds=0.0,
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
         rows={str(name): len(rows) for name, rows in data.splits.items()},
         paper=experiment.note,
+        **measured,
     )
 
 
@@ -241,11 +230,7 @@ def _check_best_metric(config: DistillationConfig, data: TaskData) -> None:
     Raises:
         ValueError: it has not; the message names those that it has.
     """
-    known = []
-    for split in data.task.validation_splits:
-        prefix = f"{split}_" if len(data.task.validation_splits) > 1 else ""
-        known += [f"{prefix}{name}" for name in ("loss", *metric_names(data.task))]
-
+    known = _figures(data.task, ["loss", *metric_names(data.task)])
     if str(config.metric_for_best_model).removeprefix("eval_") not in known:
         raise ValueError(
             f"--metric_for_best_model {config.metric_for_best_model}: an evaluation on {data.task.name} has no such "
@@ -263,10 +248,35 @@ def _copy_of_weights(model: PreTrainedModel) -> dict[str, Tensor]:
     return {name: tensor.detach().to("cpu", copy=True) for name, tensor in model.state_dict().items()}
 
 
+def _put_back(
+    start: dict[str, Tensor],
+    model: PreTrainedModel,
+    task: Task,
+    metrics_before: dict[str, float],
+    metrics: dict[str, float],
+    is_main: bool,
+) -> bool:
+    """Gives a model the weights of its start again where the training lowered the metric; returns whether it did."""
+    before, after = (100 * main_value(found, task.metric) for found in (metrics_before, metrics))
+    is_lowered = before > after or (math.isnan(after) and not math.isnan(before))
+
+    if is_lowered:
+        model.load_state_dict(start)
+        if is_main:
+            print(f"\nThe training lowered {task.metric} from {before:.1f} to {after:.1f}: the start is kept.")
+    return is_lowered
+
+
 def _best_metric(task: Task) -> str:
     """The name that the trainer gives the task's main metric; of several validation splits, that of the first."""
-    split = f"{task.validation_splits[0]}_" if len(task.validation_splits) > 1 else ""
-    return f"eval_{split}{task.metric}"
+    return f"eval_{_figures(task, [task.metric])[0]}"
+
+
+def _figures(task: Task, names: Sequence[str]) -> list[str]:
+    """The names under which an evaluation has these figures; of several validation splits, the first one's first."""
+    splits = task.validation_splits
+    prefixes = [f"{split}_" for split in splits] if len(splits) > 1 else [""]
+    return [f"{prefix}{name}" for prefix in prefixes for name in names]
 
 
 def _measured_speedup(experiment: Experiment, folder: Path, task: Task) -> tuple[float | None, int | None]:
@@ -312,52 +322,3 @@ def save_model(trainer: DistillationTrainer, folder: Path) -> None:
             trainer.save_model(str(partial))
 
     trainer.accelerator.wait_for_everyone()
-
-
-def describe_subnetwork(
-    supernet: str,
-    folder: Path,
-    model: PreTrainedModel,
-    command: str,
-    value: float = math.nan,
-    metrics: dict[str, float] | None = None,
-    speedup: float | None = None,
-) -> RunResult | None:
-    """Writes the record and the card of a model that was taken out of a supernet.
-
-    Args:
-        supernet: the folder of the supernet, whose record tells how it was trained.
-        folder: the model's.
-        model: the sub-network.
-        command: what was typed.
-        value, metrics, speedup: what is known of it; the rest stays unknown.
-
-    Returns:
-        The record; None where the supernet's folder has none.
-    """
-    parent = RunResult.of(supernet)
-    if parent is None:
-        return None
-
-    parameters = count_parameters(model)
-    result = replace(
-        parent,
-        method="dynabert-subnetwork",
-        value=value,
-        metrics=metrics or {},
-        metrics_before={},
-        speedup=speedup,
-        # What is known of it was measured beside the whole supernet.
-        speedup_over=parent.parameters,
-        subnetworks=[],
-        parameters=parameters.total,
-        embedding_parameters=parameters.embeddings,
-        size_mb=model_size_mb(folder),
-        layers=model.config.num_hidden_layers,
-        command=command,
-        finished=datetime.now(UTC).isoformat(timespec="seconds"),
-    )
-
-    write_model_card(folder, result, teacher=str(parent.settings.get("teacher_model_name_or_path") or ""))
-    result.write(folder)
-    return result

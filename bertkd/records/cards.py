@@ -14,6 +14,7 @@ from bertkd.atomic import write_text
 from bertkd.models.families import PRUNED_PREFIX
 from bertkd.records.rendering import render
 from bertkd.records.results import ExportResult, Record, RunResult, StageResult
+from bertkd.records.secrets import text_without_secrets
 from bertkd.records.tables import mean_and_std, metric_label, subnetwork_rows, task_label
 
 __all__ = ["write_export_card", "write_model_card", "write_stage_card"]
@@ -25,10 +26,6 @@ NOT_DISTILLED = ("teacher", "finetuned", "shrunk")
 # The validation splits of MNLI.
 MATCHED, MISMATCHED = "validation_matched", "validation_mismatched"
 
-# Access tokens of Hugging Face, GitHub and OpenAI, and the user and password of an address.
-TOKEN = re.compile(r"\b(?:hf_|api_org_|gh[pousr]_|github_pat_|sk-)[A-Za-z0-9_-]{16,}")
-PASSWORD = re.compile(r"(\w+://)[^\s/@]+@")
-HIDDEN = "HIDDEN"
 # Characters with which a name from a file could begin a span of code, HTML or a link.
 MARKUP = re.compile(r"[`\\<]|\](?=[(\[:])")
 
@@ -161,13 +158,8 @@ def _write_card(
         **values,
     )
     path = Path(folder) / "README.md"
-    write_text(path, without_tokens(text))
+    write_text(path, text_without_secrets(text))
     return path
-
-
-def without_tokens(text: str) -> str:
-    """Hides what looks like an access token or a password, wherever it came from: everybody may read a card."""
-    return PASSWORD.sub(rf"\1{HIDDEN}@", TOKEN.sub(HIDDEN, text))
 
 
 def quoted(text: str) -> str:

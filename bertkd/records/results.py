@@ -2,13 +2,14 @@
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar, get_args, get_origin, get_type_hints
 
 from bertkd.atomic import plain_json, read_json, write_json
 from bertkd.methods import method_key, method_label, sizes_follow_task
+from bertkd.records.secrets import command_without_secrets, settings_without_secrets
 
 __all__ = ["ExportResult", "Record", "RunResult", "StageResult", "SubnetworkResult", "TaskRecord"]
 __all__ += ["read_result", "read_results", "result_files"]
@@ -29,11 +30,6 @@ OTHER_FILES = {
     "shrink.json",
     "size.json",
 }
-# Tokens of the hub, wherever they were typed.
-TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{8,}")
-# Ends of names, so that `tokenizer_name` and `max_tokens_per_batch` stay.
-SECRET_SETTING = re.compile(r"(^|_)(token|password|secret|api_key)$")
-SECRET_OPTION = re.compile(r"""(--\w*(?:token|password|secret|api_key)(?:=|\s+))("[^"]*"|'[^']*'|\S+)""")
 
 
 @dataclass(kw_only=True)
@@ -65,10 +61,9 @@ class Record:
     finished: str
 
     def __post_init__(self) -> None:
-        self.settings = _without_secrets(self.settings)
+        self.settings = settings_without_secrets(self.settings)
         # A single line cannot end the block of code that a card or a report shows it in.
-        command = " ".join(self.command.splitlines())
-        self.command = TOKEN.sub("***", SECRET_OPTION.sub(r"\1***", command))
+        self.command = command_without_secrets(" ".join(self.command.splitlines()))
 
     def to_json(self) -> dict[str, Any]:
         """The fields as plain JSON values."""
@@ -262,23 +257,6 @@ class RunResult(TaskRecord):
     is_start: bool = False
     subnetworks: list[SubnetworkResult] = field(default_factory=list)
     schema: int = SCHEMA
-
-
-def _without_secrets(settings: Mapping[str, Any]) -> dict[str, Any]:
-    kept: dict[str, Any] = {}
-    for key, value in settings.items():
-        if not SECRET_SETTING.search(str(key)):
-            kept[key] = _without_tokens(value)
-    return kept
-
-
-def _without_tokens(value: Any) -> Any:
-    """A setting without the tokens of the hub that are part of it."""
-    if isinstance(value, Mapping):
-        return _without_secrets(value)
-    if isinstance(value, list | tuple):
-        return [_without_tokens(item) for item in value]
-    return TOKEN.sub("***", value) if isinstance(value, str) else value
 
 
 def _parse(parsed_class: type[Parsed], data: object) -> Parsed:

@@ -50,16 +50,14 @@ from bertkd.pipeline import (
     TaskData,
     check_teacher,
     evaluate,
+    evaluation,
     experiment,
     limit_rows,
     load_model,
-    pruning,
     subnetwork_search,
     training,
 )
 from bertkd.pipeline import demo as demo_pipeline
-from bertkd.pipeline.limits import Limit
-from bertkd.pipeline.subnetwork_search import Budget
 from bertkd.records import environment, read_result
 
 RECIPES = ROOT / "recipes"
@@ -445,17 +443,16 @@ def test_a_table_that_promises_too_much_is_corrected_by_measuring() -> None:
     table = CostTable(1.0, {0: 0.0, 1: 1.0, 2: 2.0}, {0: 0.0, 24: 1.0})
     supernet = make_adaptive(tiny_model(layers=2))
     importance = Importance(torch.tensor([[2.0, 1.0]] * 2), torch.ones(2, 24))
-    budget = Budget(Limit("7", "ms"), candidates=3)
 
     def slower(factor: float) -> Any:
         return lambda sizes: [factor * table.cost(size) for size in sizes]
 
-    found, costs = subnetwork_search._within_budget(supernet, importance, table, slower(1.5), 7.0, budget)
+    found, costs = subnetwork_search._within_budget(supernet, importance, table, slower(1.5), 7.0, "ms", 3)
     assert found and all(cost <= 7 for cost in costs) and costs == slower(1.5)([one.size for one in found])
-    whole, _ = subnetwork_search._within_budget(supernet, importance, table, slower(1.0), 7.0, budget)
+    whole, _ = subnetwork_search._within_budget(supernet, importance, table, slower(1.0), 7.0, "ms", 3)
     assert whole[0].score > found[0].score
     with pytest.raises(ValueError, match="measured within 7 ms; the closest took [0-9.]+.*larger --budget"):
-        subnetwork_search._within_budget(supernet, importance, table, slower(10.0), 7.0, budget)
+        subnetwork_search._within_budget(supernet, importance, table, slower(10.0), 7.0, "ms", 3)
 
 
 # ---- configs and the command line ----
@@ -804,7 +801,7 @@ def test_the_demo_leaves_table_chart_results_and_student(
 ) -> None:
     real_rows = demo_pipeline.load_glue
     monkeypatch.setattr(demo_pipeline, "MODEL", str(pretrained))
-    monkeypatch.setattr(pruning, "check_teacher", lambda *_: None)  # it learns too little from so few rows
+    monkeypatch.setattr(evaluation, "check_teacher", lambda *_: None)  # it learns too little from so few rows
     monkeypatch.setattr(demo_pipeline, "load_glue", lambda *a, **k: limit_rows(real_rows(*a, **k), 256, 64))
     results = demo.main(["--output_dir", str(tmp_path), "--epochs", "1"])
     assert [result.method for result in results] == ["teacher", "pruned-50", "pruned-25-rungs"]

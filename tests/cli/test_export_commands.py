@@ -13,7 +13,7 @@ from conftest import ROOT
 from helpers import tiny_model
 from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassification, AutoTokenizer
 
-from bertkd.cli import bench, compress, export, search
+from bertkd.cli import bench, commands, compress, export
 from bertkd.cli.options import MeasuringOptions
 from bertkd.dynabert import Subnetwork, extract_subnetwork, make_adaptive
 from bertkd.efficiency import PRESETS, TorchRunner, count_flops, count_parameters, measure_latency
@@ -91,7 +91,7 @@ def test_the_teacher_is_exported_before_its_attention_is_written_out(
 def test_int8_on_a_cpu_without_it_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     def noted(precision: str = "int8", device: str = "cpu", **instructions: bool) -> str:
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, **instructions}, raising=False)
-        search.note_slow_int8(MeasuringOptions(precision=precision, device=device))
+        commands.note_slow_int8(MeasuringOptions(precision=precision, device=device))
         return capsys.readouterr().err
 
     assert noted().startswith(

@@ -23,7 +23,7 @@ from bertkd.data import GLUE_TASKS
 from bertkd.efficiency import count_flops, count_parameters
 from bertkd.export import open_exported
 from bertkd.models import LayerSizes, layer_sizes
-from bertkd.pipeline import load_model, pruning
+from bertkd.pipeline import evaluation, load_model, pruning
 from bertkd.pruning import PrunedKDTrainer
 from bertkd.records import RunResult, read_result, result_rows, summarize
 
@@ -495,7 +495,8 @@ def test_compress_to_points_takes_the_fastest_size_that_keeps_the_quality(
     def evaluate(model: Any, *rest: Any, **more: Any) -> dict[str, float]:
         return {name: count_parameters(model).total / whole for name in real(model, *rest, **more)}
 
-    monkeypatch.setattr(pruning, "evaluate", evaluate)
+    for module in (pruning, evaluation):  # of the sizes, and of the teacher
+        monkeypatch.setattr(module, "evaluate", evaluate)
     options = ["--unit", "points", *ONE_EPOCH]
     with pytest.raises(ValueError, match=r"No size of the curve keeps 99.0 of 100.0 before it is trained: the best"):
         compressed(words, tmp_path / "none", "--budget", "1", *options)

@@ -18,6 +18,7 @@ from transformers import AutoTokenizer, BertTokenizer, PreTrainedModel
 
 from bertkd.dynabert import make_adaptive
 from bertkd.efficiency import Runner, TorchRunner, measure_latency
+from bertkd.efficiency.inputs import with_all_inputs
 from bertkd.export import (
     AccuracyDropError,
     Exported,
@@ -206,7 +207,7 @@ def test_a_broken_artifact_never_appears(
 
 def test_calibration_without_a_mask_reads_every_token() -> None:
     ids = torch.arange(3, 11)[None]
-    filled = exporting._with_all_inputs({"input_ids": ids}, ["input_ids", "attention_mask", "token_type_ids"])
+    filled = with_all_inputs({"input_ids": ids}, ["input_ids", "attention_mask", "token_type_ids"])
     assert filled["attention_mask"].all() and not filled["token_type_ids"].any()
 
 

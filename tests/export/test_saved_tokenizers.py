@@ -11,11 +11,11 @@ from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
 from bertkd import DistillationConfig, DistillationTrainer
-from bertkd.data.tokenizer_files import save_tokenizer
 from bertkd.dynabert import make_adaptive
 from bertkd.dynabert.extraction import save_subnetwork
 from bertkd.export import write_export
 from bertkd.models.positions import max_tokens
+from bertkd.models.tokenizer_files import save_tokenizer
 from bertkd.pipeline.training import save_model
 from bertkd.students import prune_vocabulary
 
@@ -37,7 +37,7 @@ def trained(tokenizer: Any, folder: Path) -> None:
 
 def pruned_vocabulary(tokenizer: Any, folder: Path) -> None:
     _, smaller = prune_vocabulary(tiny_model(), tokenizer, [LONG_TEXT])
-    save_tokenizer(smaller, folder, 40)
+    save_tokenizer(smaller, folder, tiny_model().config)
 
 
 SAVERS: dict[str, Callable[[Any, Path], Any]] = {
@@ -69,7 +69,7 @@ def test_a_plain_client_reads_whole_texts(saver: str, tmp_path: Path) -> None:
 def test_the_saved_tokenizer_goes_on_as_it_was(tmp_path: Path) -> None:
     tokenizer = tokenizer_of_a_training(tmp_path)
     before = tokenizer.backend_tokenizer.to_str(), tokenizer.model_max_length
-    save_tokenizer(tokenizer, tmp_path / "out", 40)
+    save_tokenizer(tokenizer, tmp_path / "out", tiny_model().config)
     assert (tokenizer.backend_tokenizer.to_str(), tokenizer.model_max_length) == before
 
     # What an older version saved with a truncation loses it as soon as it is saved again.
@@ -82,7 +82,7 @@ def test_the_saved_tokenizer_goes_on_as_it_was(tmp_path: Path) -> None:
 def test_a_tokenizers_own_limit_stays_where_it_is_lower(tmp_path: Path) -> None:
     tokenizer = word_tokenizer(tmp_path)
     tokenizer.model_max_length = 16
-    save_tokenizer(tokenizer, tmp_path / "out", 40)
+    save_tokenizer(tokenizer, tmp_path / "out", tiny_model().config)
     assert AutoTokenizer.from_pretrained(tmp_path / "out").model_max_length == 16
 
 

