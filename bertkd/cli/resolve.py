@@ -94,6 +94,17 @@ def task_data(options: Options[TaskOptions, Any, DistillationConfig]) -> TaskDat
         ValueError: the data cannot be read, there is nothing to evaluate on, or teacher and student were made for
             different tokenizers.
     """
+    rows, task = rows_to_train_on(options)
+    return TaskData.tokenized(rows, task, tokenizer_for(options.models), options.data.max_seq_length)
+
+
+def rows_to_train_on(options: Options[TaskOptions, Any, DistillationConfig]) -> tuple[DatasetDict, Task]:
+    """The rows of the task that is asked for, the texts of `--unlabeled_file` among those to train on.
+
+    Raises:
+        ValueError: the data cannot be read, there is nothing to evaluate on, or texts without labels beside a loss on
+            labels.
+    """
     check_evaluation_rows(options.data)
     rows, task = task_rows(options.data, with_test=options.config.do_predict)
     if options.data.unlabeled_file is not None:
@@ -103,7 +114,7 @@ def task_data(options: Options[TaskOptions, Any, DistillationConfig]) -> TaskDat
                 "taught by the teacher alone."
             )
         rows["train"] = with_unlabeled(rows["train"], task, options.data.unlabeled_file)
-    return TaskData.tokenized(rows, task, tokenizer_for(options.models), options.data.max_seq_length)
+    return rows, task
 
 
 def with_unlabeled(rows: Dataset, task: Task, file: str) -> Dataset:

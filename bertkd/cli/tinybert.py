@@ -92,8 +92,7 @@ def train(options: Run) -> RunResult | None:
         check_augmentation_model(own)
 
     tokenizer = resolve.tokenizer_for(options.models)
-    resolve.check_evaluation_rows(options.data)
-    rows, task = resolve.task_rows(options.data, with_test=config.do_predict)
+    rows, task = resolve.rows_to_train_on(options)
     original = TaskData.tokenized(rows, task, tokenizer, options.data.max_seq_length)
     teacher = resolve.teacher(options, task)
 

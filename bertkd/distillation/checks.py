@@ -4,7 +4,8 @@ import inspect
 from typing import Any
 
 import datasets
-from torch import nn
+import torch
+from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel, Trainer
 
 from bertkd.distillation.labels import label_column
@@ -18,6 +19,9 @@ __all__ = [
     "check_labels_present",
     "check_layers_can_be_read",
     "check_not_shared",
+    "check_own_compute_loss",
+    "check_parts",
+    "check_precision",
     "check_same_shape",
     "check_single_label",
     "check_student",
@@ -26,10 +30,54 @@ __all__ = [
 ]
 
 
-def check_single_label(student: PretrainedConfig) -> None:
+def check_single_label(config: PretrainedConfig, whose: str = "student") -> None:
     """Raise ValueError for a multi-label model."""
-    if student.problem_type == "multi_label_classification":
-        raise ValueError("bertkd distills single-label classification and regression, not multi-label models.")
+    if config.problem_type == "multi_label_classification":
+        raise ValueError(
+            f"bertkd distills single-label classification and regression, not multi-label models: the {whose} is one "
+            "(problem_type)."
+        )
+
+
+def check_own_compute_loss(trainer: type) -> None:
+    """Raise ValueError for a trainer with a `compute_loss` of its own that does not say what its loss is a mean over.
+
+    Whether the Trainer divides by the accumulation steps was decided for the one of bertkd.
+    """
+    owner = next(cls for cls in trainer.__mro__ if "compute_loss" in vars(cls))
+    if not owner.__module__.startswith("bertkd.") and "loss_is_scaled_for_ga" not in vars(owner):
+        raise ValueError(
+            f"{owner.__name__} overrides compute_loss: override distillation_loss or task_loss, whose mean over the "
+            "rows of a batch the trainer weighs. Or set loss_is_scaled_for_ga in the class: to False where "
+            "compute_loss gives a mean over the micro-batch, to True where it has weighed that by its share of the "
+            "step, as the loss of bertkd's own compute_loss is."
+        )
+
+
+def check_parts(parts: Any) -> None:
+    """Raise ValueError for an answer of `distillation_loss` other than named means over the rows."""
+    if not isinstance(parts, dict) or not parts:
+        raise ValueError(
+            f"distillation_loss gave a {type(parts).__name__} and not the parts of the loss by name: return a dict "
+            'such as {"kd_loss": loss}, with one part at least.'
+        )
+    for name, part in parts.items():
+        if not isinstance(part, Tensor) or part.dim() > 0:
+            found = f"of the shape {tuple(part.shape)}" if isinstance(part, Tensor) else f"a {type(part).__name__}"
+            raise ValueError(
+                f"distillation_loss gave {name!r}, which is {found}: each part is one tensor without dimensions, the "
+                "mean over the rows of the batch."
+            )
+
+
+def check_precision(student: nn.Module) -> None:
+    """Raise ValueError for trainable weights in half precision, in which small steps are lost."""
+    for parameter in student.parameters():
+        if parameter.requires_grad and parameter.dtype in (torch.float16, torch.bfloat16):
+            raise ValueError(
+                f"The student's weights are in {str(parameter.dtype).removeprefix('torch.')}, in which small steps of "
+                "a training are lost: call model.float(), and set bf16=True to compute in half precision."
+            )
 
 
 def check_arguments(arguments: dict[str, Any]) -> None:

@@ -72,6 +72,12 @@ class ExtraModulesMixin(TrainerHooks):
             self._check_optimizer(optimizer)
         return optimizer
 
+    def _start_epoch(self, epoch: int) -> None:
+        # A subclass may make the optimizer in its own way.
+        assert self.optimizer is not None
+        self._check_optimizer(self.optimizer)
+        super()._start_epoch(epoch)
+
     def _check_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
             # These put other tensors in the place of the parameters.

@@ -104,6 +104,10 @@ class _CheckingCollator:
         self.collator = collator
         self.config = config
 
+    def __getattr__(self, name: str) -> Any:
+        # The Trainer looks for the collator's tokenizer, to save it.
+        return getattr(self.__dict__["collator"], name)
+
     def __call__(self, features: list[Any]) -> Any:
         batch = self.collator(features)
         labels = batch.get("labels") if hasattr(batch, "get") else None
@@ -306,8 +310,8 @@ def check_logits(logits: Tensor, config: PretrainedConfig) -> None:
     if logits.dim() != 2:
         raise ValueError(
             f"The student's logits have the shape {tuple(logits.shape)} and not (rows, classes): this loss is that of "
-            "whole texts. For predictions of tokens, override task_loss and kd_loss in a subclass, where padding and "
-            "labels of -100 have to be left out."
+            "whole texts. For predictions of tokens, override distillation_loss and task_loss in a subclass: they get "
+            "the batch, whose padding and labels of -100 have to be left out."
         )
     if logits.shape[-1] != config.num_labels:
         raise ValueError(

@@ -9,6 +9,7 @@ from transformers import TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput
 
+from bertkd.atomic import plain_json
 from bertkd.distillation.checkpoints import damage_of, last_checkpoint
 from bertkd.distillation.config import DistillationConfig, method_settings
 from bertkd.distillation.trainer_hooks import TrainerHooks
@@ -105,4 +106,6 @@ class ResumingMixin(TrainerHooks):
 
 def _compared_settings(config: DistillationConfig) -> dict[str, Any]:
     """The method's settings that decide how a training goes on."""
-    return {name: value for name, value in method_settings(config).items() if name not in UNIMPORTANT}
+    settings = {name: value for name, value in method_settings(config).items() if name not in UNIMPORTANT}
+    # Those of a user's own config may be of any type.
+    return dict(plain_json(settings))

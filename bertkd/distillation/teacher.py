@@ -15,7 +15,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel
 from transformers.trainer_pt_utils import find_batch_size
 from transformers.utils import ModelOutput
 
-from bertkd.distillation.checks import check_not_shared, check_vocabularies
+from bertkd.distillation.checks import check_not_shared, check_single_label, check_vocabularies
 from bertkd.distillation.steps import forward_arguments, has_rows, inputs_of, row_lengths
 from bertkd.distillation.teacher_cache import (
     ROW_COLUMN,
@@ -69,7 +69,7 @@ class TeacherMixin(TrainerHooks):
         assert self.teacher_model is not None
         outputs = self.teacher_model(**inputs_of(self.teacher_model, inputs), **self.teacher_forward_kwargs)
         if self._label_permutation is not None:
-            outputs["logits"] = outputs.logits[:, self._label_permutation]
+            outputs["logits"] = outputs.logits[..., self._label_permutation]
         return outputs
 
     @property
@@ -111,6 +111,7 @@ class TeacherMixin(TrainerHooks):
         check_not_shared(self.model, self.teacher_model)
         check_finite(self.teacher_model, "The teacher")
         if self.compares_predictions:
+            check_single_label(teacher, "teacher")
             names = self.args.teacher_labels or label_names(teacher)
             self._label_permutation = label_permutation(label_names(student), names)
 

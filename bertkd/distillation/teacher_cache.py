@@ -65,7 +65,12 @@ class _WithRows(torch.utils.data.Dataset):
 def with_rows(dataset: Any) -> Any:
     """The data set with each row's number under `ROW_COLUMN`."""
     if _is_table(dataset):
-        return dataset.add_column(ROW_COLUMN, list(range(len(dataset))))
+        numbered = dataset.add_column(ROW_COLUMN, list(range(len(dataset))))
+        shown = dataset.format
+        if shown["type"] is None:
+            return numbered
+        columns = [*shown["columns"], ROW_COLUMN]
+        return numbered.with_format(shown["type"], columns=columns, **shown["format_kwargs"])
     return _WithRows(dataset)
 
 

@@ -8,42 +8,41 @@ import numpy as np
 from transformers import PretrainedConfig
 
 from bertkd.distillation.labels import is_at_hand
+from bertkd.models.families import FAMILIES, PRUNED_PREFIX
+from bertkd.models.positions import max_tokens
 
 __all__ = ["check_tokens"]
 
-# The families whose positions end where their table does, and how many positions their table begins with that no token
-# has. Others count distances, and read longer rows.
-_UNUSED_POSITIONS = {"bert": 0, "distilbert": 0, "electra": 0, "mpnet": 2, "roberta": 2, "xlm-roberta": 2}
 
-
-def check_tokens(dataset: Any, config: PretrainedConfig) -> None:
+def check_tokens(dataset: Any, config: PretrainedConfig, which: str = "the training set") -> None:
     """Raises ValueError for rows that a model cannot read; on a GPU they would end the process without a word.
 
     Rows that are made when they are read are not looked at.
 
     Args:
-        dataset: the training set.
+        dataset: the rows.
         config: the student's.
+        which: how an error calls the rows.
     """
     if not is_at_hand(dataset):
         return
 
     vocabulary = getattr(config, "vocab_size", None) or np.inf
-    positions = np.inf
-    if config.model_type in _UNUSED_POSITIONS:
-        positions = config.max_position_embeddings - _UNUSED_POSITIONS[config.model_type]
+    # Other models may count distances between tokens, and read rows that are longer than a table of positions.
+    is_known = config.model_type.removeprefix(PRUNED_PREFIX) in FAMILIES
+    positions = (max_tokens(config) if is_known else None) or np.inf
 
     first_row = 0
-    for rows in _batches_of_ids(dataset):
+    for rows in _batches_of_ids(dataset, which):
         lengths = [len(ids) for ids in rows]
         ids_of_all = np.concatenate(rows)
         is_good = min(lengths) > 0 and max(lengths) <= positions
         if not (is_good and ids_of_all.min() >= 0 and ids_of_all.max() < vocabulary):
-            _refuse_first(rows, first_row, vocabulary, positions)
+            _refuse_first(rows, first_row, vocabulary, positions, which)
         first_row += len(rows)
 
 
-def _refuse_first(rows: list[np.ndarray], first_row: int, vocabulary: float, positions: float) -> None:
+def _refuse_first(rows: list[np.ndarray], first_row: int, vocabulary: float, positions: float, which: str) -> None:
     """Raise ValueError for the first bad row of a batch, whose first row has the number `first_row`."""
     for row, ids in enumerate(rows, start=first_row):
         problem = ""
@@ -58,10 +57,10 @@ def _refuse_first(rows: list[np.ndarray], first_row: int, vocabulary: float, pos
         elif len(ids) > positions:
             problem = f"has {len(ids)} tokens, and the student reads at most {positions}: truncate the rows"
         if problem:
-            raise ValueError(f"Row {row} of the training set (the first is row 0) {problem}.")
+            raise ValueError(f"Row {row} of {which} (the first is row 0) {problem}.")
 
 
-def _batches_of_ids(dataset: Any) -> Iterator[list[np.ndarray]]:
+def _batches_of_ids(dataset: Any, which: str) -> Iterator[list[np.ndarray]]:
     """The token ids of the rows, many rows at a time; none for rows without."""
     if isinstance(dataset, datasets.Dataset):
         if "input_ids" not in dataset.column_names:
@@ -76,7 +75,7 @@ def _batches_of_ids(dataset: Any) -> Iterator[list[np.ndarray]]:
     for row, item in enumerate(dataset):
         if not isinstance(item, Mapping):
             raise ValueError(
-                f"Row {row} of the training set (the first is row 0) is of type {type(item).__name__}: rows are dicts "
+                f"Row {row} of {which} (the first is row 0) is of type {type(item).__name__}: rows are dicts "
                 "of input_ids, attention_mask and labels."
             )
         if "input_ids" not in item:

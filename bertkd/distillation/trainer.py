@@ -8,6 +8,7 @@ checkpoints in `resuming.py`, numbers that must be finite in `finite.py`, and ev
 
 import os
 import warnings
+from collections.abc import Collection
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -24,6 +25,9 @@ from bertkd.distillation.checks import (
     check_arguments,
     check_label_order,
     check_labels_present,
+    check_own_compute_loss,
+    check_parts,
+    check_precision,
     check_single_label,
     check_student,
 )
@@ -98,6 +102,7 @@ class DistillationTrainer(TeacherMixin, StepsMixin, SettingsMixin, ResumingMixin
             )
         if kwargs.get("compute_loss_func") is not None:
             raise ValueError("compute_loss_func would not be called: override distillation_loss or task_loss instead.")
+        check_own_compute_loss(type(self))
         if args.n_gpu > 1:
             raise ValueError(
                 f"{args.n_gpu} GPUs are visible to one process: start one process per GPU with `accelerate launch` "
@@ -234,6 +239,7 @@ class DistillationTrainer(TeacherMixin, StepsMixin, SettingsMixin, ResumingMixin
 
         def add_loss(_module: nn.Module, _args: Any, outputs: Any) -> dict[str, Any]:
             parts = self.distillation_loss(outputs, teacher_outputs, inputs)
+            check_parts(parts)
             total = torch.stack(list(parts.values())).sum()
             # Text models without a head have no logits.
             logits = getattr(outputs, "logits", None)
@@ -267,18 +273,35 @@ class DistillationTrainer(TeacherMixin, StepsMixin, SettingsMixin, ResumingMixin
         """Evaluate the student alone: `eval_loss` is the loss on labels, and the teacher costs nothing."""
         inputs = self._on_device(inputs)
         labels = inputs.get("labels")
+        more: dict[str, Any] = {}
+        if not type(self).task_loss.__module__.startswith("bertkd."):
+            # A loss of the user's may read what it reads in a training.
+            more = self.student_forward_kwargs
+            self.extra_modules.to(self.args.device)
 
         with torch.no_grad(), self.compute_loss_context_manager():
-            outputs = model(**inputs_of(self.model, inputs))
+            outputs = model(**inputs_of(self.model, inputs), **more)
             count = self._rows_not_filled_up(inputs)
-            loss = None if labels is None else self._loss_of_rows(outputs, inputs, count)
+            # A model whose labels have other names computes its own loss.
+            loss = outputs.get("loss") if labels is None else self._loss_of_rows(outputs, inputs, count)
 
         if loss is not None and labels is not None:
             self._evaluated_labels.add(loss, labels[:count])
-            if labels.dim() == 2 and labels.shape[1] == 1:
-                # Metrics would compare each row with all others.
-                labels = labels[:, 0]
-        return (loss, None, None) if prediction_loss_only else (loss, outputs.logits.detach(), labels)
+        if prediction_loss_only:
+            return loss, None, None
+        return loss, _predictions(outputs, ignore_keys or ()), self._labels_for_metrics(inputs)
+
+    def _labels_for_metrics(self, inputs: dict[str, Any]) -> Any:
+        """The labels of a batch by `label_names`, a tuple where it has several; None where one of them is missing."""
+        names = self.label_names or ["labels"]
+        if any(inputs.get(name) is None for name in names):
+            return None
+
+        found = []
+        for labels in (inputs[name] for name in names):
+            # Of (B, 1), metrics would compare each row with all others.
+            found.append(labels[:, 0] if labels.dim() == 2 and labels.shape[1] == 1 else labels)
+        return found[0] if len(found) == 1 else tuple(found)
 
     def _loss_of_rows(self, outputs: Any, inputs: dict[str, Any], count: int) -> Tensor:
         """The loss on labels of the first rows of a batch."""
@@ -382,6 +405,7 @@ class DistillationTrainer(TeacherMixin, StepsMixin, SettingsMixin, ResumingMixin
                 "dataloader_drop_last would leave out: leave it off, or take smaller batches."
             )
 
+        check_precision(self.model)
         if self.model_init is None and not any(parameter.requires_grad for parameter in self.model.parameters()):
             raise ValueError(
                 "All weights of the student are frozen (requires_grad is False), so that nothing would be trained: "
@@ -395,7 +419,20 @@ class DistillationTrainer(TeacherMixin, StepsMixin, SettingsMixin, ResumingMixin
         if self.args.eval_strategy != "no":
             sets = self.eval_dataset if isinstance(self.eval_dataset, dict) else {"": self.eval_dataset}
             for name, dataset in sets.items():
-                self._check_labels_of(dataset, f"the evaluation set {name}".rstrip(), self.compares_predictions)
+                which = f"the evaluation set {name}".rstrip()
+                check_tokens(dataset, self.model.config, which)
+                self._check_labels_of(dataset, which, self.compares_predictions)
+
+
+def _predictions(outputs: Any, left_out: Collection[str]) -> Any:
+    """The logits among a model's outputs; of a model without any, all its tensors but the loss."""
+    if outputs.get("logits") is not None:
+        return outputs.logits.detach()
+    return tuple(
+        value.detach()
+        for name, value in outputs.items()
+        if isinstance(value, Tensor) and name != "loss" and name not in left_out
+    )
 
 
 def _checkpoints_with_reentry(args: DistillationConfig) -> bool:

@@ -6,6 +6,7 @@ one place, no other file of bertkd overrides, calls or sets anything private of 
 transformers that is installed.
 """
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -111,13 +112,22 @@ class TrainerHooks(Trainer):
 
     def _save_student(self, folder: Path, weights: dict[str, Tensor] | None) -> None:
         """Write config, weights and tokenizer to a folder; without `weights`, those of the model."""
-        with ready_to_save(self.processing_class, getattr(self.model, "config", None)):
+        # Without one of its own, the Trainer saves the collator's.
+        tokenizer = self.processing_class or getattr(self.data_collator, "tokenizer", None)
+        with ready_to_save(tokenizer, getattr(self.model, "config", None)):
             super()._save(str(folder), state_dict=weights)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
         folder = output_dir if output_dir is not None else self.args.output_dir
         self._before_saving()
         self._save_student(Path(str(folder)), state_dict)
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        # The code of a pruned model, without which nobody else could open it. The Trainer knows no such files.
+        for file in Path(checkpoint_folder).glob("*.py"):
+            shutil.copy(file, str(self.args.output_dir))
+        with ready_to_save(self.processing_class, getattr(self.model, "config", None)):
+            super()._push_from_checkpoint(checkpoint_folder)
 
     def _after_loading(self, checkpoint: str) -> None:
         """Called when the student has got the weights of a checkpoint."""

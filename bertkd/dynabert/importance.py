@@ -167,6 +167,8 @@ def _scaled(states: Tensor, factor: Tensor) -> Tensor:
 def _loss(model: PreTrainedModel, inputs: dict[str, Tensor], answers: Tensor) -> Tensor:
     """The mean loss of a batch against labels, or the answers that take their place: (B,), of numbers also (B, C)."""
     logits = model(**{name: value for name, value in inputs.items() if name != "labels"}).logits.float()
+    if model.config.problem_type == "multi_label_classification":
+        raise ValueError("Importance is computed for one class per row, or for numbers: this model has many labels.")
     if is_regression(model.config):
         numbers = logits.squeeze(-1)
         return F.mse_loss(numbers, number_labels(answers.float(), numbers))

@@ -4,6 +4,7 @@ import math
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -355,9 +356,11 @@ def predict(runner: Runner, rows: Any, collate: Callable[[list[Any]], Any], batc
     by_length = sorted(range(len(inputs)), key=lambda row: len(inputs[row]["input_ids"]))
 
     batches: list[np.ndarray] = []
-    for start in range(0, len(by_length), batch_size):
-        batch = collate([inputs[row] for row in by_length[start : start + batch_size]])
-        batches.append(runner(dict(batch)).cpu().float().numpy())
+    # A model that was just trained would drop some of its units.
+    with eval_mode(runner.model) if isinstance(runner, TorchRunner) else nullcontext():
+        for start in range(0, len(by_length), batch_size):
+            batch = collate([inputs[row] for row in by_length[start : start + batch_size]])
+            batches.append(runner(dict(batch)).cpu().float().numpy())
 
     sorted_logits = np.concatenate(batches)
     logits = np.empty_like(sorted_logits)

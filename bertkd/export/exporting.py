@@ -25,6 +25,7 @@ from bertkd.export.onnx_graphs import fold_transposed_weights
 from bertkd.models.adaptive import refuse_supernet
 from bertkd.models.evaluated import eval_mode, in_own_precision
 from bertkd.models.families import PRUNED_PREFIX, family_of
+from bertkd.models.positions import max_tokens
 from bertkd.models.tokenizer_files import save_tokenizer
 
 __all__ = ["INT8", "in_float32", "needs_calibration", "quantization_schemes", "random_batches", "write_export"]
@@ -181,12 +182,11 @@ def random_batches(
         shapes: B and T of each batch; T is cut at the model's positions.
     """
     generator = torch.Generator().manual_seed(0)
-    positions = getattr(model.config, "max_position_embeddings", None) or 512
+    positions = max_tokens(model.config) or 512
 
     batches = []
     for rows, tokens in shapes:
-        # RoBERTa's first position has the number 2.
-        tokens = min(tokens, positions - 2)
+        tokens = min(tokens, positions)
         ids = torch.randint(model.config.vocab_size, (rows, tokens), generator=generator)
         mask = torch.ones_like(ids)
         if rows > 1:

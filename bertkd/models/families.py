@@ -5,11 +5,12 @@ It takes the place of copies of the models: everything in bertkd that reads or c
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
-__all__ = ["FAMILIES", "PRUNED_PREFIX", "Family", "encoder_layers", "family_of"]
+__all__ = ["FAMILIES", "PRUNED_PREFIX", "Family", "encoder_layers", "family_of", "refuse_wrapper"]
 
 
 @dataclass(frozen=True)
@@ -130,12 +131,22 @@ def family_of(model: PreTrainedModel | PretrainedConfig) -> Family:
     return FAMILIES[name]
 
 
+def refuse_wrapper(model: Any) -> None:
+    """Raises ValueError for what is no model of transformers itself, such as a compiled one."""
+    if not isinstance(model, PreTrainedModel):
+        raise ValueError(
+            f"A {type(model).__name__} is no model of transformers: give the model inside of it, of a compiled one "
+            "`_orig_mod`, of PEFT's what `merge_and_unload()` gives."
+        )
+
+
 def encoder_layers(model: PreTrainedModel) -> nn.ModuleList:
     """Returns the transformer layers of a model with or without a head.
 
     Raises:
-        ValueError: the `model_type` is not supported.
+        ValueError: the `model_type` is not supported, or it is a wrapper around a model.
     """
+    refuse_wrapper(model)
     layers = model.base_model.get_submodule(family_of(model).layers)
     assert isinstance(layers, nn.ModuleList)  # true of every row above; tells mypy
     return layers

@@ -314,7 +314,8 @@ class PrunedModel:
         if len(groups) != len(layers):
             raise ValueError(f"layer_groups names {len(groups)} layers, and the model has {len(layers)}.")
 
-        path = f"{self.base_model_prefix}.{family_of(config).layers}"
+        prefix = "" if self.base_model is self else f"{self.base_model_prefix}."
+        path = f"{prefix}{family_of(config).layers}"
         ties = {}
         for layer, owner in tied_layers(groups).items():
             for name, _ in layers[layer].named_parameters():
@@ -409,12 +410,13 @@ _CONFIGS: dict[str, type[PretrainedConfig]] = {
     "DistilBert": PrunedDistilBertConfig,
     "MPNet": PrunedMPNetConfig,
 }
-_TASKS = ("SequenceClassification", "TokenClassification", "QuestionAnswering", "MaskedLM")
+# What a stock class is for, as the end of its name.
+_KINDS = ("Model", "ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering", "ForMaskedLM")
 
 
-def _pruned_class(family: str, task: str) -> Any:
-    """Makes the pruned class that belongs to the stock class of a family for a task."""
-    stock, config_class = getattr(transformers, f"{family}For{task}"), _CONFIGS[family]
+def _pruned_class(family: str, kind: str) -> Any:
+    """Makes the pruned class that belongs to a stock class of a family."""
+    stock, config_class = getattr(transformers, f"{family}{kind}"), _CONFIGS[family]
     config_class.register_for_auto_class()
 
     pruned_class: Any = type(
@@ -422,11 +424,11 @@ def _pruned_class(family: str, task: str) -> Any:
         (PrunedModel, stock),
         {"config_class": config_class, "__module__": __name__, "__doc__": f"A width-pruned {stock.__name__}."},
     )
-    pruned_class.register_for_auto_class(f"AutoModelFor{task}")
+    pruned_class.register_for_auto_class(f"AutoModel{kind.removeprefix('Model')}")
     return pruned_class
 
 
-PRUNED_CLASSES: tuple[Any, ...] = tuple(_pruned_class(family, task) for family in _CONFIGS for task in _TASKS)
+PRUNED_CLASSES: tuple[Any, ...] = tuple(_pruned_class(family, kind) for family in _CONFIGS for kind in _KINDS)
 
 # `trust_remote_code` looks a class up by its name in this file.
 globals().update({pruned_class.__name__: pruned_class for pruned_class in PRUNED_CLASSES})

@@ -102,6 +102,8 @@ class CapturedScores:
         if mask is None:
             return scores
 
+        if not isinstance(mask, Tensor):
+            raise ValueError("Flex attention has no mask that scores can be masked with: load the model with sdpa.")
         # Flash attention gets the (B, T) mask of the tokens.
         if mask.dim() == 2:
             mask = mask[:, None, None, :].bool()

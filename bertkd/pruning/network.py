@@ -14,8 +14,10 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from bertkd.distillation.labels import is_regression
 from bertkd.models import encoder_layers, family_of, layer_sizes
 from bertkd.models.adaptive import AdaptiveLayers
+from bertkd.models.families import refuse_wrapper
 from bertkd.models.pruned import skip_attention, skip_feed_forward
 from bertkd.models.sizes import head_size
 
@@ -88,9 +90,16 @@ def refuse_other_heads(model: PreTrainedModel, caller: str) -> None:
     Raises:
         ValueError: it is another model.
     """
+    refuse_wrapper(model)
     family_of(model)
     if not type(model).__name__.endswith("ForSequenceClassification"):
         raise ValueError(f"{caller} needs a sequence classifier, not a {type(model).__name__}.")
+    config = model.config
+    if config.problem_type == "multi_label_classification" or (is_regression(config) and config.num_labels != 1):
+        raise ValueError(
+            f"{caller} compares the probabilities of classes, or one number: this model has problem_type "
+            f"{config.problem_type} with {config.num_labels} labels."
+        )
     if model.device.type == "mps":
         raise ValueError(f"{caller} computes in double precision, which this device lacks: use model.cpu().")
 

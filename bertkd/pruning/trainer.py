@@ -64,18 +64,25 @@ class PrunedKDTrainer(DistillationTrainer):
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Make the optimizer as the base class; the student's word embeddings are frozen with `freeze_embeddings`."""
-        if self.args.freeze_embeddings:
-            # Here `model_init` has made its model.
-            embeddings: nn.Module = model_inside(self.model).get_input_embeddings()
-            for parameter in embeddings.parameters():
-                if parameter.requires_grad:
-                    parameter.requires_grad_(False)
-                    self._frozen.append(parameter)
+        # Here `model_init` has made its model.
+        self._freeze_embeddings()
         return super().create_optimizer(model)
+
+    def _freeze_embeddings(self) -> None:
+        if not self.args.freeze_embeddings:
+            return
+        embeddings: nn.Module = model_inside(self.model).get_input_embeddings()
+        for parameter in embeddings.parameters():
+            if parameter.requires_grad:
+                parameter.requires_grad_(False)
+                self._frozen.append(parameter)
 
     def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
         """Train as the base class. What was frozen meanwhile can be trained afterwards, by whatever comes next."""
         try:
+            if self.model_init is None:
+                # A subclass may make its optimizer alone.
+                self._freeze_embeddings()
             return super().train(*args, **kwargs)
         finally:
             while self._frozen:

@@ -9,7 +9,7 @@ from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from bertkd.models.adaptive import refuse_supernet
-from bertkd.models.families import family_of
+from bertkd.models.families import family_of, refuse_wrapper
 
 __all__ = ["LAYER_STRATEGIES", "drop_layers", "layers_to_keep"]
 
@@ -81,6 +81,7 @@ def drop_layers(model: Model, keep: Sequence[int]) -> Model:
         ValueError: `keep` is empty, out of range or not increasing, the `model_type` is not supported, or `model` is a
             supernet (many sizes in one).
     """
+    refuse_wrapper(model)
     refuse_supernet(model, "drop_layers")
     return copy_layers(model, keep)
 

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from bertkd.models import encoder_layers, family_of
 from bertkd.models.evaluated import eval_mode
+from bertkd.models.positions import max_tokens
 from bertkd.tinybert.stop_words import STOP_WORDS
 from bertkd.tinybert.word_vectors import WordVectors, whole_words
 
@@ -81,11 +82,7 @@ class CandidateFinder:
         self._no_word[list(self._words)] = False
 
         self._last_norm = encoder_layers(model)[-1].get_submodule(family_of(model).attention_norm)
-        positions = getattr(model.config, "max_position_embeddings", 512)
-        if model.config.model_type != "bert":
-            # RoBERTa's positions begin after the padding's.
-            positions -= 2
-        self._max_length = min(tokenizer.model_max_length, positions)
+        self._max_length = min(tokenizer.model_max_length, max_tokens(model.config) or tokenizer.model_max_length)
 
     def __call__(self, texts: Sequence[str]) -> dict[str, list[Slot]]:
         """The words of each text that may be replaced, and by which words; without those that have no candidate."""

@@ -105,8 +105,30 @@ def everywhere(kind: Kind, what: str, says: str, call: Callable[[Callable[..., A
     return cases
 
 
+def compiled() -> Any:
+    return torch.compile(tiny_model())
+
+
 CASES = [
     # Models.
+    *everywhere(
+        "models and checkpoints",
+        "a compiled model",
+        "A OptimizedModule is no model of transformers: give the model inside",
+        lambda function: function(compiled(), rows()),
+    ),
+    *everywhere(
+        "labels",
+        "a model of many labels",
+        "compares the probabilities of classes, or one number: .*multi_label_classification with 3 labels",
+        lambda function: function(tiny_model(problem_type="multi_label_classification"), rows()),
+    ),
+    *everywhere(
+        "labels",
+        "a regression to three numbers",
+        "compares the probabilities of classes, or one number: .*regression with 3 labels",
+        lambda function: function(tiny_model(problem_type="regression"), rows()),
+    ),
     *everywhere(
         MODELS,
         "a supernet",

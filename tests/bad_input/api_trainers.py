@@ -487,6 +487,12 @@ LABELS = [
         lambda place: make_trainer(place, student=tiny_model(problem_type="multi_label_classification")),
         "not multi-label models",
     ),
+    ApiCase(
+        "labels",
+        "a teacher of several labels",
+        lambda place: make_trainer(place, teacher=tiny_model(problem_type="multi_label_classification")),
+        "not multi-label models: the teacher is one",
+    ),
     training_case(
         "labels",
         "a head with other classes than its config",

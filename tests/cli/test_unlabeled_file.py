@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from bertkd import DistillationConfig
-from bertkd.cli import resolve
+from bertkd.cli import resolve, tinybert
 from bertkd.cli.options import TrainOptions
 from bertkd.cli.parser import parse_runs
 from bertkd.pipeline import TaskData
@@ -36,6 +36,28 @@ def test_texts_are_added_to_the_rows_of_a_task_and_no_row_keeps_its_label(
     texts.write_text("words\na fine film\na dull one\n")
     with pytest.raises(ValueError, match="sentence"):
         data_of([*words, "--alpha", "1"], tmp_path)
+
+
+def test_tinybert_learns_from_the_texts_too(pretrained: Path, glue_dir: Path, tmp_path: Path) -> None:
+    texts = tmp_path / "texts.csv"
+    texts.write_text("sentence\na fine film\na dull one\n")
+    words = [
+        "--task_name",
+        "sst2",
+        "--glue_dir",
+        str(glue_dir),
+        "--max_train_samples",
+        "10",
+        "--max_eval_samples",
+        "8",
+    ]
+    words += ["--teacher_model_name_or_path", str(pretrained), "--ignore_weak_teacher", "--use_cpu"]
+    words += ["--teacher_labels", "negative", "positive", "--num_hidden_layers", "2", "--hidden_size", "8"]
+    words += ["--intermediate_size", "12", "--augment", "false", "--max_steps", "1", "--unlabeled_file", str(texts)]
+    result = tinybert.main([*words, "--output_dir", str(tmp_path / "out")])[0]
+    assert result.rows["train"] == 12
+    with pytest.raises(ValueError, match="--unlabeled_file needs --alpha 1"):
+        tinybert.main([*words, "--alpha", "0.5", "--output_dir", str(tmp_path / "other")])
 
 
 @pytest.mark.parametrize("label", ["0.5", "unlabeled", ""])

@@ -13,6 +13,7 @@ import torch
 from helpers import SETTINGS, VOCABULARY, Collator, StopAt, assert_same_run, dataset, tiny_model, word_tokenizer
 from tiny_students import COMBINATIONS, assert_equal_outputs, batch_of, maps_of, outputs_of, table_of
 from transformers import (
+    AutoModel,
     AutoModelForSequenceClassification,
     BertForSequenceClassification,
     BertModel,
@@ -50,6 +51,15 @@ def test_a_folder_brings_back_the_model(family: str, name: str, tmp_path: Path) 
 
     again = copy.deepcopy(loaded)
     assert count_parameters(again) == count_parameters(loaded)
+
+    # Without its head, as a teacher of plain text is loaded.
+    base = AutoModel.from_pretrained(tmp_path).eval()
+    batch = batch_of(family)
+    with torch.no_grad():
+        states, expected = (one(**batch).last_hidden_state for one in (base, loaded.eval().base_model))
+    assert torch.equal(states, expected)
+    base.save_pretrained(tmp_path / "base")
+    assert count_parameters(AutoModel.from_pretrained(tmp_path / "base")) == count_parameters(base)
 
 
 def test_an_mpnet_with_fewer_heads_and_shared_layers_is_saved(tmp_path: Path) -> None:
