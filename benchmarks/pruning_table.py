@@ -4,7 +4,7 @@ python benchmarks/pruning_table.py
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from bertkd.atomic import write_text
 from bertkd.methods import sizes_follow_task
 from bertkd.metrics import main_value
 from bertkd.pruning.method import SHARES, variant_name
-from bertkd.records import RunResult, markdown_table, method_label, summarize, task_label
+from bertkd.records import RunResult, SubnetworkResult, markdown_table, method_label, summarize, task_label
 from bertkd.records.result_sets import read_sets
 from bertkd.records.tables import fill_markers, mean_and_std, row_dicts
 
@@ -34,30 +34,30 @@ NEAR = 1.1
 
 
 def read(name: str, has_ablations: bool = False) -> list[RunResult]:
-    """The runs of a set of docs/results without supernets, and those of its ablations where they are asked for."""
+    """The runs of a set of docs/results, and those of its ablations where they are asked for."""
     (results,) = (results for results in read_sets(RESULTS) if results.name == name)
-    runs = [*results.runs, *(results.ablation if has_ablations else ())]
-    return [run for run in runs if not run.subnetworks]
+    return [*results.runs, *(results.ablation if has_ablations else ())]
 
 
 def render(runs: Sequence[RunResult]) -> str:
     """The table of a set: its teachers, and for each share of their FLOPs the students.
 
-    These are the pruned one before and after its distillation, and the best one of another method that has about this
-    share of the encoder's weights, by its mean over the tasks with pruned students.
+    These are the pruned one before and after its distillation, and the best one of another method, or size of a
+    supernet, that has about this share of the encoder's weights, by its mean over the tasks with pruned students.
     """
     pruned = [run for run in runs if run.method in map(variant_name, SHARES)]
     tasks = {run.task for run in pruned}
-    # One teacher of a task is that of all its students.
-    teachers = {run.task: _with_metrics(run, run.teacher_metrics) for run in pruned}
+    # Seeds may have teachers of their own; one that several have counts once.
+    teachers = {(run.task, *run.teacher_metrics.values()): _with_metrics(run, run.teacher_metrics) for run in pruned}
     rows = [_row("100%", "teacher", list(teachers.values()), tasks)]
 
     for share in SHARES:
         of_share = [run for run in pruned if run.method == variant_name(share)]
         fitted = [_with_metrics(run, run.metrics_before) for run in of_share]
         rows += [_row(share, "fitted, not trained", fitted, tasks), _row(share, "distilled", of_share, tasks)]
-        if best := _best_other(runs, float(share.removesuffix("%")) / 100, tasks):
-            rows.append(_row(share, f"{method_label(best[0].method)}, {best[0].layers} layers", best, tasks))
+        name, best = _best_other(runs, float(share.removesuffix("%")) / 100, tasks)
+        if best:
+            rows.append(_row(share, name, best, tasks))
     return markdown_table([row for row in rows if len(row) > 2])
 
 
@@ -126,26 +126,38 @@ def _row(share: str, name: str, runs: Sequence[RunResult], tasks: set[str]) -> d
     return row
 
 
-def _best_other(runs: Sequence[RunResult], share: float, tasks: set[str]) -> list[RunResult]:
-    """The runs of the best method of the papers with about this share of the encoder's weights; empty for none."""
+def _best_other(runs: Sequence[RunResult], share: float, tasks: set[str]) -> tuple[str, list[RunResult]]:
+    """The name and the runs of the best method of the papers with about this share of the encoder's weights."""
     candidates = []
-    for found in _by_method(runs):
+    for name, found in _by_method(runs).items():
         of_tasks = [run for run in found if run.task in tasks]
         weights = found[0].parameters - found[0].embedding_parameters
         whole = next(run.parameters - run.embedding_parameters for run in runs if run.method == "teacher")
         if {run.task for run in of_tasks} == tasks and share / NEAR <= weights / whole <= share * NEAR:
             mean = summarize(of_tasks)["value"].mean(skipna=False)
-            candidates.append((-math.inf if math.isnan(mean) else mean, of_tasks))
-    return max(candidates, default=(0.0, []), key=lambda candidate: candidate[0])[1]
+            candidates.append((-math.inf if math.isnan(mean) else mean, name, of_tasks))
+    _, name, best = max(candidates, default=(0.0, "", []), key=lambda candidate: candidate[0])
+    return name, best
 
 
-def _by_method(runs: Sequence[RunResult]) -> Iterator[list[RunResult]]:
-    """The runs of each method and depth that no budget decides on."""
-    of_method: dict[tuple[str, int], list[RunResult]] = {}
+def _by_method(runs: Sequence[RunResult]) -> dict[str, list[RunResult]]:
+    """The runs of each method and depth that no budget decides on, and of each size of a supernet, by name."""
+    of_method: dict[str, list[RunResult]] = {}
     for run in runs:
-        if not sizes_follow_task(run.method):
-            of_method.setdefault((run.method, run.layers), []).append(run)
-    yield from of_method.values()
+        if sizes_follow_task(run.method):
+            continue
+        for size in run.subnetworks:
+            name = f"{method_label(run.method)}, width {size.width:g}, {size.layers} layers"
+            of_method.setdefault(name, []).append(as_run(run, size))
+        if not run.subnetworks:
+            of_method.setdefault(f"{method_label(run.method)}, {run.layers} layers", []).append(run)
+    return of_method
+
+
+def as_run(run: RunResult, size: SubnetworkResult) -> RunResult:
+    """A size of a supernet as if it were a student."""
+    names = ("layers", "value", "metrics", "parameters", "embedding_parameters")
+    return replace(run, subnetworks=[], **{name: getattr(size, name) for name in names})
 
 
 if __name__ == "__main__":

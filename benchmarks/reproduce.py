@@ -1,10 +1,11 @@
 """Run everything behind docs/results: a plan's teachers, their students by every method, and what these start from.
 
-    python benchmarks/reproduce.py --glue_dir ../shared/data/glue --tasks stsb rte --methods kd pkd-skip --grid stsb
+    python benchmarks/reproduce.py --glue_dir ../shared/data/glue --tasks stsb rte --methods kd --results outputs/again
 
 What is trained, and how, stands in benchmarks/plans/PLAN.yaml. Each step is a `bertkd` command that stands alone, so
-that anybody can repeat a single result, and is printed before it runs. What is done is not done again, so a killed run
-goes on when it is started once more; results are copied as they come. A GPU has room for several steps at a time:
+that anybody can repeat a single result, and is printed before it runs. What has its record in --results is not done
+again, so a killed run goes on when it is started once more, and records that are there are never replaced: without
+--results, only what docs/results lacks is run. A GPU has room for several steps at a time:
 --precision=--bf16 --jobs 8. Where it is lent for a while, --minutes says after how many of them no step is started.
 """
 
@@ -24,6 +25,8 @@ from string import Template
 from typing import Any
 
 import yaml
+
+from bertkd.atomic import atomic_path
 
 ROOT = Path(__file__).parents[1]
 PLANS = ROOT / "benchmarks" / "plans"
@@ -243,7 +246,7 @@ def estimate(steps: Sequence[Step]) -> str:
         for _, target in step.files:
             if (ROOT / target).is_file():
                 record = json.loads((ROOT / target).read_text())
-                seconds.setdefault((step.task, step.method), []).append(record["seconds"])
+                seconds.setdefault((step.task, step.method), []).append(record.get("seconds", 0.0))
 
     total, unknown = 0.0, list[str]()
     waiting = [step for step in steps if not step.is_done]
@@ -308,8 +311,14 @@ def run_step(step: Step) -> None:
 
     subprocess.run([sys.executable, "-m", "bertkd", *step.command], cwd=ROOT, check=True)
     for source, target in step.files:
-        (ROOT / target).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(ROOT / source, ROOT / target)
+        path = ROOT / target
+        if path.is_file():
+            print(f"{target} is kept: its model was made again, for what starts from it.", flush=True)
+            continue
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # One that was copied in part would count as done.
+        with atomic_path(path) as partial:
+            shutil.copy(ROOT / source, partial)
 
 
 def main() -> None:
@@ -343,6 +352,9 @@ def main() -> None:
     parser.add_argument("--estimate", action="store_true", help="Only print how long what is left will take.")
     options = parser.parse_args()
 
+    if options.results != plan.results:
+        # Models of other records are other models.
+        plan = replace(plan, work=f"{plan.work}-{Path(options.results).name}")
     plan = replace(plan, glue_dir=options.glue_dir, precision=options.precision, results=options.results)
     plan = replace(plan, seeds=tuple(options.seeds))
     plan = replace(plan, seeds_apart=plan.seeds_apart or options.seeds_apart or bool(options.seeds))

@@ -54,6 +54,7 @@ def parser() -> PlainParser:
     )
     made.add_argument("--device", default="cpu", help="Where PyTorch runs; the other engines use the CPU.")
     made.add_argument("--compare", help="An earlier bench.json to compare with.")
+    made.add_argument("--note", default="", help="A sentence for the page, such as what the models are.")
     made.add_argument("--output_dir", default="outputs/bench", help="The folder of bench.json and bench.md.")
     return made
 
@@ -85,6 +86,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     content = {
         "schema": SCHEMA,
         "rows": rows,
+        **({"note": options.note} if options.note else {}),
         "command": command_line("bench", argv),
         **environment(ENGINE_PACKAGES),
     }

@@ -171,6 +171,7 @@ def caveats(runs: Sequence[RunResult], all_runs: Sequence[RunResult]) -> list[st
     random_rows: dict[str, None] = {}
     few_judges: dict[str, None] = {}
     other_teacher: dict[str, None] = {}
+    untrained: dict[str, None] = {}
     known = [run.value for run in all_runs if run.method == "teacher"]
 
     for run in runs:
@@ -181,6 +182,9 @@ def caveats(runs: Sequence[RunResult], all_runs: Sequence[RunResult]) -> list[st
             drawn[f"{label} ({limit:,})"] = None
         if settings.get("max_eval_samples") is not None:
             few_judges[f"{label} ({settings['max_eval_samples']:,})"] = None
+
+        if run.is_start:
+            untrained[f"{label} (seed {run.seed})"] = None
 
         value = main_value(run.teacher_metrics, run.metric)
         if math.isnan(value):
@@ -196,7 +200,10 @@ def caveats(runs: Sequence[RunResult], all_runs: Sequence[RunResult]) -> list[st
         notes.append(f"Trained on rows that were drawn from the task's: {'; '.join(random_rows)}.")
     if few_judges:
         notes.append(f"Evaluated on a part of the validation split only: {'; '.join(few_judges)}.")
+    if untrained:
+        notes.append(f"As before their training, which made them no better: {'; '.join(untrained)}.")
     notes += unlike_seeds(runs)
+    notes += timed_elsewhere(runs)
     if other_teacher:
         reached = ", ".join((100 * pd.Series(known)).map("{:.1f}".format).unique())
         notes.append(f"The task's teacher reaches {reached}; taught by another one: {'; '.join(other_teacher)}.")
@@ -221,9 +228,31 @@ def unlike_seeds(runs: Sequence[RunResult]) -> list[str]:
             differing |= {name for name in shared if first.settings[name] != run.settings[name]}
             differing |= {name for name in PRECISIONS if first.settings.get(name) != run.settings.get(name)}
             differing |= {f"rows of {split}" for split in first.rows if first.rows[split] != run.rows.get(split)}
+            values = [main_value(one.teacher_metrics, one.metric) for one in (first, run)]
+            differing |= {"their teacher"} if abs(values[0] - values[1]) > 1e-6 else set()
         if differing:
             notes.append(f"The runs of {label} differ in more than their seed: in {', '.join(sorted(differing))}.")
     return notes
+
+
+def timed_elsewhere(runs: Sequence[RunResult]) -> list[str]:
+    """Says which speed-ups of a table come from another machine than most, and so compare with its own alone."""
+    timed = [(run, tables.machine_label(run.hardware)) for run in runs if run.speedup is not None]
+    machines = [machine for run, machine in timed if run.method != "teacher"]
+    usual = max(machines, key=machines.count, default="")
+    # Where a shape was timed on the usual machine too, that speed-up counts.
+    on_usual = {(run.layers, run.parameters) for run, machine in timed if machine == usual}
+    models_on_usual = {(run.label, run.layers) for run, machine in timed if machine == usual}
+
+    elsewhere: dict[str, dict[str, None]] = {}
+    for run, machine in timed:
+        is_known = (run.layers, run.parameters) in on_usual or (run.label, run.layers) in models_on_usual
+        if run.method != "teacher" and not is_known:
+            elsewhere.setdefault(machine, {})[run.label] = None
+    return [
+        f"Timed on another machine than most ({machine}), whose speed-ups are others: {'; '.join(labels)}."
+        for machine, labels in elsewhere.items()
+    ]
 
 
 def size_rows(models: pd.DataFrame) -> list[dict[str, str]]:
@@ -297,9 +326,15 @@ def _text(value: Any) -> str:
 
 
 def facts(records: Sequence[TaskRecord]) -> dict[str, str]:
-    """The hardware, versions and commits that figures depend on, and the conditions of latencies, each value once."""
-    values: dict[str, dict[str, None]] = {"Hardware": {}, "Versions": {}, "Commits": {}, "Latency of exports": {}}
+    """What figures depend on besides their settings, each value once: machines, versions, which epoch counts, ..."""
+    titles = ("Hardware", "Versions", "Commits", "Epoch that counts", "Latency of exports")
+    values: dict[str, dict[str, None]] = {title: {} for title in titles}
     for record in records:
+        if isinstance(record, RunResult):
+            is_best = bool(record.settings.get("load_best_model_at_end"))
+            values["Epoch that counts"][
+                "the best one on the rows that are reported" if is_best else "the last one"
+            ] = None
         values["Hardware"][tables.machine_label(record.hardware)] = None
         values["Versions"][_pairs(record.versions)] = None
         values["Commits"][record.commit] = None

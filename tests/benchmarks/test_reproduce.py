@@ -269,6 +269,13 @@ def test_what_is_done_is_not_done_again(
     lines = capsys.readouterr().out.split("\n\n")
     assert "$ bertkd kd --config kd/stsb " in lines[-1] and lines[-1].endswith("  # done\n")
 
+    # A teacher that is made again, for what starts from it, does not take the place of the one that is published.
+    (_, record), *_ = teacher.files
+    (tmp_path / record).write_text('{"published": true}')
+    reproduce.run_step(replace(teacher, is_start=True))
+    assert len(ran) == 3 and (tmp_path / record).read_text() == '{"published": true}'
+    assert f"{record} is kept" in capsys.readouterr().out
+
 
 def test_a_record_without_its_model_is_not_enough_for_a_later_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -316,7 +323,8 @@ def test_some_seeds_are_run_without_the_others(monkeypatch: pytest.MonkeyPatch, 
     # The teacher has one seed, and everything needs it.
     teacher, student = commands("--seeds", "44")
     assert teacher.startswith("$ bertkd finetune ") and "--seed 44" in student
-    assert "outputs/results/stsb/kd/seed-44 " in student
+    # Models of other records than the plan's lie apart from these.
+    assert "outputs/results-nowhere/stsb/kd/seed-44 " in student
     assert len(commands("--seeds", "42", "44")) == 3
 
     for words, message in (

@@ -3,6 +3,7 @@
 import html
 import importlib
 import json
+import math
 import pkgutil
 import re
 from dataclasses import replace
@@ -24,7 +25,7 @@ from bertkd.data import GLUE_TASKS, load_glue, tokenize
 from bertkd.metrics import main_value
 from bertkd.models import FAMILIES
 from bertkd.pruning.method import SHARES, variant_name
-from bertkd.records import RunResult, result_rows, summarize
+from bertkd.records import RunResult, read_result, result_rows, summarize
 from bertkd.records.result_sets import read_sets
 
 DOCS = ROOT / "docs"
@@ -458,11 +459,11 @@ def test_figures_in_sentences_are_those_of_the_results_files() -> None:
     )
     whole = of_pruned["teacher", "openvino int8"]
     assert (
-        "are {:.1f} times ({:.1f} in int8) at a half, {:.1f} ({:.1f}) at a quarter and {:.1f} ({:.1f})".format(
+        "{:.1f} times ({:.1f} in int8) at a half, {:.1f} ({:.1f}) at a quarter and {:.1f} ({:.1f}) at an".format(
             *half, *quarter, *eighth
         )
         in page
-        and f"twelve layers in int8 are {whole:.1f} times as fast, the pruned" in page
+        and f"twelve layers in int8 are {whole:.1f} times as fast, and models with random weights" in page
     )
     page = " ".join((ROOT / "docs/pruning.md").read_text().split())
     assert "a half is {:.1f} times as fast in PyTorch and {:.1f} times in OpenVINO int8".format(*half) in page
@@ -542,6 +543,14 @@ def test_pruned_students_stand_beside_the_best_method_of_their_size_on_the_same_
     assert by_name["50%", "distilled"] == "80.0" and by_name["50%", "KD, 6 layers"] == "55.0"
     assert by_name["25%", "PKD-last, 3 layers"] == "90.0" and len(by_name) == 7
 
+    # A size of a supernet is a student like others.
+    for task in ("cola", "rte"):
+        supernet = known["dynabert-width", task, 12]
+        size = next(size for size in supernet.subnetworks if size.width == 0.25)
+        runs.append(replace(supernet, subnetworks=[replace(size, value=0.95, metrics={"m": 0.95})]))
+    rendered = pruning_table.render([*runs, *half])
+    assert "DynaBERT, stage width, width 0.25, 12 layers" in rendered and "PKD-last, 3 layers" not in rendered
+
 
 def test_ablations_are_compared_with_the_usual_student_of_the_same_seeds() -> None:
     known = {(run.method, run.task, run.layers): run for run in reversed(pruning_table.read("base"))}
@@ -606,7 +615,9 @@ def test_figures_in_sentences_about_pruned_students_are_those_of_the_results_fil
     assert f"six layers ({kd:.1f}), Patient-KD ({pkd:.1f}) and fine-tuning alone ({tuned:.1f}) are ahead" in page
     assert f"of the pruned student ({ours:.1f});" in page
     ours, kd, pkd, tuned = (mean("mrpc", name) for name in ("pruned-50", "kd-6", "pkd-skip-6", "finetuned-6"))
-    assert f"fine-tuning alone ({tuned:.1f}), vanilla KD ({kd:.1f}) and Patient-KD ({pkd:.1f}) are ahead" in page
+    second = mean("mrpc", "distilbert-kd")
+    assert f"fine-tuning alone ({tuned:.1f}), vanilla KD ({kd:.1f}), Patient-KD ({pkd:.1f}) and DistilBERT's" in page
+    assert f"DistilBERT's second step ({second:.1f}) are ahead of it" in page
     assert f"are ahead of it ({ours:.1f}); and on RTE" in page
     assert f"on RTE Patient-KD ({mean('rte', 'pkd-last-6'):.1f} against {mean('rte', 'pruned-50'):.1f})." in page
 
@@ -640,7 +651,7 @@ def test_figures_in_sentences_about_the_smaller_teacher_are_those_of_the_results
         return shares[method].replace("%", " %")
 
     assert f"a half of the FLOPs keeps {kept(half)} of the teacher, a quarter {kept(quarter)} and an" in page
-    assert f"an eighth {kept(eighth)}. The best other methods keep {kept(pkd)}, which is Patient-KD" in page
+    assert f"an eighth {kept(eighth)}. Of the other methods in this set, the best keep {kept(pkd)}, which" in page
     assert f"and {kept(tiny)}, which is TinyBERT" in page
     front = " ".join((ROOT / "README.md").read_text().split())
     assert f"to a quarter of the FLOPs, a student keeps {kept(quarter)} of the teacher's mean" in front
@@ -686,6 +697,36 @@ def test_figures_in_sentences_about_the_smaller_teacher_are_those_of_the_results
     rungs = [value(f"pruned-12.5{end}", "cola", trained) for trained in (False, True) for end in ("-rungs", "")]
     assert f"starts at {rungs[0]:.1f} in rungs and at {rungs[1]:.1f} without them" in page
     assert f"ends at {rungs[2]:.1f} and {rungs[3]:.1f}" in page
+
+
+def test_figures_in_sentences_about_dynabert_beside_pruning_are_those_of_the_results_files() -> None:
+    tasks = ("cola", "mrpc", "sst2", "stsb")
+    folder = pruning_table.RESULTS
+
+    def records(name: str) -> list[RunResult]:
+        return [read_result(folder / name.replace("TASK", task)) for task in tasks]
+
+    pruned = {share: records(f"minilm-cpu/TASK/pruned-{share}-seed42.json") for share in ("50", "25", "12.5")}
+    teachers = [main_value(run.teacher_metrics, run.metric) for run in pruned["50"]]
+    first = [main_value(run.teacher_metrics, run.metric) for run in records("minilm/TASK/dynabert-width-seed42.json")]
+    assert first == pytest.approx(teachers), "both sets have the same teachers"
+
+    def best(width: float, depth: float) -> float:
+        means = []
+        for stage in ("width", "depth", "finetune"):
+            sizes = [
+                next((size.value for size in run.subnetworks if (size.width, size.depth) == (width, depth)), math.nan)
+                for run in records(f"minilm/TASK/dynabert-{stage}-seed42.json")
+            ]
+            means.append(sum(sizes) / sum(teachers))
+        return 100 * max(mean for mean in means if not math.isnan(mean))
+
+    ours = {share: 100 * sum(run.value for run in runs) / sum(teachers) for share, runs in pruned.items()}
+    page = " ".join((DOCS / "pruning.md").read_text().split())
+    assert f"it keeps {best(0.5, 1):.1f} % at half of the width, where the pruned students of the same seed" in page
+    assert f"of the same seed keep {ours['50']:.1f} %; {best(0.25, 1):.1f} % at a quarter of the width" in page
+    assert f"a quarter of the width, where these keep {ours['25']:.1f} %; and {best(0.25, 0.5):.1f} % at" in page
+    assert f"half of the depth, where these keep {ours['12.5']:.1f} %" in page
 
 
 def test_constant_answers_have_the_shares_that_the_pages_name(shared_data: Path) -> None:

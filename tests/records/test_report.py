@@ -46,7 +46,7 @@ from bertkd.records.charts import bars_chart, is_chart_of
 from bertkd.records.environment import _commit
 from bertkd.records.result_sets import _set_name
 from bertkd.records.results import OTHER_FILES, result_files
-from bertkd.records.sections import caveats, search_rows, unlike_seeds, verdict
+from bertkd.records.sections import caveats, facts, search_rows, timed_elsewhere, unlike_seeds, verdict
 from bertkd.records.tables import fill_markers, machine_label, row_dicts
 
 RECIPE = Path(__file__).parents[2] / "benchmarks" / "collect_results.py"
@@ -1124,6 +1124,30 @@ def test_a_mean_over_two_precisions_is_named() -> None:
         "The runs of KD differ in more than their seed: in bf16."
     ]
     assert not unlike_seeds([one, make_result(seed=2, settings={"bf16": True})])
+
+
+def test_a_mean_over_two_teachers_and_a_student_that_is_as_before_are_named() -> None:
+    one = make_result(seed=1, teacher_metrics={"accuracy": 0.93})
+    other = make_result(seed=2, teacher_metrics={"accuracy": 0.91}, is_start=True)
+    notes = caveats([one, other], [make_result("teacher", value=0.93)])
+    assert "The runs of KD differ in more than their seed: in their teacher." in notes
+    assert "As before their training, which made them no better: KD (seed 2)." in notes
+
+
+def test_speedups_of_another_machine_are_named_unless_the_shape_was_timed_on_the_usual_one() -> None:
+    other = {"cpu": "Another", "cores": 4, "threads": 4, "memory_gib": 8.0, "gpu": None}
+    usual = [make_result(seed=1), make_result(seed=2)]
+    same_shape = make_result("pkd-skip", hardware=other)
+    assert timed_elsewhere([*usual, same_shape]) == []
+    alone = make_result("tinybert", hardware=other, parameters=5_000_000)
+    (note,) = timed_elsewhere([*usual, same_shape, alone])
+    assert note.startswith("Timed on another machine than most (Another,") and note.endswith("others: TinyBERT.")
+
+
+def test_the_facts_say_which_epoch_counts() -> None:
+    best = make_result(settings={"load_best_model_at_end": True})
+    assert facts([best])["Epoch that counts"] == "the best one on the rows that are reported"
+    assert facts([best, make_result()])["Epoch that counts"].endswith("; the last one")
 
 
 def test_models_of_one_name_and_several_depths_are_told_apart(tmp_path: Path) -> None:
