@@ -365,11 +365,9 @@ def sizes_of(method: Method, options: Run) -> list[Size]:
             return [Size(name, lambda: load_model(name, needs_head=False))]
         return shape_sizes(teacher, own.unit)
 
-    # With a single layer, Patient-KD has no level to be patient with: it leaves the last one out.
-    least = 2 if method.command == "patient-kd" else 1
     if models.model_name_or_path is not None:
         teacher = load_model(models.model_name_or_path, needs_head=False)
-    return depth_sizes(teacher, least)
+    return depth_sizes(teacher, method.least_layers)
 
 
 # ---- training ----

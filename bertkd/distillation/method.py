@@ -24,7 +24,8 @@ class Method:
         settings: settings that make the method what it is; a user cannot change them.
         compared_with: name of the method that it adds to; results pages compare the two. Empty for none.
         student: the way a student of some size is made: of some of the teacher's "layers", in a new "shape", from a
-            "pretrained" general student, or taken out of a "supernet".
+            "pretrained" general student, taken out of a "supernet", or "pruned" out of the teacher.
+        least_layers: a student of the teacher's layers needs as many.
         variants: other names in results files that belong to this method (its stages, and what an ablation leaves
             out), with their labels.
         variants_compared_with: as `compared_with`, for variants.
@@ -40,6 +41,7 @@ class Method:
     settings: Mapping[str, Any] = field(default_factory=dict)
     compared_with: str = ""
     student: str = "layers"
+    least_layers: int = 1
     variants: Mapping[str, str] = field(default_factory=dict)
     variants_compared_with: Mapping[str, str] = field(default_factory=dict)
 
