@@ -153,21 +153,6 @@ WITHOUT_EFFECT = [
         "--corpus_files {dir}/a.txt --output_dir {dir}/out --use_cpu",
         "--student_layers has no effect beside --model_name_or_path",
     ),
-    option(
-        "epochs of a stage that is left out",
-        f"{TINYBERT} --stages prediction --intermediate_num_train_epochs 5",
-        "--intermediate_num_train_epochs has no effect where --stages is prediction",
-    ),
-    option(
-        "an engine for a budget that no engine changes",
-        f"prune --teacher_model_name_or_path {{teacher}} {TASK} --budget 50% --unit gflops --precision int8",
-        "--precision has no effect where --unit is gflops",
-    ),
-    option(
-        "the threads of a file",
-        f"search --model_name_or_path {{supernet}} {TASK} --budget 50% --unit mb --threads 2",
-        "--threads has no effect where --unit is mb",
-    ),
     option("the switch of another script", f"{FINETUNE} --do_eval", "--do_train and --do_eval are not used"),
     option(
         "TinyBERT's student out of the teacher's layers, for a budget",
