@@ -352,9 +352,9 @@ def main() -> None:
     parser.add_argument("--estimate", action="store_true", help="Only print how long what is left will take.")
     options = parser.parse_args()
 
-    if options.results != plan.results:
+    if (ROOT / options.results).resolve() != (ROOT / plan.results).resolve():
         # Models of other records are other models.
-        plan = replace(plan, work=f"{plan.work}-{Path(options.results).name}")
+        plan = replace(plan, work=f"{plan.work}-{Path(options.results).resolve().name}")
     plan = replace(plan, glue_dir=options.glue_dir, precision=options.precision, results=options.results)
     plan = replace(plan, seeds=tuple(options.seeds))
     plan = replace(plan, seeds_apart=plan.seeds_apart or options.seeds_apart or bool(options.seeds))

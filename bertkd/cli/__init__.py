@@ -7,8 +7,10 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["COMMANDS", "main", "run_command"]
+__all__ = ["COMMANDS", "IN_ONE_PROCESS", "main", "process_count", "run_command"]
 
+# By these a launcher, torchrun or one of MPI, says how many processes there are, as accelerate reads it.
+PROCESS_COUNTS = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
 # What each command does, in the order of `bertkd --help`. The module is the name with underscores.
 COMMANDS = {
     "compress": "Go from a fine-tuned teacher and a budget to a folder to deploy.",
@@ -33,7 +35,7 @@ COMMANDS = {
     "env": "Show versions, hardware, instruction sets and engines.",
     "configs": "List the shipped settings, or print one of them.",
 }
-# They measure, or write files that two processes would write at once; every other command trains.
+# Commands that measure, or write files that two processes would write at once.
 IN_ONE_PROCESS = {"compress", "demo", "search", "extract", "shrink", "export", "bench", "report", "submit"}
 HELP = """\
 usage: bertkd COMMAND [--OPTION VALUE ...]
@@ -77,6 +79,11 @@ def _run(argv: Sequence[str] | None) -> None:
     run_command(name, words[1:])
 
 
+def process_count() -> int:
+    """How many processes a launcher has started."""
+    return max(int(os.environ.get(name, "1")) for name in PROCESS_COUNTS)
+
+
 def run_command(name: str, argv: Sequence[str] | None = None) -> None:
     """Runs one command with its arguments; a user's mistake is one sentence.
 
@@ -91,7 +98,7 @@ def run_command(name: str, argv: Sequence[str] | None = None) -> None:
         main_of_command = importlib.import_module("bertkd.cli.kd").main_of(_commands_of_methods()[name])
 
     def run() -> None:
-        if name in IN_ONE_PROCESS and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        if name in IN_ONE_PROCESS and process_count() > 1:
             raise ValueError(
                 f"bertkd {name} runs in one process: start it without a launcher. Commands that train, such as "
                 "bertkd prune, run under one, and bertkd export makes what is deployed of their student."

@@ -8,7 +8,8 @@ import tempfile
 import threading
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
@@ -20,6 +21,7 @@ from transformers.utils import logging
 import bertkd
 from bertkd import DistillationConfig
 from bertkd.atomic import ERROR_LOG, storage_problem, write_text
+from bertkd.cli import process_count
 from bertkd.cli.options import CorpusOptions, MeasuringOptions, TaskOptions, TrainOptions
 from bertkd.cli.parser import Config, Options, Own, command_line, note, option_value, parse_runs
 from bertkd.efficiency import is_fast_in_int8
@@ -228,11 +230,9 @@ def run_safely(main: Callable[[], Any], name: str, argv: Sequence[str] | None = 
         argv: the words after the name, whose `--output_dir` gets the log of an error that nobody foresaw; None for
             those of this process.
     """
-    if threading.current_thread() is threading.main_thread():
-        # A cluster's or a container's way to stop a program: files that are half written are removed on the way out.
-        signal.signal(signal.SIGTERM, _stop)
     try:
-        main()
+        with _told_to_stop():
+            main()
     except KeyboardInterrupt:
         print(f"\n{name}: stopped by Ctrl-C. {GOES_ON}", file=sys.stderr)
         sys.exit(STOPPED_BY_USER)
@@ -253,7 +253,28 @@ def run_safely(main: Callable[[], Any], name: str, argv: Sequence[str] | None = 
         os._exit(0)
 
 
+@contextmanager
+def _told_to_stop() -> Iterator[None]:
+    """Within, a SIGTERM ends the program as an exception, so that files that are half written are removed.
+
+    It is how clusters and containers stop a program. One of several processes may wait for another one, where Python
+    does not come to handle a signal: it ends at once.
+    """
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or process_count() > 1:
+        yield
+        return
+
+    before = signal.signal(signal.SIGTERM, _stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def _stop(number: int, frame: FrameType | None) -> None:
+    # A second one is not to interrupt the cleanup.
+    signal.signal(number, signal.SIG_IGN)
     raise SystemExit(128 + number)
 
 
@@ -279,7 +300,7 @@ def sentence_of(error: Exception, name: str, argv: Sequence[str] | None) -> str:
     elif has_own_sentence:
         return f"{message}\n(BERTKD_TRACEBACK=1 shows where)"
     elif not isinstance(error, (ValueError, OSError, ImportError)):
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1 and any(text in str(error) for text in OF_ANOTHER_PROCESS):
+        if process_count() > 1 and any(text in str(error) for text in OF_ANOTHER_PROCESS):
             return "another process has ended: see what it says, if it could."
         message = (
             f"an error stopped it that bertkd did not foresee, which is a fault of bertkd: {type(error).__name__}: "

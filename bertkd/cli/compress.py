@@ -39,7 +39,7 @@ from bertkd.models.loading import load_config
 from bertkd.pipeline import load_language_model, load_model, resolve_model_name
 from bertkd.pipeline.compress import Choice, Goal, Size, choose_size, depth_sizes, general_sizes, shape_sizes
 from bertkd.pipeline.contents import content_digests
-from bertkd.pipeline.experiment import output_folder, with_changes
+from bertkd.pipeline.experiment import check_no_training, output_folder, with_changes
 from bertkd.pipeline.limits import COST_UNITS, UNITS, Limit
 from bertkd.pipeline.pruning import FILE, START, Pruning, train_pruned
 from bertkd.records import ExportResult, ReportSet, RunResult, StageResult, environment, render_page
@@ -471,6 +471,8 @@ def train_and_search(method: Method, options: Run, folder: Path) -> tuple[Path, 
     Returns:
         Its folder, and what its size was chosen by.
     """
+    # Of another method that was asked for in this folder before.
+    check_no_training(folder / "student")
     run_or_resume(training_options(method, options, folder / "supernet"), dynabert.train)
     if options.own.dry_run:
         return folder, UNKNOWN

@@ -39,6 +39,7 @@ __all__ = [
     "layer_count",
     "new_student",
     "required_teacher",
+    "rows_to_train_on",
     "student",
     "task_data",
     "task_rows",

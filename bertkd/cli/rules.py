@@ -122,10 +122,13 @@ CONFIG_NEEDS: dict[str, str | list[str]] = {
 }
 
 # What options need in one command alone: the papers of these go on with a checkpoint as it is.
-_WHOLE_CHECKPOINT = {"num_student_layers": "not model_name_or_path", "student_layers": "not model_name_or_path"}
+_WHOLE_CHECKPOINT: dict[str, str | tuple[()]] = {
+    "num_student_layers": "not model_name_or_path",
+    "student_layers": "not model_name_or_path",
+}
 _CLOCK, _PASS, _FILE = "unit=ms", "unit=ms|gflops", "unit=ms|mb"
 # Only some costs depend on how the model is run.
-_RUN = {
+_RUN: dict[str, str | tuple[()]] = {
     "batch_size": _PASS,
     "device": _CLOCK,
     "engine": _FILE,
@@ -134,7 +137,9 @@ _RUN = {
     "sequence_length": _PASS,
     "threads": _CLOCK,
 }
-COMMAND_NEEDS: dict[str, dict[str, str]] = {
+COMMAND_NEEDS: dict[str, dict[str, str | tuple[()]]] = {
+    # Its search computes the importance again.
+    "compress": dict.fromkeys(("importance_reduction", "importance_rows", "importance_split"), ()),
     "distilbert": _WHOLE_CHECKPOINT,
     "tinybert-general": _WHOLE_CHECKPOINT,
     "prune": _RUN,

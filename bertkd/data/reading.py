@@ -19,7 +19,16 @@ from datasets.exceptions import DatasetGenerationError
 
 from bertkd.atomic import file_sha256
 
-__all__ = ["OPENERS", "READERS", "csv_options", "file_digest", "hint_of_header", "name_of_contents", "read_file"]
+__all__ = [
+    "OPENERS",
+    "READERS",
+    "csv_options",
+    "file_digest",
+    "hint_of_header",
+    "hint_of_separator",
+    "name_of_contents",
+    "read_file",
+]
 
 logger = logging.getLogger(__name__)
 

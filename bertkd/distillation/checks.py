@@ -45,7 +45,9 @@ def check_own_compute_loss(trainer: type) -> None:
     Whether the Trainer divides by the accumulation steps was decided for the one of bertkd.
     """
     owner = next(cls for cls in trainer.__mro__ if "compute_loss" in vars(cls))
-    if not owner.__module__.startswith("bertkd.") and "loss_is_scaled_for_ga" not in vars(owner):
+    above = trainer.__mro__[: trainer.__mro__.index(owner) + 1]
+    is_told = any("loss_is_scaled_for_ga" in vars(cls) for cls in above)
+    if not owner.__module__.startswith("bertkd.") and not is_told:
         raise ValueError(
             f"{owner.__name__} overrides compute_loss: override distillation_loss or task_loss, whose mean over the "
             "rows of a batch the trainer weighs. Or set loss_is_scaled_for_ga in the class: to False where "

@@ -105,8 +105,11 @@ class _CheckingCollator:
         self.config = config
 
     def __getattr__(self, name: str) -> Any:
-        # The Trainer looks for the collator's tokenizer, to save it.
-        return getattr(self.__dict__["collator"], name)
+        # The Trainer looks for the collator's tokenizer, to save it. Python looks for names of its own in an object
+        # that is being read from a pickle, and has no attribute yet.
+        if name.startswith("__") or "collator" not in self.__dict__:
+            raise AttributeError(name)
+        return getattr(self.collator, name)
 
     def __call__(self, features: list[Any]) -> Any:
         batch = self.collator(features)

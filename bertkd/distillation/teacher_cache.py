@@ -70,7 +70,9 @@ def with_rows(dataset: Any) -> Any:
         if shown["type"] is None:
             return numbered
         columns = [*shown["columns"], ROW_COLUMN]
-        return numbered.with_format(shown["type"], columns=columns, **shown["format_kwargs"])
+        return numbered.with_format(
+            shown["type"], columns, output_all_columns=shown["output_all_columns"], **shown["format_kwargs"]
+        )
     return _WithRows(dataset)
 
 

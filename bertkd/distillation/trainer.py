@@ -274,7 +274,7 @@ class DistillationTrainer(TeacherMixin, StepsMixin, SettingsMixin, ResumingMixin
         inputs = self._on_device(inputs)
         labels = inputs.get("labels")
         more: dict[str, Any] = {}
-        if not type(self).task_loss.__module__.startswith("bertkd."):
+        if not str(type(self).task_loss.__module__).startswith("bertkd."):
             # A loss of the user's may read what it reads in a training.
             more = self.student_forward_kwargs
             self.extra_modules.to(self.args.device)
@@ -283,7 +283,7 @@ class DistillationTrainer(TeacherMixin, StepsMixin, SettingsMixin, ResumingMixin
             outputs = model(**inputs_of(self.model, inputs), **more)
             count = self._rows_not_filled_up(inputs)
             # A model whose labels have other names computes its own loss.
-            loss = outputs.get("loss") if labels is None else self._loss_of_rows(outputs, inputs, count)
+            loss = getattr(outputs, "loss", None) if labels is None else self._loss_of_rows(outputs, inputs, count)
 
         if loss is not None and labels is not None:
             self._evaluated_labels.add(loss, labels[:count])
@@ -426,8 +426,9 @@ class DistillationTrainer(TeacherMixin, StepsMixin, SettingsMixin, ResumingMixin
 
 def _predictions(outputs: Any, left_out: Collection[str]) -> Any:
     """The logits among a model's outputs; of a model without any, all its tensors but the loss."""
-    if outputs.get("logits") is not None:
-        return outputs.logits.detach()
+    logits: Tensor | None = getattr(outputs, "logits", None)
+    if logits is not None:
+        return logits.detach()
     return tuple(
         value.detach()
         for name, value in outputs.items()

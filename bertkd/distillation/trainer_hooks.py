@@ -124,8 +124,9 @@ class TrainerHooks(Trainer):
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
         # The code of a pruned model, without which nobody else could open it. The Trainer knows no such files.
-        for file in Path(checkpoint_folder).glob("*.py"):
-            shutil.copy(file, str(self.args.output_dir))
+        if self.is_world_process_zero():
+            for file in Path(checkpoint_folder).glob("*.py"):
+                shutil.copy(file, str(self.args.output_dir))
         with ready_to_save(self.processing_class, getattr(self.model, "config", None)):
             super()._push_from_checkpoint(checkpoint_folder)
 

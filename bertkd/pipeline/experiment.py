@@ -25,6 +25,7 @@ from bertkd.records import RunResult, StageResult, environment
 
 __all__ = [
     "Experiment",
+    "check_no_training",
     "finished",
     "output_folder",
     "remove_checkpoints",

@@ -92,7 +92,7 @@ def find_subnetwork(
     whole = table.cost(Subnetwork.of(model))
     amount = limit.amount(whole)
     if unit == "ms":
-        measure = _beside_whole(measure, Subnetwork.of(model), whole)
+        measure = functools.partial(_milliseconds_beside, model, deployment, whole)
     candidates, costs = _within_budget(model, scores, table, measure, amount, unit, max_candidates)
 
     metrics = []
@@ -142,14 +142,12 @@ def find_subnetwork(
     return answer
 
 
-def _beside_whole(measure: Measure, full: Subnetwork, whole: float) -> Measure:
-    """The function that tells what sizes cost when the whole network costs `whole`: a machine may slow down."""
-
-    def measured(sizes: Sequence[Subnetwork]) -> list[float]:
-        now, *costs = measure([full, *sizes])
-        return [cost * whole / now for cost in costs]
-
-    return measured
+def _milliseconds_beside(
+    model: PreTrainedModel, deployment: Deployment, whole: float, sizes: Sequence[Subnetwork]
+) -> list[float]:
+    """What sizes of a supernet take when the whole of it takes `whole` milliseconds."""
+    full, *networks = (_extracted(model, size) for size in (Subnetwork.of(model), *sizes))
+    return deployment.costs_beside(full, whole, networks, "ms")
 
 
 def _within_budget(
@@ -229,14 +227,14 @@ def _per_layer(counts: Sequence[int]) -> str:
 def _measure_of(model: PreTrainedModel, unit: str, deployment: Deployment) -> Measure:
     """The function that tells what sizes cost, in the unit that is asked for."""
 
-    def extract(size: Subnetwork) -> PreTrainedModel:
-        return extract_subnetwork(model, subnetwork=size).eval()
-
     def costs(sizes: Sequence[Subnetwork]) -> list[float]:
-        return deployment.costs([extract(size) for size in sizes], unit)
+        if unit == "ms":
+            return deployment.costs([_extracted(model, size) for size in sizes], unit)
+        # One after the other: there may be dozens.
+        return [deployment.cost(_extracted(model, size), unit) for size in sizes]
 
     def facts(sizes: Sequence[Subnetwork]) -> np.ndarray:
-        return np.array([[1, len(size.layers), count_parameters(extract(size)).total] for size in sizes])
+        return np.array([[1, len(size.layers), count_parameters(_extracted(model, size)).total] for size in sizes])
 
     @functools.cache
     def megabytes_per_fact() -> np.ndarray:
@@ -247,7 +245,7 @@ def _measure_of(model: PreTrainedModel, unit: str, deployment: Deployment) -> Me
         sizes_mb = []
         with tempfile.TemporaryDirectory() as work:
             for index, size in enumerate(known):
-                sizes_mb.append(exported_size_mb(deployment.write(extract(size), Path(work) / str(index))))
+                sizes_mb.append(exported_size_mb(deployment.write(_extracted(model, size), Path(work) / str(index))))
         factors: np.ndarray = np.linalg.lstsq(facts(known), np.array(sizes_mb), rcond=None)[0]
         return factors
 
@@ -256,3 +254,7 @@ def _measure_of(model: PreTrainedModel, unit: str, deployment: Deployment) -> Me
         return found
 
     return megabytes if unit == "mb" else costs
+
+
+def _extracted(model: PreTrainedModel, size: Subnetwork) -> PreTrainedModel:
+    return extract_subnetwork(model, subnetwork=size).eval()

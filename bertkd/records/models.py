@@ -24,7 +24,18 @@ MODEL = ["task", "kind", "method", "layers", "variant", "exported_parameters"]
 # Columns that tell what costs the same: one shape, run in the same way.
 SHAPE = ["task", "kind", "layers", "parameters", "variant"]
 NUMBERS = ["value", "size_mb", "speedup", "speedup_best", "value_before", "agreement", "width", "depth", "teacher"]
-COLUMNS = [*MODEL, "seed", "label", "metric", "shown_metric", "scores", "parameters", "has_budget", *NUMBERS]
+COLUMNS = [
+    *MODEL,
+    "seed",
+    "label",
+    "machine",
+    "metric",
+    "shown_metric",
+    "scores",
+    "parameters",
+    "has_budget",
+    *NUMBERS,
+]
 PERCENT = ["value", "value_before", "agreement", "teacher"]
 
 
@@ -39,6 +50,7 @@ def summarize(runs: Iterable[RunResult], exports: Iterable[ExportResult] = ()) -
                 empty.
             label: the name of the model in tables and charts.
             has_budget: see `TaskRecord`.
+            machine: where the speed-up was measured; empty where none was.
             value, std, seeds: the main metric in percent, its standard deviation (NaN for one seed), and the seeds.
             shown_metric, quality: the metric as tables show it: "F1 / accuracy" and "82.3 ± 0.2 / 71.9 ± 0.4".
             speedup: over the teacher in float32 PyTorch: the mean over all models of the shape on the task, as noise
@@ -75,6 +87,7 @@ def summarize(runs: Iterable[RunResult], exports: Iterable[ExportResult] = ()) -
 
     _tell_apart(rows)
     _leave_out_other_machines(rows)
+    _name_machines(rows)
     # The teacher's 1.0 says nothing where no other model was timed.
     if all(row.get("speedup") is None for row in rows if row["kind"] != "teacher"):
         for row in rows:
@@ -139,6 +152,17 @@ def _leave_out_other_machines(rows: list[dict[str, Any]]) -> None:
     for kind, machine, row in zip(kinds, machines, rows, strict=True):
         if machine != usual and is_there & set(kind):
             row["speedup"], row["speedup_best"] = None, None
+
+
+def _name_machines(rows: list[dict[str, Any]]) -> None:
+    """Notes on which machines the speed-up of each row was measured: one shape of a task has one speed-up."""
+    machines: dict[tuple[Any, ...], dict[str, None]] = {}
+    for row in rows:
+        if row.get("speedup") is not None and row["hardware"]:
+            shape = tuple(row[name] for name in SHAPE)
+            machines.setdefault(shape, {})[tables.machine_label(row["hardware"])] = None
+    for row in rows:
+        row["machine"] = "; ".join(machines.get(tuple(row[name] for name in SHAPE), ()))
 
 
 def _name_depths(rows: list[dict[str, Any]]) -> None:
@@ -206,7 +230,7 @@ def _means_over_seeds(table: pd.DataFrame) -> pd.DataFrame:
                 raise ValueError(f"{name}: the runs differ in {key}: {sorted(group[key].unique().tolist())}.")
 
     # What is the same for all seeds, what is a mean of them, and what needs a function.
-    constant = groups[["label", "metric", "shown_metric", "has_budget", "width", "depth"]].first()
+    constant = groups[["label", "machine", "metric", "shown_metric", "has_budget", "width", "depth"]].first()
     means = groups[["parameters", "speedup", "speedup_best", "size_mb", "value_before", "agreement", "teacher"]].mean()
     own = groups.agg(value=("value", _mean), std=("value", "std"), quality=("scores", _quality), seeds=("seed", tuple))
     return pd.concat([constant, own, means], axis=1).reset_index()

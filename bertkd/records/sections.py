@@ -64,9 +64,17 @@ def task_sections(results: ReportSet, models: pd.DataFrame) -> list[Section]:
 
     exported = result_rows(models[models["kind"] == "exported"])
     sections = [
-        Section("Methods", result_rows(main, mark_best=True), [*verdicts(main), *caveats(runs, results.runs)]),
-        Section("Exported models", exported, [EXPORT_NOTE]),
-        Section("Sizes inside supernets", size_rows(models), caveats(supernets, results.runs)),
+        Section(
+            "Methods",
+            result_rows(main, mark_best=True),
+            [*verdicts(main), *caveats(runs, results.runs), *timed_elsewhere(models, ["student"])],
+        ),
+        Section("Exported models", exported, [EXPORT_NOTE, *timed_elsewhere(models, ["exported"])]),
+        Section(
+            "Sizes inside supernets",
+            size_rows(models),
+            [*caveats(supernets, results.runs), *timed_elsewhere(models, ["subnetwork"])],
+        ),
         Section(
             "Ablation",
             result_rows(_with_speedups_of(main, runs, summarize(compared))),
@@ -203,7 +211,6 @@ def caveats(runs: Sequence[RunResult], all_runs: Sequence[RunResult]) -> list[st
     if untrained:
         notes.append(f"As before their training, which made them no better: {'; '.join(untrained)}.")
     notes += unlike_seeds(runs)
-    notes += timed_elsewhere(runs)
     if other_teacher:
         reached = ", ".join((100 * pd.Series(known)).map("{:.1f}".format).unique())
         notes.append(f"The task's teacher reaches {reached}; taught by another one: {'; '.join(other_teacher)}.")
@@ -229,30 +236,36 @@ def unlike_seeds(runs: Sequence[RunResult]) -> list[str]:
             differing |= {name for name in PRECISIONS if first.settings.get(name) != run.settings.get(name)}
             differing |= {f"rows of {split}" for split in first.rows if first.rows[split] != run.rows.get(split)}
             values = [main_value(one.teacher_metrics, one.metric) for one in (first, run)]
-            differing |= {"their teacher"} if abs(values[0] - values[1]) > 1e-6 else set()
+            differing |= {"their teacher or its evaluation"} if abs(values[0] - values[1]) > 1e-6 else set()
         if differing:
             notes.append(f"The runs of {label} differ in more than their seed: in {', '.join(sorted(differing))}.")
     return notes
 
 
-def timed_elsewhere(runs: Sequence[RunResult]) -> list[str]:
-    """Says which speed-ups of a table come from another machine than most, and so compare with its own alone."""
-    timed = [(run, tables.machine_label(run.hardware)) for run in runs if run.speedup is not None]
-    machines = [machine for run, machine in timed if run.method != "teacher"]
-    usual = max(machines, key=machines.count, default="")
-    # Where a shape was timed on the usual machine too, that speed-up counts.
-    on_usual = {(run.layers, run.parameters) for run, machine in timed if machine == usual}
-    models_on_usual = {(run.label, run.layers) for run, machine in timed if machine == usual}
+def timed_elsewhere(models: pd.DataFrame, kinds: Sequence[str]) -> list[str]:
+    """Says which speed-ups come from another machine than most of a task's, and so compare with its own alone.
 
-    elsewhere: dict[str, dict[str, None]] = {}
-    for run, machine in timed:
-        is_known = (run.layers, run.parameters) in on_usual or (run.label, run.layers) in models_on_usual
-        if run.method != "teacher" and not is_known:
-            elsewhere.setdefault(machine, {})[run.label] = None
-    return [
-        f"Timed on another machine than most ({machine}), whose speed-ups are others: {'; '.join(labels)}."
-        for machine, labels in elsewhere.items()
-    ]
+    Args:
+        models: all of the task, as `summarize` gives them.
+        kinds: of the models that are looked at.
+    """
+    timed = models[(models["machine"] != "") & (models["kind"] != "teacher")]
+    if timed["machine"].nunique() < 2:
+        return []
+
+    usual = timed["machine"].mode()[0]
+    others = timed[(timed["machine"] != usual) & timed["kind"].isin(kinds)]
+    notes = []
+    for machine, group in others.groupby("machine", sort=False):
+        # A supernet has many sizes.
+        names = dict.fromkeys(
+            method_label(model["method"]) if model["kind"] == "subnetwork" else model["label"]
+            for model in tables.row_dicts(group)
+        )
+        notes.append(
+            f"Timed on another machine than most ({machine}), whose speed-ups are others: {'; '.join(names)}."
+        )
+    return notes
 
 
 def size_rows(models: pd.DataFrame) -> list[dict[str, str]]:
@@ -330,7 +343,8 @@ def facts(records: Sequence[TaskRecord]) -> dict[str, str]:
     titles = ("Hardware", "Versions", "Commits", "Epoch that counts", "Latency of exports")
     values: dict[str, dict[str, None]] = {title: {} for title in titles}
     for record in records:
-        if isinstance(record, RunResult):
+        # What was not trained has no epoch, and records of earlier programs of one's own do not say it.
+        if isinstance(record, RunResult) and record.seconds > 0 and "num_train_epochs" in record.settings:
             is_best = bool(record.settings.get("load_best_model_at_end"))
             values["Epoch that counts"][
                 "the best one on the rows that are reported" if is_best else "the last one"

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ from bertkd.cli import (
 from bertkd.cli.options import TrainOptions
 from bertkd.data import GLUE_TASKS
 from bertkd.dynabert import CostTable, Importance, Subnetwork, make_adaptive
-from bertkd.efficiency import measure_latency
+from bertkd.efficiency import count_parameters, measure_latency
 from bertkd.export import open_exported
 from bertkd.pipeline import (
     TaskData,
@@ -58,6 +59,7 @@ from bertkd.pipeline import (
     training,
 )
 from bertkd.pipeline import demo as demo_pipeline
+from bertkd.pipeline.deployment import Deployment
 from bertkd.records import environment, read_result
 
 RECIPES = ROOT / "recipes"
@@ -431,12 +433,16 @@ def test_the_search_answers_a_budget_with_a_folder(
         search.main([*arguments, "--output_dir", str(folder)])
 
 
-def test_what_sizes_cost_is_that_of_a_machine_as_fast_as_before() -> None:
+def test_what_sizes_cost_is_that_of_a_machine_as_fast_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
     supernet = make_adaptive(tiny_model(layers=2))
     full, half = Subnetwork.of(supernet), Subnetwork.of(supernet, 0.5)
+
     # The machine takes twice as long by now.
-    slower = subnetwork_search._beside_whole(lambda sizes: [20.0 if size == full else 9.0 for size in sizes], full, 10)
-    assert slower([half, full]) == [4.5, 10.0]
+    def slower(_self: Deployment, models: Sequence[Any], _unit: str) -> list[float]:
+        return [20.0 if count_parameters(model) == count_parameters(supernet) else 9.0 for model in models]
+
+    monkeypatch.setattr(Deployment, "costs", slower)
+    assert subnetwork_search._milliseconds_beside(supernet, Deployment(), 10.0, [half, full]) == [4.5, 10.0]
 
 
 def test_a_table_that_promises_too_much_is_corrected_by_measuring() -> None:

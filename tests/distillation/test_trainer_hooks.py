@@ -39,6 +39,7 @@ RELIED_ON: dict[str, tuple[str, ...]] = {
     "_load_best_model": (),
     "_load_from_checkpoint": ("resume_from_checkpoint", "model"),
     "_prepare_inputs": ("inputs",),
+    "_push_from_checkpoint": ("checkpoint_folder",),
     "_remove_unused_columns": ("dataset", "description"),
     "_run_epoch": ("model", "epoch"),
     "_save": ("output_dir", "state_dict"),

@@ -1130,24 +1130,29 @@ def test_a_mean_over_two_teachers_and_a_student_that_is_as_before_are_named() ->
     one = make_result(seed=1, teacher_metrics={"accuracy": 0.93})
     other = make_result(seed=2, teacher_metrics={"accuracy": 0.91}, is_start=True)
     notes = caveats([one, other], [make_result("teacher", value=0.93)])
-    assert "The runs of KD differ in more than their seed: in their teacher." in notes
+    assert "The runs of KD differ in more than their seed: in their teacher or its evaluation." in notes
     assert "As before their training, which made them no better: KD (seed 2)." in notes
 
 
 def test_speedups_of_another_machine_are_named_unless_the_shape_was_timed_on_the_usual_one() -> None:
     other = {"cpu": "Another", "cores": 4, "threads": 4, "memory_gib": 8.0, "gpu": None}
-    usual = [make_result(seed=1), make_result(seed=2)]
+    usual = [make_result("teacher"), make_result(seed=1), make_result(seed=2), make_result("finetuned")]
     same_shape = make_result("pkd-skip", hardware=other)
-    assert timed_elsewhere([*usual, same_shape]) == []
+    assert timed_elsewhere(summarize([*usual, same_shape]), ["student"]) == []
     alone = make_result("tinybert", hardware=other, parameters=5_000_000)
-    (note,) = timed_elsewhere([*usual, same_shape, alone])
+    models = summarize([*usual, same_shape, alone])
+    (note,) = timed_elsewhere(models, ["student"])
     assert note.startswith("Timed on another machine than most (Another,") and note.endswith("others: TinyBERT.")
+    assert timed_elsewhere(models, ["exported"]) == []
 
 
 def test_the_facts_say_which_epoch_counts() -> None:
-    best = make_result(settings={"load_best_model_at_end": True})
+    best = make_result(settings={"load_best_model_at_end": True, "num_train_epochs": 3})
     assert facts([best])["Epoch that counts"] == "the best one on the rows that are reported"
-    assert facts([best, make_result()])["Epoch that counts"].endswith("; the last one")
+    last = make_result(settings={"num_train_epochs": 3})
+    assert facts([best, last])["Epoch that counts"].endswith("; the last one")
+    # One that does not say how it was trained, and one that was not.
+    assert "Epoch that counts" not in facts([make_result(), make_result("shrunk", seconds=0.0)])
 
 
 def test_models_of_one_name_and_several_depths_are_told_apart(tmp_path: Path) -> None:
