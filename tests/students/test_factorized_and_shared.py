@@ -15,6 +15,7 @@ from tiny_students import COMBINATIONS, assert_equal_outputs, batch_of, maps_of,
 from transformers import (
     AutoModel,
     AutoModelForSequenceClassification,
+    BertForPreTraining,
     BertForSequenceClassification,
     BertModel,
     PretrainedConfig,
@@ -204,7 +205,7 @@ def test_the_vocabulary_of_factorized_embeddings_can_grow() -> None:
     assert maps_of(student, 0)[0].weight is maps_of(student, 1)[0].weight
 
 
-def test_a_supernet_and_a_model_without_a_head_are_refused(tmp_path: Path) -> None:
+def test_a_supernet_is_refused_and_a_model_without_a_head_is_not(tmp_path: Path) -> None:
     supernet, tokenizer = make_adaptive(tiny_model()), word_tokenizer(tmp_path)
     uses: dict[str, Any] = {
         "factorize": lambda model: factorize(model, ffn_rank=4),
@@ -216,8 +217,9 @@ def test_a_supernet_and_a_model_without_a_head_are_refused(tmp_path: Path) -> No
             use(supernet)
     base = BertModel(tiny_model().config)
     for name in ("factorize", "share_layers"):
-        with pytest.raises(ValueError, match="no pruned class for BertModel"):
-            uses[name](base)
+        assert type(uses[name](base)).__name__ == "PrunedBertModel"
+    with pytest.raises(ValueError, match="no pruned class for BertForPreTraining"):
+        uses["factorize"](BertForPreTraining(tiny_model().config))
     assert type(uses["prune_vocabulary"](base)[0]) is BertModel
 
 
