@@ -20,6 +20,7 @@ from transformers import (
     AlbertConfig,
     AlbertForSequenceClassification,
     AutoModelForSequenceClassification,
+    BertForPreTraining,
     BertForSequenceClassification,
     BertModel,
     PreTrainedModel,
@@ -571,9 +572,13 @@ def test_depth_or_neurons_alone_stay_a_stock_model() -> None:
 def test_extraction_refuses_unknown_formats_and_classes() -> None:
     with pytest.raises(ValueError, match="auto, stock, not 'onnx'"):
         extract_subnetwork(make_adaptive(model_of()), 0.5, format="onnx")
+    other = make_adaptive(BertForPreTraining(model_of().config).eval())
+    with pytest.raises(
+        ValueError, match="no pruned class for BertForPreTraining; there is one for BertModel, BertFor"
+    ):
+        extract_subnetwork(other, 0.5)
     base = make_adaptive(BertModel(model_of().config).eval())
-    with pytest.raises(ValueError, match="no pruned class for BertModel; there is one for BertForSequence"):
-        extract_subnetwork(base, 0.5)
+    assert type(extract_subnetwork(base, 0.5)).__name__ == "PrunedBertModel"
 
 
 def test_a_pruned_folder_is_not_loaded_with_mismatched_sizes_ignored(tmp_path: Path) -> None:
