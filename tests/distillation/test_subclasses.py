@@ -1,5 +1,6 @@
 """What users' own trainers, configs, labels, collators and data sets find: what works, and what is refused."""
 
+import pickle
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -12,6 +13,8 @@ from torch import Tensor
 from transformers import BertForQuestionAnswering, BertForTokenClassification, DataCollatorWithPadding
 
 from bertkd import DistillationConfig, DistillationTrainer, PatientKDConfig, PatientKDTrainer, losses
+from bertkd.distillation.labels import _CheckingCollator
+from bertkd.distillation.teacher_cache import ROW_COLUMN, with_rows
 from bertkd.students import prune
 
 
@@ -213,6 +216,11 @@ def test_checkpoints_have_the_collators_tokenizer_without_its_truncation(tmp_pat
     assert '"truncation": null' in (checkpoint / "tokenizer.json").read_text()
 
 
+def test_a_collator_that_checks_labels_can_be_sent_to_another_process() -> None:
+    sent = pickle.loads(pickle.dumps(_CheckingCollator(Collator(pad=7), tiny_model().config)))
+    assert sent.padding["input_ids"] == 7 and not hasattr(sent, "tokenizer")
+
+
 def test_rows_that_are_shown_as_tensors_are_so_with_a_cache_too(tmp_path: Path) -> None:
     def collate(examples: list[dict[str, Tensor]]) -> dict[str, Tensor]:
         return {name: torch.stack([example[name] for example in examples]) for name in examples[0]}
@@ -222,6 +230,8 @@ def test_rows_that_are_shown_as_tensors_are_so_with_a_cache_too(tmp_path: Path) 
     ]
     shown = dataset(1).from_list([row for row in equal if len(row["input_ids"]) == 5]).with_format("torch")
     arguments = {"train_dataset": shown, "data_collator": collate}
+    some = dataset(8).with_format("torch", ["input_ids"], output_all_columns=True)
+    assert set(with_rows(some)[0]) == {"input_ids", "attention_mask", "labels", ROW_COLUMN}
     live = make_trainer(tmp_path / "live", arguments=arguments)
     cached = make_trainer(tmp_path / "cached", arguments=arguments, teacher_cache_dir=str(tmp_path / "cache"))
     live.train()
