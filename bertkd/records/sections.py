@@ -243,7 +243,7 @@ def unlike_seeds(runs: Sequence[RunResult]) -> list[str]:
 
 
 def timed_elsewhere(models: pd.DataFrame, kinds: Sequence[str]) -> list[str]:
-    """Says which speed-ups come from another machine than most of a task's, and so compare with its own alone.
+    """Says which speed-ups come from another machine than most students', and so compare with its own alone.
 
     Args:
         models: all of the task, as `summarize` gives them.
@@ -253,17 +253,18 @@ def timed_elsewhere(models: pd.DataFrame, kinds: Sequence[str]) -> list[str]:
     if timed["machine"].nunique() < 2:
         return []
 
-    usual = timed["machine"].mode()[0]
+    # A supernet has dozens of sizes.
+    students = timed[timed["kind"] == "student"]
+    usual = (timed if students.empty else students)["machine"].mode()[0]
     others = timed[(timed["machine"] != usual) & timed["kind"].isin(kinds)]
     notes = []
     for machine, group in others.groupby("machine", sort=False):
-        # A supernet has many sizes.
         names = dict.fromkeys(
             method_label(model["method"]) if model["kind"] == "subnetwork" else model["label"]
             for model in tables.row_dicts(group)
         )
         notes.append(
-            f"Timed on another machine than most ({machine}), whose speed-ups are others: {'; '.join(names)}."
+            f"Timed on another machine than most students ({machine}), whose speed-ups are others: {'; '.join(names)}."
         )
     return notes
 

@@ -1142,7 +1142,9 @@ def test_speedups_of_another_machine_are_named_unless_the_shape_was_timed_on_the
     alone = make_result("tinybert", hardware=other, parameters=5_000_000)
     models = summarize([*usual, same_shape, alone])
     (note,) = timed_elsewhere(models, ["student"])
-    assert note.startswith("Timed on another machine than most (Another,") and note.endswith("others: TinyBERT.")
+    assert note.startswith("Timed on another machine than most students (Another,") and note.endswith(
+        "others: TinyBERT."
+    )
     assert timed_elsewhere(models, ["exported"]) == []
 
 
