@@ -25,7 +25,7 @@ from bertkd.cli import distilbert, dynabert, export, finetune, kd, resolve, sear
 from bertkd.cli.commands import CORPUS_DEFAULTS, TaskRun, check_outputs, note_slow_int8, quiet, run_or_resume
 from bertkd.cli.export import ExportOptions
 from bertkd.cli.options import CorpusOptions, ModelOptions, RunOptions, TrainOptions
-from bertkd.cli.parser import Options, one_run, option_value, parse_runs
+from bertkd.cli.parser import Options, note, one_run, option_value, parse_runs, typed_value
 from bertkd.cli.prune import PruneOptions
 from bertkd.cli.rules import COUNT
 from bertkd.cli.search import SearchOptions
@@ -43,12 +43,15 @@ from bertkd.pipeline.experiment import check_no_training, output_folder, with_ch
 from bertkd.pipeline.limits import COST_UNITS, UNITS, Limit
 from bertkd.pipeline.pruning import FILE, START, Pruning, train_pruned
 from bertkd.records import ExportResult, ReportSet, RunResult, StageResult, environment, render_page
+from bertkd.students import LAYER_STRATEGIES
 
 DEFAULT_METHOD = "pruned"
 METHOD_NAMES = [method.name for method in all_methods() if method.name != "teacher"]
 # If the teacher's latency changed by this factor or more, the message says that the machine is another one, or busier
 # or quieter. On one machine it differs by less from hour to hour, as a rule.
 OTHER_SPEED = 1.5
+# What the choice of a size does not depend on.
+ONLY_EXPORTED = {"calibration_rows", "max_drop", "pruning_rows", "quantization_aware_rows"}
 # A dry run ends before the size of a student is measured that comes out of a training.
 UNKNOWN = Choice(math.nan, math.nan)
 # An export for the clock takes longer than its passes: with many of them, a network is measured well at once.
@@ -136,8 +139,10 @@ def parse(argv: Sequence[str] | None) -> Run:
     words = list(sys.argv[1:] if argv is None else argv)
     method = method_named(option_value(words, "method") or DEFAULT_METHOD)
     for name, value in method.settings.items():
-        if option_value(words, name) not in (None, str(value)):
+        if typed_value(words, name) not in (None, str(value)):
             raise ValueError(f"--method {method.name} sets --{name} to {value}: leave --{name} out.")
+        if option_value(words, name) not in (None, str(value)):
+            note(f"--method {method.name} sets --{name} to {value}, not what the settings file has.")
 
     # DistilBERT's second step is vanilla KD.
     config_class = method_named("kd").config_class if method.student == "pretrained" else method.config_class
@@ -171,6 +176,11 @@ def check_start(method: Method, models: ModelOptions) -> None:
         given.append("--init_from teacher")
     if models.model_name_or_path is not None and method.student == "pretrained":
         given.append("--model_name_or_path")
+    # A list has a number of layers, and that is what is chosen.
+    if models.student_layers not in LAYER_STRATEGIES or (
+        method.student in ("shape", "pretrained") and models.student_layers != ModelOptions().student_layers
+    ):
+        given.append(f"--student_layers {models.student_layers}")
     if given:
         raise ValueError(
             f"--method {method.name} has a start of its own for the student of the size that is chosen: leave "
@@ -331,8 +341,9 @@ def goal_of(method: Method, own: CompressOptions) -> Goal:
 
 
 def asked(options: Run) -> dict[str, Any]:
-    """Everything that the choice of a size depends on."""
+    """Everything that the choice of a size depends on; what only the export reads may change afterwards."""
     names = {member.name for member in fields(CompressOptions)} - {member.name for member in fields(TrainOptions)}
+    names -= ONLY_EXPORTED
     values = {name: getattr(options.own, name) for name in sorted(names)}
     teacher = {"teacher_model_name_or_path": options.models.teacher_model_name_or_path}
     return {**values, **teacher, "contents": content_digests({**asdict(options.models), **values})}

@@ -18,6 +18,7 @@ from bertkd.cli.options import ImportanceOptions, TrainOptions, check_stages
 from bertkd.dynabert.config import STAGES
 from bertkd.dynabert.method import METHODS
 from bertkd.pipeline.dynabert import train_dynabert
+from bertkd.pipeline.task_data import TaskData
 from bertkd.records import RunResult
 
 
@@ -38,6 +39,7 @@ class DynaBertOptions(ImportanceOptions, TrainOptions):
 def train(options: TaskRun[DynaBertOptions, DynaBertKDConfig]) -> RunResult | None:
     """Runs the stages that are not done yet; returns the record of the last one."""
     data = resolve.task_data(options)
+    check_labels(data, options.own)
 
     # Models are made when a stage needs them: one that is done needs neither teacher nor student.
     def make_student(teacher: PreTrainedModel) -> PreTrainedModel:
@@ -53,6 +55,27 @@ def train(options: TaskRun[DynaBertOptions, DynaBertKDConfig]) -> RunResult | No
         options.own.importance_settings() if options.own.rewire else None,
         options.models.ignore_weak_teacher,
     )
+
+
+def check_labels(data: TaskData, own: DynaBertOptions) -> None:
+    """Checks that training rows have labels, where something is learned from them.
+
+    Raises:
+        ValueError: they have none.
+    """
+    if "label" in data.splits["train"].column_names:
+        return
+
+    if "finetune" in own.stages:
+        raise ValueError(
+            "The training rows have no labels, and stage finetune learns from nothing else: give labeled rows, or "
+            "leave this stage out by `bertkd dynabert --stages width depth`."
+        )
+    if own.rewire and own.importance_split == "train":
+        raise ValueError(
+            "The training rows have no labels, by which heads and neurons are put in order: take the validation rows "
+            "for it, with --importance_split validation, or leave it out with --no_rewire."
+        )
 
 
 def main(argv: Sequence[str] | None = None) -> list[RunResult]:

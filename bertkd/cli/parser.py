@@ -37,7 +37,17 @@ from bertkd.pipeline.experiment import output_folder
 from bertkd.pipeline.training import TRAINING_DEFAULTS
 from bertkd.records.secrets import words_without_secrets
 
-__all__ = ["CommandParser", "Options", "PlainParser", "command_line", "note", "one_run", "option_value", "parse_runs"]
+__all__ = [
+    "CommandParser",
+    "Options",
+    "PlainParser",
+    "command_line",
+    "note",
+    "one_run",
+    "option_value",
+    "parse_runs",
+    "typed_value",
+]
 
 Config = TypeVar("Config", bound=DistillationConfig)
 Own = TypeVar("Own", bound=RunOptions)
@@ -332,12 +342,12 @@ class CommandParser(_CheckedParser, HfArgumentParser):
         """
         changed = [name for name in names if name in values and values[name] != self.get_default(name)]
         unused = [name for name in changed if name in self.unused]
-        reasons = {name: f"`{self.prog}` does not use --{name}: leave it out." for name in unused}
+        reasons = {name: f"`{self.prog}` does not use --{name}" for name in unused}
 
         for name in changed:
             reason = unmet_need(self.needs[name], values)
             if reason is not None:
-                reasons.setdefault(name, f"--{name} has no effect {reason}: leave it out.")
+                reasons.setdefault(name, f"--{name} has no effect {reason}")
         return reasons
 
     def parse_objects(self, words: Sequence[str]) -> list[Any]:
@@ -491,17 +501,21 @@ def _split_off(parser: CommandParser, argv: list[str]) -> tuple[str | None, list
     return options.config, options.seed, words
 
 
+def typed_value(words: Sequence[str], name: str) -> str | None:
+    """The value of one option in a command line; None where it is not given."""
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument(f"--{name}")
+    value: str | None = getattr(first.parse_known_args(list(words))[0], name)
+    return value
+
+
 def option_value(words: Sequence[str], name: str) -> str | None:
     """The value of one option, from a command line or from the YAML file that it names; None where it is not given."""
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    first.add_argument("--config")
-    first.add_argument(f"--{name}")
-    options, _ = first.parse_known_args(list(words))
-
-    value: Any = getattr(options, name)
-    if value is None and options.config is not None:
+    value: Any = typed_value(words, name)
+    file_name = typed_value(words, "config")
+    if value is None and file_name is not None:
         try:
-            value = read_options(options.config).get(name)
+            value = read_options(file_name).get(name)
         except (OSError, ValueError):
             return None  # the whole parser says what is wrong with the file
     return None if value is None else str(value)
@@ -545,14 +559,15 @@ def _check_effects(
             "--init_from teacher and --model_name_or_path are two ways to start the student: give one of them."
         )
 
-    for name, sentence in parser.ineffective(names, values).items():
+    # What is only named is part of a run's settings nevertheless: a run that goes on has to name it again.
+    for name, reason in parser.ineffective(names, values).items():
         if name not in parser.only_named:
-            parser.error(sentence)
-        note(sentence)
+            parser.error(f"{reason}: leave it out.")
+        note(f"{reason}.")
 
     in_file = [name for name in parser.given(from_file) if name not in names]
-    for sentence in parser.ineffective(in_file, values).values():
-        note(f"{file_name}: {sentence}")
+    for reason in parser.ineffective(in_file, values).values():
+        note(f"{file_name}: {reason}.")
 
     trains = "per_device_train_batch_size" in values and "per_device_train_batch_size" not in parser.unused
     if trains and "batch_size" in names and "per_device_train_batch_size" not in (*names, *parser.given(from_file)):

@@ -293,6 +293,10 @@ def new_student(
     """
     if models.num_student_layers is not None:
         raise ValueError("--num_student_layers goes with --init_from teacher; a new student has --num_hidden_layers.")
+    if models.student_layers != ModelOptions().student_layers:
+        raise ValueError(
+            "--student_layers goes with --init_from teacher; a new student has no layers of another model."
+        )
 
     sizes = {field.name: getattr(shape, field.name) for field in dataclasses.fields(Shape)}
     if shape.student_shape is None and not any(sizes.values()):

@@ -81,6 +81,7 @@ def shrink(options: TaskRun[ShrinkOptions, DistillationConfig]) -> dict[str, Any
         read_figures(Path(own.record))
 
     given = {**asdict(options.data), **asdict(own), "model_name_or_path": models.model_name_or_path}
+    resolve.check_evaluation_rows(options.data)
     rows, task = resolve.task_rows(options.data)
 
     answer = shrink_model(

@@ -53,7 +53,6 @@ class TinyBertOptions(AugmentationOptions, ShapeOptions):
         default=20.0,
         metadata={
             "help": "The number of epochs of stage intermediate.",
-            "needs": "stages=intermediate",
             "range": NOT_NEGATIVE,
         },
     )
@@ -61,7 +60,6 @@ class TinyBertOptions(AugmentationOptions, ShapeOptions):
         default=5e-5,
         metadata={
             "help": "The learning rate of stage intermediate. It stays constant, as in the released code.",
-            "needs": "stages=intermediate",
             "range": NOT_NEGATIVE,
         },
     )

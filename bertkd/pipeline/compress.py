@@ -174,8 +174,10 @@ def choose_size(
             raise ValueError(f"{path} does not hold the choice of a size: remove it, and the size is measured again.")
         # Earlier versions did not note what the teacher holds.
         known["asked"].setdefault("contents", asked.get("contents"))
+        # Earlier versions noted more than the choice depends on.
+        earlier = {name: value for name, value in known["asked"].items() if name in asked}
         # A folder may hold the choice for another teacher, which has other sizes.
-        if known["asked"] == json.loads(json.dumps(asked)) and known["size"] in by_name:
+        if earlier == json.loads(json.dumps(asked)) and known["size"] in by_name:
             # Earlier versions knew no shares of the teacher's cost.
             whole = known.get("whole")
             return by_name[known["size"]], Choice(goal.limit.amount(whole or 0.0), float(known["predicted"]), whole)
@@ -191,6 +193,8 @@ def choose_size(
 def _largest_within(sizes: Sequence[Size], goal: Goal, budget: float, method_name: str) -> tuple[Size, float]:
     """The first size within the budget, a number in its unit, by bisection; and its cost."""
     unit = goal.limit.unit
+    if not sizes:
+        raise ValueError(f"The model has too few layers for {method_name}.")
 
     @cache
     def cost(index: int) -> float:

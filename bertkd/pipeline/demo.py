@@ -28,6 +28,8 @@ __all__ = ["run_demo"]
 # The built-in task has the form of SST-2.
 TASK = GLUE_TASKS["sst2"]
 MODEL = "minilm"
+# The figures of all models in one list, which is no record of a run.
+FILE = "table.json"
 MAX_TOKENS = 64
 # Of the teacher's FLOPs: the second student is pruned out of the first.
 BUDGETS = ("50%", "25%")
@@ -67,7 +69,7 @@ def run_demo(folder: Path, epochs: float, command: str) -> list[RunResult]:
     exports = [_export(data, model, command, deployment) for model in folders]
 
     _measure_together(folders, results, exports, deployment)
-    write_json(folder / RunResult.FILE, [record.to_json() for record in (*results, *exports)])
+    write_json(folder / FILE, [record.to_json() for record in (*results, *exports)])
     _show(folder, folders, results, exports)
     return results
 
@@ -164,4 +166,4 @@ def _show(folder: Path, folders: list[Path], results: list[RunResult], exports: 
     print(f"\n{terminal_table(rows)}\n")
     if not is_fast_in_int8():
         print("This CPU has no instructions for int8: int8 models are faster on one that has.")
-    print(f"Chart: {chart}\nResults: {folder / RunResult.FILE}\nSmallest model to deploy: {folders[-1] / 'int8'}")
+    print(f"Chart: {chart}\nResults: {folder / FILE}\nSmallest model to deploy: {folders[-1] / 'int8'}")

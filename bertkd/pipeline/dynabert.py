@@ -180,14 +180,15 @@ def _method_name(stage: str, is_rewired: bool, is_distilled: bool) -> str:
 def measure_sizes(
     model: PreTrainedModel, data: TaskData, config: DynaBertKDConfig, is_timed: bool = True
 ) -> list[SubnetworkResult]:
-    """Every sub-network of a supernet's stage: metrics, parameters, FLOPs and latency (batch 1, 128 tokens)."""
+    """Every sub-network of a supernet's stage: metrics, parameters, FLOPs and latency (batch 1, 128 tokens, CPU)."""
     depths = [1.0] if config.stage == "width" else sorted({*config.depth_mult_list, 1.0}, reverse=True)
     widths = sorted({*config.width_mult_list, 1.0}, reverse=True)
 
     subnetworks = {}
     for depth in depths:
         for width in widths:
-            subnetworks[width, depth] = extract_subnetwork(model, width, depth)
+            # A trained supernet may lie on a GPU. Speed-ups are those of a CPU in every record.
+            subnetworks[width, depth] = extract_subnetwork(model, width, depth).cpu()
 
     # One process has the clock to itself, while the others wait in the evaluation.
     named = {str(size): subnetwork for size, subnetwork in subnetworks.items()}

@@ -10,7 +10,10 @@ from bertkd.models import label_names, label_permutation
 from bertkd.pipeline.experiment import with_changes
 from bertkd.pipeline.task_data import TaskData
 
-__all__ = ["check_teacher", "evaluate", "evaluate_teacher", "logit_order"]
+__all__ = ["ADVICE", "check_teacher", "evaluate", "evaluate_teacher", "logit_order"]
+
+# For labels that do not match, where the command takes no `teacher_labels`.
+ADVICE = "set id2label and label2id in the model's config.json to what its logits mean"
 
 
 def logit_order(model: PreTrainedModel, task: Task, advice: str = "") -> list[int] | None:

@@ -108,7 +108,7 @@ class Experiment:
         """
         shared = {member.name for member in fields(TrainingArguments)}
         always = {member.name for member in fields(config)} - shared
-        always |= {"learning_rate", "num_train_epochs", "per_device_train_batch_size"}
+        always |= {"learning_rate", "load_best_model_at_end", "num_train_epochs", "per_device_train_batch_size"}
 
         training = {}
         for name, value in config.to_dict().items():

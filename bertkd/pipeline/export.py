@@ -28,7 +28,7 @@ from bertkd.export.checks import check_folder, check_length
 from bertkd.export.engines import MANIFEST
 from bertkd.metrics import glue_metrics, main_value
 from bertkd.pipeline.deployment import Deployment, eager
-from bertkd.pipeline.evaluation import logit_order
+from bertkd.pipeline.evaluation import ADVICE, logit_order
 from bertkd.pipeline.experiment import Experiment, output_folder, writes_output_folder
 from bertkd.pipeline.folders import check_not_input
 from bertkd.pipeline.hub import upload
@@ -159,7 +159,7 @@ def _calibration_batches(data: TaskData, rows: int, seed: int) -> list[dict[str,
 
 def _metrics_of(model: PreTrainedModel, data: TaskData) -> Callable[[Runner], dict[str, float]]:
     """The function that tells the task's metrics of whatever runs this model; the main metric comes first."""
-    order = logit_order(model, data.task)
+    order = logit_order(model, data.task, ADVICE)
     collator = DataCollatorWithPadding(data.tokenizer)
     score = glue_metrics(data.task.metric_config)
 

@@ -522,7 +522,8 @@ def _show_curve(facts: dict[str, Any], data: TaskData, path: Path | None) -> Non
         points.append(ChartPoint("", point["measured"], 100 * point["value"]))
 
     print(f"\n{terminal_table(rows)}")
-    if path is None:
+    # Where the smallest size of the curve costs too much, the model itself is all there is.
+    if path is None or not points[1:]:
         return
 
     draw_curves(

@@ -18,7 +18,7 @@ from bertkd.metrics import main_value
 from bertkd.models.loading import load_tokenizer
 from bertkd.models.tokenizer_files import save_tokenizer
 from bertkd.pipeline.deployment import Timing
-from bertkd.pipeline.evaluation import evaluate
+from bertkd.pipeline.evaluation import ADVICE, evaluate, logit_order
 from bertkd.pipeline.experiment import Experiment, check_no_training, output_folder, writes_output_folder
 from bertkd.pipeline.hub import upload
 from bertkd.pipeline.models import load_model, resolve_model_name
@@ -133,6 +133,7 @@ def shrink_model(
     check_no_training(folder)
 
     model = load_model(name).eval()
+    logit_order(model, task, ADVICE)
     tokenizer = load_tokenizer(tokenizer_name or source)
     small, small_tokenizer = shrinkage.apply(model, tokenizer, rows, task)
     with atomic_folder(folder) as partial:
@@ -143,9 +144,10 @@ def shrink_model(
     validation = DatasetDict({split: rows[split] for split in task.validation_splits})
     data = TaskData.tokenized(validation, task, tokenizer, max_seq_length)
     small_data = TaskData.tokenized(validation, task, small_tokenizer, max_seq_length)
+    # On the CPU, where they were loaded: an evaluation moves them.
+    latency = timing.measure({"before": model, "after": small})
     before = _figures(model, source, data, config, timing)
     after = _figures(small, folder, small_data, config, timing)
-    latency = timing.measure({"before": model, "after": small})
 
     answer = {
         "levers": shrinkage.steps(),

@@ -9,13 +9,12 @@ from datasets import Dataset, DatasetDict
 from bertkd.data import GLUE_TASKS, Task, load_glue, tokenize
 from bertkd.distillation import DistillationConfig, DistillationTrainer
 from bertkd.models.loading import load_tokenizer
-from bertkd.pipeline.evaluation import logit_order
+from bertkd.pipeline.evaluation import ADVICE, logit_order
 from bertkd.pipeline.models import load_model
 
 __all__ = ["predict_test_sets"]
 
 # What to do where the labels of model and task do not match: `bertkd submit` has no option that names them.
-ADVICE = "set id2label and label2id in the model's config.json to what its logits mean"
 
 
 def predict_test_sets(

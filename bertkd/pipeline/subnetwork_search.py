@@ -29,7 +29,7 @@ from bertkd.export import exported_size_mb, require_engine
 from bertkd.metrics import main_value
 from bertkd.pipeline.deployment import Deployment
 from bertkd.pipeline.dynabert import ImportanceSettings, describe_subnetwork
-from bertkd.pipeline.evaluation import evaluate
+from bertkd.pipeline.evaluation import ADVICE, evaluate, logit_order
 from bertkd.pipeline.experiment import Experiment, check_no_training, output_folder, writes_output_folder
 from bertkd.pipeline.hub import upload
 from bertkd.pipeline.limits import COST_UNITS, Limit
@@ -84,6 +84,8 @@ def find_subnetwork(
     folder = output_folder(config)
     check_no_training(folder)
     model = make_adaptive(load_model(supernet))
+    # Before minutes of measurements.
+    logit_order(model, data.task, ADVICE)
     batches = data.sampled_batches(importance.rows, config.seed, importance.split)
     scores = compute_importance(model, batches, importance.reduction, progress=not config.disable_tqdm)
 

@@ -140,8 +140,10 @@ def _leave_out_other_machines(rows: list[dict[str, Any]]) -> None:
     How many times faster a model is than its teacher differs from machine to machine, as their records show.
     """
     machines = [tables.machine_label(row["hardware"]) for row in rows]
-    timed = [machine for machine, row in zip(machines, rows, strict=True) if row.get("speedup") is not None]
-    usual = max(timed, key=timed.count, default="")
+    timed = [(machine, row["kind"]) for machine, row in zip(machines, rows, strict=True) if row.get("speedup")]
+    # A supernet has dozens of sizes.
+    counted = [machine for machine, kind in timed if kind != "subnetwork"] or [machine for machine, _ in timed]
+    usual = max(counted, key=counted.count, default="")
 
     # Means are over shapes and over the seeds of a model.
     kinds = [[tuple(row[name] for name in names) for names in (MODEL, SHAPE)] for row in rows]

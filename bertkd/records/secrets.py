@@ -13,8 +13,8 @@ __all__ = [
 
 # Stands in the place of a secret.
 HIDDEN = "HIDDEN"
-# Access tokens of Hugging Face, GitHub and OpenAI; those of Hugging Face are told by fewer characters too.
-TOKEN = re.compile(r"\b(?:(?:hf_|api_org_|gh[pousr]_|github_pat_|sk-)[A-Za-z0-9_-]{16,}|hf_[A-Za-z0-9]{8,})")
+# Access tokens of Hugging Face, GitHub and OpenAI. A folder such as hf_finetuned_v2 is none.
+TOKEN = re.compile(r"\b(?:(?:api_org_|gh[pousr]_|github_pat_|sk-)[A-Za-z0-9_-]{16,}|hf_[A-Za-z0-9]{30,})")
 # The user and password of an address.
 PASSWORD = re.compile(r"(\w+://)[^\s/@]+@")
 # Ends of names, so that `tokenizer_name` and `max_tokens_per_batch` stay.

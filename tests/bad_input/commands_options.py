@@ -171,6 +171,25 @@ WITHOUT_EFFECT = [
         "--method distilbert has a start of its own .*leave --model_name_or_path out",
     ),
     option(
+        "an upload of rows", f"augment {TASK} --augment_model {{model}} --push_to_hub", "does not use --push_to_hub"
+    ),
+    option(
+        "layers of a student whose size is chosen",
+        f"compress --method kd --student_layers 0,1 --budget 9 {TASK} --teacher_model_name_or_path {{teacher}}",
+        "--method kd has a start of its own .*leave --student_layers 0,1 out",
+    ),
+    option(
+        "layers of DistilBERT's student, for a budget",
+        f"compress --method distilbert --student_layers last --budget 9 {TASK} --teacher_model_name_or_path "
+        "{teacher}",
+        "--method distilbert has a start of its own .*leave --student_layers last out",
+    ),
+    option(
+        "stages of a training that compress needs whole",
+        f"compress --method dynabert --stages width --budget 9 {TASK} --teacher_model_name_or_path {{teacher}}",
+        "compress` does not use --stages",
+    ),
+    option(
         "a student's size in compress",
         f"compress --budget 5 --teacher_model_name_or_path {{teacher}} {TASK} --num_student_layers 2",
         "compress` does not use --num_student_layers",

@@ -31,7 +31,7 @@ from bertkd.cli.shipped import settings_path, shipped_settings
 from bertkd.distillation.method import Method
 from bertkd.pipeline import hub
 
-SECRET = "hf_abcdefghijklmnop"
+SECRET = "hf_" + "aB3" * 11 + "x"
 QUICK = ["--use_cpu", "--disable_tqdm", "true", "--max_train_samples", "64", "--max_eval_samples", "48"]
 
 

@@ -60,7 +60,7 @@ from bertkd.pipeline import (
 )
 from bertkd.pipeline import demo as demo_pipeline
 from bertkd.pipeline.deployment import Deployment
-from bertkd.records import environment, read_result
+from bertkd.records import environment, read_result, read_results
 
 RECIPES = ROOT / "recipes"
 CONFIGS = {
@@ -812,7 +812,8 @@ def test_the_demo_leaves_table_chart_results_and_student(
     results = demo.main(["--output_dir", str(tmp_path), "--epochs", "1"])
     assert [result.method for result in results] == ["teacher", "pruned-50", "pruned-25-rungs"]
     assert (tmp_path / "chart.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
-    assert len(json.loads((tmp_path / "results.json").read_text())) == 6
+    assert len(json.loads((tmp_path / "table.json").read_text())) == 6
+    assert len(read_results(tmp_path)) == 3 and all("load_best_model_at_end" in result.settings for result in results)
     parameters = [result.parameters for result in results]
     assert parameters == sorted(parameters, reverse=True) and len(set(parameters)) == 3
 

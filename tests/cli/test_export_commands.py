@@ -381,11 +381,26 @@ def sizes_of(words: list[str]) -> list[Size]:
     return compress.sizes_of(method_named(options.own.method), options)
 
 
-def test_an_option_that_the_method_sets_itself_is_refused(tuned: Path, task: list[str]) -> None:
+def test_an_option_that_the_method_sets_itself_is_refused(
+    tuned: Path, task: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     words = [*command(tuned, "1"), *task, "--method", "pkd-last"]
     assert compress.parse([*words, "--strategy", "last"]).config.strategy == "last"
     with pytest.raises(ValueError, match="--method pkd-last sets --strategy to last: leave --strategy out"):
         compress.parse([*words, "--strategy", "skip"])
+
+    # A settings file may be another method's.
+    settings = tmp_path / "settings.yaml"
+    settings.write_text("strategy: skip\n")
+    assert compress.parse([*words, "--config", str(settings)]).config.strategy == "last"
+    assert "--method pkd-last sets --strategy to last, not what the settings file has" in capsys.readouterr().err
+
+
+def test_what_only_the_export_reads_changes_no_choice_of_a_size(tuned: Path, task: list[str]) -> None:
+    words = [*command(tuned, "1"), *task, "--method", "kd", "--precision", "int8", "--engine", "openvino"]
+    again = ["--max_drop", "0.03", "--calibration_rows", "64", "--quantization_aware_rows", "9"]
+    assert compress.asked(compress.parse(words)) == compress.asked(compress.parse([*words, *again]))
+    assert compress.asked(compress.parse(words)) != compress.asked(compress.parse([*words, "--budget", "2"]))
 
 
 @pytest.mark.parametrize("method", ["finetuned", "kd", "pkd-last", "tinybert"])

@@ -549,6 +549,14 @@ def test_without_matplotlib_the_sizes_to_choose_from_have_no_chart(
     assert not (tmp_path / "curve.png").exists()
 
 
+def test_a_curve_of_the_model_alone_is_not_drawn(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    # Most of a model may lie in its embeddings, so that no size of the curve is small enough.
+    point = {"measured": 4.0, "value": 0.9, "divergence": 0.0, "sizes": {"heads": [2], "neurons": [8]}}
+    facts = {"curve": [point], "whole": 4.0, "unit": "mb"}
+    pruning._show_curve(facts, SimpleNamespace(task=GLUE_TASKS["sst2"]), tmp_path / "curve.png")
+    assert "100%" in capsys.readouterr().out and not (tmp_path / "curve.png").exists()
+
+
 def test_a_papers_method_has_no_curve_to_choose_points_from(words: list[str], tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"--unit points: --method pkd-skip needs a budget in ms, mb, .*gflops"):
         compressed(words, tmp_path, "--method", "pkd-skip", "--budget", "1", "--unit", "points")

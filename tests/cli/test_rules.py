@@ -149,11 +149,6 @@ def test_options_of_a_file_give_way_to_the_command_line_and_are_named(
         ("tinybert", "--augment false --augment_copies 3", "--augment_copies has no effect unless --augment is true"),
         ("kd", "--num_train_epochs 3 --max_steps 9", "--num_train_epochs has no effect beside --max_steps"),
         ("export", "--learning_rate 1e-3", "`bertkd export` does not use --learning_rate"),
-        (
-            "tinybert",
-            "--augment false --stages prediction --intermediate_num_train_epochs 5",
-            "--intermediate_num_train_epochs has no effect where --stages is prediction",
-        ),
         ("prune", "--unit gflops --precision int8", "--precision has no effect where --unit is gflops"),
         ("search", "--unit mb --threads 2", "--threads has no effect where --unit is mb"),
         ("prune", "--batch_size 4", "--batch_size 4 is the rows of a timed pass; a training's are"),

@@ -139,6 +139,9 @@ def test_the_command_refuses_what_it_cannot_do(teacher: Path, glue_dir: Path, tm
     ):
         with pytest.raises(ValueError, match=message):
             shrink.main(arguments(teacher, glue_dir, folder, *steps))
+    alone = ["--model_name_or_path", str(teacher), "--train_file", str(glue_dir / "SST-2" / "train.tsv"), "--use_cpu"]
+    with pytest.raises(ValueError, match="Give a labeled file .* --validation_file"):
+        shrink.main([*alone, "--ffn_rank", "4", "--output_dir", str(folder)])
     with pytest.raises(ValueError, match="is also --model_name_or_path"):
         shrink.main(arguments(teacher, glue_dir, teacher, "--ffn_rank", "4"))
     with pytest.raises(ValueError, match="Name the folder of the fine-tuned model"):

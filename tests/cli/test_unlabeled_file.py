@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from bertkd import DistillationConfig
-from bertkd.cli import resolve, tinybert
+from bertkd.cli import dynabert, resolve, tinybert
 from bertkd.cli.options import TrainOptions
 from bertkd.cli.parser import parse_runs
 from bertkd.pipeline import TaskData
@@ -36,6 +36,18 @@ def test_texts_are_added_to_the_rows_of_a_task_and_no_row_keeps_its_label(
     texts.write_text("words\na fine film\na dull one\n")
     with pytest.raises(ValueError, match="sentence"):
         data_of([*words, "--alpha", "1"], tmp_path)
+
+
+def test_dynabert_says_at_once_what_needs_labels(pretrained: Path, glue_dir: Path, tmp_path: Path) -> None:
+    texts = tmp_path / "texts.csv"
+    texts.write_text("sentence\na fine film\na dull one\n")
+    words = ["--teacher_model_name_or_path", str(pretrained), "--task_name", "sst2", "--glue_dir", str(glue_dir)]
+    words += ["--unlabeled_file", str(texts), "--max_train_samples", "10", "--max_eval_samples", "8", "--use_cpu"]
+    words += ["--output_dir", str(tmp_path / "out")]
+    with pytest.raises(ValueError, match="stage finetune learns from nothing else.*--stages width depth"):
+        dynabert.main(words)
+    with pytest.raises(ValueError, match="--importance_split validation.*--no_rewire"):
+        dynabert.main([*words, "--stages", "width"])
 
 
 def test_tinybert_learns_from_the_texts_too(pretrained: Path, glue_dir: Path, tmp_path: Path) -> None:

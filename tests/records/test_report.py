@@ -1117,6 +1117,10 @@ def test_a_speedup_is_that_of_the_machine_of_most_runs() -> None:
     speedups = summarize(runs).set_index("method")["speedup"]
     assert speedups[["pruned-50", "pkd-last"]].tolist() == [pytest.approx(2.5), 1.5]  # kd has the shape of the first
 
+    # A supernet on the other machine is one run, however many sizes it has.
+    runs.append(make_result("dynabert-depth", subnetworks=sizes(0.9), hardware=there))
+    assert summarize(runs).set_index("method")["speedup"]["pruned-50"] == pytest.approx(2.5)
+
 
 def test_a_mean_over_two_precisions_is_named() -> None:
     one = make_result(seed=1, settings={"bf16": True})

@@ -47,7 +47,7 @@ def test_pages_show_what_comes_from_files_as_text(tmp_path: Path) -> None:
     assert "<script>alert" not in render_page(sets, SCRIPT)
 
 
-@pytest.mark.parametrize("token", ["hf_abcdefghijklmnop", "hf_abcdefgh", "ghp_abcdefghijklmnop"])
+@pytest.mark.parametrize("token", ["hf_" + "aB3" * 11 + "x", "ghp_abcdefghijklmnop"])
 def test_tokens_reach_no_record(token: str) -> None:
     result = make_result(
         command=f"bertkd kd --hub_token {token} --run_name {token} --model_name_or_path https://user:{token}@hub/x",
@@ -55,3 +55,9 @@ def test_tokens_reach_no_record(token: str) -> None:
     )
     assert token not in json.dumps(result.to_json())
     assert result.settings["model_name_or_path"] == "https://HIDDEN@hub/x"
+
+
+def test_names_that_begin_like_a_token_stay() -> None:
+    folder = "models/hf_finetuned/hf_distilled_student"
+    result = make_result(command=f"bertkd kd --model_name_or_path {folder}", settings={"model_name_or_path": folder})
+    assert folder in result.command and result.settings["model_name_or_path"] == folder
