@@ -29,6 +29,12 @@ def shared_data() -> Path:
     return SHARED_DATA
 
 
+@pytest.fixture
+def teacher_in_pytorch_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exports measure the teacher in PyTorch alone, and not in every engine: each graph of it takes seconds."""
+    monkeypatch.setattr("bertkd.pipeline.export.available_engines", lambda: ["pytorch"])
+
+
 @pytest.fixture(scope="session")
 def glue_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_demo_task(tmp_path_factory.mktemp("glue"))

@@ -17,10 +17,8 @@ from bertkd.cli import resolve
 from bertkd.cli.commands import CorpusRun, train_on_corpus
 from bertkd.cli.options import TrainOptions
 from bertkd.distilbert.method import METHODS
-from bertkd.models.loading import load_tokenizer
 from bertkd.pipeline import load_language_model, resolve_model_name, train_on_text
 from bertkd.pipeline.distilbert import PAPER_LAYERS, general_student, layers_of_student
-from bertkd.pipeline.models import installed_folder
 from bertkd.records import StageResult
 
 DEFAULTS = {
@@ -58,7 +56,7 @@ def train(options: Run) -> StageResult | None:
 
     name = resolve_model_name(models.teacher_model_name_or_path)
     teacher = load_language_model(name)
-    tokenizer = load_tokenizer(installed_folder(models.tokenizer_name or name))
+    tokenizer = resolve.tokenizer_for(models)
     student = start_of_student(options, teacher)
 
     return train_on_text(

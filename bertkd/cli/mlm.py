@@ -15,7 +15,6 @@ from bertkd import DistilBertKDConfig, DistilBertKDTrainer
 from bertkd.cli import resolve
 from bertkd.cli.commands import CorpusRun, train_on_corpus
 from bertkd.cli.options import TrainOptions
-from bertkd.models.loading import load_tokenizer
 from bertkd.pipeline import load_language_model, resolve_model_name, train_on_text
 from bertkd.records import StageResult
 
@@ -42,7 +41,7 @@ def train(options: CorpusRun[MaskedLMOptions, DistilBertKDConfig]) -> StageResul
     if options.own.freeze_encoder:
         model.base_model.requires_grad_(False)
 
-    tokenizer = load_tokenizer(name)
+    tokenizer = resolve.tokenizer_for(options.models)
     return train_on_text(
         options.experiment(),
         resolve.corpus_rows(options, tokenizer),

@@ -139,10 +139,10 @@ def check_evaluation_rows(options: TaskOptions) -> None:
 
 
 def tokenizer_for(models: ModelOptions) -> Any:
-    """The tokenizer of a training: the one that is named, or the teacher's, or the model's.
+    """The tokenizer of a command: the one that is named, or the teacher's, or the model's.
 
     Raises:
-        ValueError: no model is named, or teacher and student were made for different tokenizers.
+        ValueError: no model is named, or teacher, student and tokenizer do not belong together.
     """
     named = [name for name in (models.teacher_model_name_or_path, models.model_name_or_path) if name is not None]
     readable = [name for name in named if not is_released_tinybert(name)]
@@ -191,9 +191,10 @@ def corpus_rows(options: Options[CorpusOptions, Any, DistillationConfig], tokeni
     corpus, config = options.data, options.config
     if corpus.corpus_files is None and corpus.corpus_name is None:
         raise ValueError("Give a corpus with --corpus_files (text or parquet), or --corpus_name for one of the hub.")
-    check_same_vocabulary(options.models.teacher_model_name_or_path, options.models.model_name_or_path)
     if corpus.corpus_streaming and config.max_steps <= 0:
         raise ValueError("A streamed corpus has no known length: say how long to train with --max_steps.")
+    if corpus.corpus_streaming and options.own.dry_run:
+        raise ValueError("--dry_run counts rows, and a streamed corpus has no known number: leave one of the two out.")
 
     # One process reads and tokenizes, the others find what it has cached.
     with config.main_process_first(local=True, desc="corpus"):

@@ -87,6 +87,7 @@ def shrink(options: TaskRun[ShrinkOptions, DistillationConfig]) -> dict[str, Any
     answer = shrink_model(
         options.experiment(),
         models.model_name_or_path,
+        resolve.tokenizer_for(models),
         rows,
         task,
         shrinkage,
@@ -94,7 +95,6 @@ def shrink(options: TaskRun[ShrinkOptions, DistillationConfig]) -> dict[str, Any
         own.timing(),
         {name: value for name, value in given.items() if name not in UNIMPORTANT},
         options.data.max_seq_length,
-        models.tokenizer_name,
     )
     if own.record is not None:
         add_to_record(Path(own.record), answer)

@@ -119,7 +119,8 @@ def train(options: Run) -> RunResult | None:
 def more_rows(options: Run, rows: DatasetDict, task: Task) -> Dataset:
     """The augmented training rows; for a dry run, as many rows."""
     if options.own.dry_run:
-        return repeated(rows["train"], number_of_copies(options.own.augment_copies, task))
+        # Each text of a pair varies on its own.
+        return repeated(rows["train"], len(task.text_keys) * number_of_copies(options.own.augment_copies, task))
     augmentation = options.own.augmentation(options.config)
     try:
         return augmented(rows["train"], task, augmentation, options.config)

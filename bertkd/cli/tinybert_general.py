@@ -15,10 +15,10 @@ from bertkd.cli import resolve
 from bertkd.cli.commands import CorpusRun, train_on_corpus
 from bertkd.cli.options import ShapeOptions
 from bertkd.cli.tinybert import check_trainer_stage
-from bertkd.models.loading import load_checkpoint, load_tokenizer
+from bertkd.models.loading import load_checkpoint
 from bertkd.pipeline import resolve_model_name, train_on_text
 from bertkd.pipeline.experiment import with_changes
-from bertkd.pipeline.models import installed_folder, is_released_tinybert, projection_folder
+from bertkd.pipeline.models import is_released_tinybert, projection_folder
 from bertkd.records import StageResult
 from bertkd.students import layers_to_keep
 
@@ -34,7 +34,7 @@ def train(options: Run) -> StageResult | None:
 
     name = resolve_model_name(models.teacher_model_name_or_path)
     teacher = load_checkpoint(AutoModel, name, what="teacher")
-    tokenizer = load_tokenizer(installed_folder(models.tokenizer_name or name))
+    tokenizer = resolve.tokenizer_for(models)
     student = start_of_student(options, teacher)
 
     # A projection that an earlier distillation has trained goes on.

@@ -164,6 +164,11 @@ def _load_hub(name: str, config: str | None, split: str, streaming: bool) -> Any
             f"The corpus {name} cannot be loaded from the Hugging Face hub ({type(error).__name__}): give text or "
             "parquet files instead."
         ) from None
+    except RuntimeError as error:
+        # Of a data set that is a script.
+        raise ValueError(
+            f"The corpus {name} cannot be loaded ({error}): give text or parquet files instead."
+        ) from None
 
 
 def _text_column(corpus: Corpus, text_key: str, source: str) -> Corpus:
@@ -244,6 +249,11 @@ def tokenize_corpus(
 
 
 def _check_that_nothing_is_lost(tokenizer: PreTrainedTokenizerBase, length: int) -> None:
+    if not tokenizer.is_fast:
+        raise ValueError(
+            f"A {type(tokenizer).__name__} cuts a long text and loses the rest: a corpus needs a model with a fast "
+            "tokenizer (tokenizer.json)."
+        )
     text = "a " * (3 * length)
     uncut = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
     pieces = tokenizer(text, truncation=True, max_length=length, return_overflowing_tokens=True)["input_ids"]

@@ -19,6 +19,8 @@ logger = logging.getLogger(__name__)
 # Files whose columns are all text for the reader.
 _TEXT_TABLES = (".csv", ".tsv")
 
+# What the column of labels is called once a file is read, as in the hub's data sets.
+LABEL = "label"
 # Columns that number the rows, whatever they hold; pandas gives the last one to the index of a parquet file.
 _ID_NAMES = {"id", "idx", "index", "guid", "uid", "uuid", "__index_level_0__"}
 # Columns that are known for two texts.
@@ -37,7 +39,7 @@ def load_files(
     test_file: str | Path | None = None,
     *,
     text_keys: Sequence[str] | None = None,
-    label_key: str = "label",
+    label_key: str = LABEL,
     labels: Sequence[str] | None = None,
 ) -> tuple[DatasetDict, Task]:
     """Loads one's own files as splits "train", "validation" and "test" with the columns `text_keys` and `label`.
@@ -82,6 +84,8 @@ def load_files(
         raise ValueError(f"--text_column_names names {text_keys[0]} twice; one name is enough.")
     if text_keys and label_key in text_keys:
         raise ValueError(f"Column {label_key!r} cannot be both a text and the label: see --label_column_name.")
+    if text_keys and LABEL in text_keys:
+        raise ValueError(f"A column of texts cannot be called {LABEL!r}, as the labels are afterwards: rename it.")
     if labels:
         _check_names(labels)
 
@@ -144,7 +148,7 @@ def load_texts(file: str | Path, task: Task) -> Dataset:
         _convert_rows,
         batched=True,
         with_indices=True,
-        fn_kwargs={"path": str(path), "text_keys": task.text_keys, "label_key": "label", "ids": None},
+        fn_kwargs={"path": str(path), "text_keys": task.text_keys, "label_key": LABEL, "ids": None},
         remove_columns=dataset.column_names,
         features=task.features,
         desc=f"Reading {path.name}",
@@ -161,7 +165,7 @@ def check_rows(rows: DatasetDict, task: Task) -> None:
     """
     if "train" not in rows:
         return
-    labels = set(rows["train"]["label"])
+    labels = set(rows["train"][LABEL])
     if len(labels) == 1 and labels != {-1}:
         (label,) = labels
         shown = f"{label:g}" if task.is_regression else repr(task.labels[int(label)])
@@ -218,7 +222,7 @@ def _infer_text_keys(dataset: Dataset, path: Path, label_key: str) -> tuple[str,
     is_text_table = path.suffix.lower() in _TEXT_TABLES
     strings = []
     for name, feature in dataset.features.items():
-        if name != label_key and getattr(feature, "dtype", "") in ("string", "large_string"):
+        if name not in (label_key, LABEL) and getattr(feature, "dtype", "") in ("string", "large_string"):
             values = [value for value in dataset.unique(name) if not _is_none(value)]
             # A column of a csv is text for the reader, whatever it holds.
             if values and not (is_text_table and _are_numbers(values)):
@@ -331,9 +335,9 @@ def _type_name(value: Any) -> str:
 
 
 def _are_numbers(values: Iterable[str | None]) -> bool:
-    """Whether texts are finite numbers; "nan" is a word."""
+    """Whether texts are finite numbers; "nan" is a word, and so is "1_2", which Python takes for 12."""
     try:
-        return all(value is not None and math.isfinite(float(value)) for value in values)
+        return all(value is not None and "_" not in value and math.isfinite(float(value)) for value in values)
     except ValueError:
         return False
 
@@ -439,7 +443,7 @@ def _convert_rows(
                 )
         converted[key] = list(map(str, batch[key]))
 
-    converted["label"] = [-1] * len(rows) if ids is None else [ids[value] for value in batch[label_key]]
+    converted[LABEL] = [-1] * len(rows) if ids is None else [ids[value] for value in batch[label_key]]
     return converted
 
 

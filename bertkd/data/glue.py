@@ -33,12 +33,12 @@ def check_task_name(name: str) -> None:
     """Checks that a task's name, of which files and folders are called, cannot lead out of their folder.
 
     Raises:
-        ValueError: it has others than letters, digits, spaces, "-", "_" and ".", or begins otherwise.
+        ValueError: it has others than letters, digits, spaces, "-", "_" and ".", or begins otherwise, or is too long.
     """
-    if re.fullmatch(r"[^\W_][\w. -]*", name) is None:
+    if re.fullmatch(r"[^\W_][\w. -]{0,99}", name) is None:
         raise ValueError(
             f"{name!r} cannot name a task (--files_name), because files are called by it: take letters, digits, "
-            "spaces, '-', '_' and '.', and begin with a letter or digit."
+            "spaces, '-', '_' and '.', at most 100 in all, and begin with a letter or digit."
         )
 
 

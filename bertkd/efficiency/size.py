@@ -79,12 +79,12 @@ def count_flops(model: PreTrainedModel, batch_size: int = 1, sequence_length: in
 
 
 def model_size_mb(folder: str | Path) -> float:
-    """Measures the size of the safetensors file or files in `folder`, in MB (1e6 bytes).
+    """Measures the size of the weights in `folder`, in MB (1e6 bytes): safetensors or, in an old one, PyTorch's files.
 
     Raises:
         FileNotFoundError: there is none.
     """
-    files = list(Path(folder).glob("*.safetensors"))
-    if not files:
-        raise FileNotFoundError(f"no *.safetensors in {folder}; save the model with save_pretrained first")
-    return sum(file.stat().st_size for file in files) / 1e6
+    for pattern in ("*.safetensors", "pytorch_model*.bin"):
+        if files := list(Path(folder).glob(pattern)):
+            return sum(file.stat().st_size for file in files) / 1e6
+    raise FileNotFoundError(f"no *.safetensors in {folder}; save the model with save_pretrained first")

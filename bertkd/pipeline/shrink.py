@@ -15,7 +15,6 @@ from bertkd.data import Task
 from bertkd.distillation import DistillationConfig
 from bertkd.efficiency import count_flops, count_parameters, model_size_mb
 from bertkd.metrics import main_value
-from bertkd.models.loading import load_tokenizer
 from bertkd.models.tokenizer_files import save_tokenizer
 from bertkd.pipeline.deployment import Timing
 from bertkd.pipeline.evaluation import ADVICE, evaluate, logit_order
@@ -96,6 +95,7 @@ class Shrinkage:
 def shrink_model(
     experiment: Experiment,
     name: str,
+    tokenizer: Any,
     rows: DatasetDict,
     task: Task,
     shrinkage: Shrinkage,
@@ -103,7 +103,6 @@ def shrink_model(
     timing: Timing,
     settings: dict[str, Any],
     max_seq_length: int = 128,
-    tokenizer_name: str | None = None,
 ) -> dict[str, Any]:
     """Makes a model smaller, and leaves its folder with shrink.json, record and card.
 
@@ -113,13 +112,13 @@ def shrink_model(
     Args:
         experiment: where the model came from.
         name: the folder of the fine-tuned model.
+        tokenizer: what it reads.
         rows, task: the task's rows, not tokenized.
         shrinkage: what is done.
         config: its `output_dir` is the folder.
         timing: how passes are measured.
         settings: for the record.
         max_seq_length: longer inputs are cut.
-        tokenizer_name: the tokenizer, where it is not the model's.
 
     Returns:
         The content of shrink.json.
@@ -134,7 +133,6 @@ def shrink_model(
 
     model = load_model(name).eval()
     logit_order(model, task, ADVICE)
-    tokenizer = load_tokenizer(tokenizer_name or source)
     small, small_tokenizer = shrinkage.apply(model, tokenizer, rows, task)
     with atomic_folder(folder) as partial:
         small.save_pretrained(partial)

@@ -23,6 +23,8 @@ __all__ = ["write_export_card", "write_model_card", "write_stage_card"]
 GLUE_VALIDATION_ROWS = {"cola": 1043, "mnli": 9815, "mrpc": 408, "qnli": 5463, "qqp": 40430}
 GLUE_VALIDATION_ROWS |= {"rte": 277, "sst2": 872, "stsb": 1500, "wnli": 71}
 NOT_DISTILLED = ("teacher", "finetuned", "shrunk")
+# What bertkd calls the models that need no hub.
+OWN_NAMES = ("minilm", "mpnet-base")
 # The validation splits of MNLI.
 MATCHED, MISMATCHED = "validation_matched", "validation_mismatched"
 
@@ -131,7 +133,8 @@ def _write_card(
     values: Mapping[str, Any],
 ) -> Path:
     is_distilled = isinstance(result, StageResult) or result.method not in NOT_DISTILLED
-    is_on_hub = re.fullmatch(r"\w[\w.-]*(/[\w.-]+)?", teacher) and not Path(teacher).exists()
+    is_name = re.fullmatch(r"\w[\w.-]*(/[\w.-]+)?", teacher) and teacher not in OWN_NAMES
+    is_on_hub = is_name and not Path(teacher).exists()
     # The base of an export is not known for sure.
     if is_on_hub and not isinstance(result, ExportResult):
         front_matter = front_matter | {"base_model": teacher}

@@ -130,11 +130,13 @@ def bars_chart(models: pd.DataFrame, path: str | Path, title: str, y_label: str)
     Where there are more models than colors, those whose color is taken are hatched.
 
     Args:
-        models: teachers and students, as `summarize` gives them. Those of less than half of the tasks are left out.
+        models: teachers and students, as `summarize` gives them. Those of less than half of the tasks are left out,
+            unless nothing would be left.
     """
-    drawn = models[models["value"].notna()]
-    tasks_of = drawn.groupby("label")["task"].transform("nunique")
-    drawn = drawn[tasks_of >= drawn["task"].nunique() / 2]
+    measured = models[models["value"].notna()]
+    tasks_of = measured.groupby("label")["task"].transform("nunique")
+    common = measured[tasks_of >= measured["task"].nunique() / 2]
+    drawn = measured if common.empty else common
     figure, (panel,) = _figure((1100, 500), title, y_label, path, min(1, len(drawn)))
 
     labels = drawn["label"].unique()

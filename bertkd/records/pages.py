@@ -63,7 +63,8 @@ def set_values(results: ReportSet) -> dict[str, Any]:
         tasks.append(shown)
 
     values = {"title": results.title, "main": main, "rows": result_rows(main, mark_best=True), "tasks": tasks}
-    return values | {"facts": facts(results.records)}
+    # A sub-network whose size was not evaluated has no value.
+    return values | {"has_overview": bool(main["value"].notna().any()), "facts": facts(results.records)}
 
 
 def markdown_report(sets: Sequence[ReportSet], index: Path, source: str) -> MarkdownReport:
@@ -80,7 +81,7 @@ def markdown_report(sets: Sequence[ReportSet], index: Path, source: str) -> Mark
     report, shown = MarkdownReport(), []
     for results in sets:
         values, folder = set_values(results), index.parent / results.name
-        if values["rows"]:
+        if values["has_overview"]:
             chart = (bars_chart, values["main"], "Validation, mean over seeds", "main metric (%)")
             report.charts[folder / "overview.png"] = chart
 

@@ -5,6 +5,7 @@ of a pair are varied one at a time against the other's original, nothing passes 
 sentences of many rows go through the model together.
 """
 
+import glob
 import hashlib
 import random
 from collections.abc import Callable, Iterator, Sequence
@@ -137,7 +138,8 @@ def _stored_part(
             if not path.is_file():
                 with atomic_path(path) as temporary:
                     augment_part(start).to_parquet(str(temporary))
-    return Dataset.from_parquet(str(path), features=features)
+    # The name of a folder may have brackets.
+    return Dataset.from_parquet(glob.escape(str(path)), features=features)
 
 
 @contextmanager

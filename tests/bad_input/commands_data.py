@@ -124,6 +124,7 @@ TABLES = [
         "'../../up' cannot name a task .--files_name.",
         "--files_name ../../up",
     ),
+    table("a very long name", DEV, "at most 100 in all", f"--files_name {'a' * 101}"),
     table("a hidden file's name", DEV, "'.mine' cannot name a task", "--files_name .mine"),
     table(
         "a GLUE task's name",

@@ -360,6 +360,20 @@ CASES = [
         f"finetune --model_name_or_path {{model}} --tokenizer_name minilm {TASK}",
         r"--tokenizer_name minilm have different vocabularies",
     ),
+    CommandCase(
+        KIND,
+        "a tokenizer that the teacher on plain text was not made for",
+        "distilbert --teacher_model_name_or_path {model} --tokenizer_name minilm --corpus_files {dir}/a.txt "
+        "--output_dir {dir}/out --use_cpu",
+        r"--tokenizer_name minilm have different vocabularies",
+        {"a.txt": "a film"},
+    ),
+    CommandCase(
+        KIND,
+        "a tokenizer that the model to shrink was not made for",
+        f"shrink --model_name_or_path {{model}} --tokenizer_name minilm --share_layers 2 {TASK}",
+        r"--tokenizer_name minilm have different vocabularies",
+    ),
     # Layers of the student, and models that a command does not take.
     CommandCase(
         KIND,

@@ -153,6 +153,11 @@ WITHOUT_EFFECT = [
         "--corpus_files {dir}/a.txt --output_dir {dir}/out --use_cpu",
         "--student_layers has no effect beside --model_name_or_path",
     ),
+    option(
+        "a dry run of a stream",
+        f"{MLM} --corpus_streaming --max_steps 9 --dry_run",
+        "--dry_run counts rows, and a streamed corpus has no known number",
+    ),
     option("the switch of another script", f"{FINETUNE} --do_eval", "--do_train and --do_eval are not used"),
     option(
         "TinyBERT's student out of the teacher's layers, for a budget",

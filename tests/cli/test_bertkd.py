@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import yaml
 from conftest import ROOT
+from datasets import Dataset, DatasetDict
 from helpers import tiny_model
 from huggingface_hub.errors import LocalTokenNotFoundError
 from huggingface_hub.utils import filter_repo_objects
@@ -28,6 +29,7 @@ from bertkd.cli import run_command as run_named
 from bertkd.cli.commands import check_outputs, run_safely, sentence_of
 from bertkd.cli.parser import CommandParser, PlainParser, command_line, parse_runs
 from bertkd.cli.shipped import settings_path, shipped_settings
+from bertkd.data import GLUE_TASKS
 from bertkd.distillation.method import Method
 from bertkd.pipeline import hub
 
@@ -247,6 +249,13 @@ def test_a_dry_run_of_several_stages_tells_each(
     out = capsys.readouterr().out
     check_plan(out, tmp_path)
     assert out.count("Dry run") == 3 and "dynabert-finetune" in out
+
+
+def test_a_dry_run_counts_the_variants_of_both_texts() -> None:
+    rows = Dataset.from_dict({"sentence1": ["a film"], "sentence2": ["the plot"], "label": [1]})
+    own = tinybert.TinyBertOptions(dry_run=True, augment_copies=3)
+    found = tinybert.more_rows(SimpleNamespace(own=own), DatasetDict(train=rows), GLUE_TASKS["mrpc"])  # type: ignore[arg-type]
+    assert len(found) == 7
 
 
 def test_a_dry_run_on_a_corpus(pretrained: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from argparse import Namespace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,9 @@ from bertkd.pipeline.peak_memory import MeasuredModel
 from bertkd.records import ExportResult, read_result
 from bertkd.students import prune_vocabulary
 
+# The fixture `exported`, which is made before, measures its teacher in every engine.
+pytestmark = pytest.mark.usefixtures("teacher_in_pytorch_alone")
+
 QUICK = ["--repeats", "2", "--sequence_length", "16"]
 
 
@@ -50,16 +54,33 @@ def tuned(pretrained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@dataclass
+class Made:
+    """What an export left, and with which attention its teacher was exported."""
+
+    result: ExportResult
+    folder: Path
+    attention: list[str]
+
+
 @pytest.fixture(scope="module")
-def exported(tuned: Path, task: list[str], tmp_path_factory: pytest.TempPathFactory) -> tuple[ExportResult, Path]:
-    folder = tmp_path_factory.mktemp("made") / "int8"
+def exported(tuned: Path, task: list[str], tmp_path_factory: pytest.TempPathFactory) -> Made:
+    folder, attention = tmp_path_factory.mktemp("made") / "int8", []
     names = ["--model_name_or_path", str(tuned), "--teacher_model_name_or_path", str(tuned)]
     options = ["--engine", "onnxruntime", "--precision", "int8", "--max_drop", "0.5"]
-    return export.main([*names, *task, *options, *QUICK, "--output_dir", str(folder)]), folder
+
+    def seen(model: Any, *rest: Any, **more: Any) -> Path:
+        attention.append(model.config._attn_implementation)
+        return write_export(model, *rest, **more)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(deployment, "write_export", seen)  # of the teacher
+        result = export.main([*names, *task, *options, *QUICK, "--output_dir", str(folder)])
+    return Made(result, folder, attention)
 
 
-def test_an_export_is_measured_and_described(exported: tuple[ExportResult, Path], tuned: Path) -> None:
-    result, folder = exported
+def test_an_export_is_measured_and_described(exported: Made, tuned: Path) -> None:
+    result, folder = exported.result, exported.folder
     assert ExportResult.read(folder / "export_result.json") == result
     assert (result.engine, result.precision, result.runtime_precision) == ("onnxruntime", "int8", "int8")
     assert result.attempts[-1]["way"] == result.attempt and result.layers == 4
@@ -72,20 +93,9 @@ def test_an_export_is_measured_and_described(exported: tuple[ExportResult, Path]
     assert open_exported(folder).engine == "onnxruntime"
 
 
-def test_the_teacher_is_exported_before_its_attention_is_written_out(
-    tuned: Path, task: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    attention: list[str] = []
-
-    def seen(model: Any, *rest: Any, **options: Any) -> Path:
-        attention.append(model.config._attn_implementation)
-        return write_export(model, *rest, **options)
-
-    monkeypatch.setattr(deployment, "write_export", seen)  # of the teacher
-    names = ["--model_name_or_path", str(tuned), "--teacher_model_name_or_path", str(tuned)]
-    options = ["--engine", "onnxruntime", "--precision", "float32", *QUICK]
-    result = export.main([*names, *task, *options, "--output_dir", str(tmp_path / "made")])
-    assert attention and set(attention) == {"sdpa"} and result.conditions["repeats"] == 2
+def test_the_teacher_is_exported_before_its_attention_is_written_out(exported: Made) -> None:
+    assert exported.attention == ["sdpa", "sdpa"]  # in ONNX Runtime and OpenVINO
+    assert exported.result.conditions["repeats"] == 2
 
 
 def test_int8_on_a_cpu_without_it_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
@@ -123,7 +133,7 @@ def test_an_export_reads_the_models_own_tokens_and_not_the_teachers(
     for one in (small, own):
         one.save_pretrained(tmp_path / "small")
     names = ["--model_name_or_path", str(tmp_path / "small"), "--teacher_model_name_or_path", str(tuned)]
-    options = ["--engine", "onnxruntime", "--precision", "float32", *QUICK]
+    options = ["--engine", "pytorch", "--precision", "float32", *QUICK]
     result = export.main([*names, *task, *options, "--output_dir", str(tmp_path / "made")])
     assert result.value == result.value_before
     assert AutoTokenizer.from_pretrained(tmp_path / "made").get_vocab() == own.get_vocab() != tokenizer.get_vocab()
@@ -200,7 +210,7 @@ def test_flops_and_parameters_of_known_shapes(name: str, gflops: float, millions
 
 
 def test_a_benchmark_measures_folders_and_compares(
-    exported: tuple[ExportResult, Path],
+    exported: Made,
     tuned: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture,
@@ -208,7 +218,7 @@ def test_a_benchmark_measures_folders_and_compares(
 ) -> None:
     # Each memory is measured in a process of its own, which takes seconds to start: the next test has two of them.
     monkeypatch.setattr(MeasuredModel, "peak_memory_mb", lambda model: 1.0)
-    command = [str(tuned), str(exported[1]), "--engines", "pytorch", "onnxruntime", *QUICK]
+    command = [str(tuned), str(exported.folder), "--engines", "pytorch", "onnxruntime", *QUICK]
     command += ["--precisions", "float32", "--threads", "1", "--output_dir"]
     found = bench.main([*command, str(tmp_path / "a")])
     ways = [one["way"] for one in found["rows"]]
@@ -221,7 +231,8 @@ def test_a_benchmark_measures_folders_and_compares(
     assert all(one["warmup"] == 3 for one in found["rows"])
     text = (tmp_path / "a" / "bench.md").read_text()
     assert text.count("onnxruntime float32") == 1 and found["command"] in text and "Speed-ups are over" in text
-    bench.main([*command, str(tmp_path / "b"), "--compare", str(tmp_path / "a" / "bench.json")])
+    again = [*command, str(tmp_path / "b"), "--engines", "pytorch", "--compare", str(tmp_path / "a" / "bench.json")]
+    bench.main(again)
     out = capsys.readouterr().out
     assert "p50 then" in out and "the same" in out
     assert "not measured: pytorch int8" not in out
@@ -231,9 +242,9 @@ def test_a_benchmark_measures_folders_and_compares(
     assert [row["conditions"] for row in compared][:2] == ["other hardware", "other threads, hardware"]
     # Whatever the engines are, the first model is also measured as the papers do.
     other = shutil.copytree(tuned, tmp_path / "other" / tuned.name)
-    engines = ["--engines", "onnxruntime", *QUICK, "--precisions", "float32", "--output_dir", str(tmp_path / "d")]
+    engines = ["--engines", "pytorch", *QUICK, "--precisions", "bfloat16", "--output_dir", str(tmp_path / "d")]
     rows = bench.main([str(tuned), str(other), *engines])["rows"]
-    assert [one["way"] for one in rows] == ["pytorch float32 (eager)", *["onnxruntime float32"] * 2]
+    assert [one["way"] for one in rows] == ["pytorch float32 (eager)", *["pytorch bfloat16"] * 2]
     assert [one["model"] for one in rows] == [str(tuned), str(tuned), str(other)]
     with pytest.raises(ValueError, match="is there twice: name each model once"):
         bench.main([str(tuned), str(tuned), *engines])
@@ -255,9 +266,9 @@ def test_a_benchmark_measures_folders_and_compares(
 
 @pytest.mark.parametrize("is_eager", [True, False])
 def test_the_memory_of_a_model_is_not_that_of_the_process_that_asks(
-    is_eager: bool, exported: tuple[ExportResult, Path], tuned: Path
+    is_eager: bool, exported: Made, tuned: Path
 ) -> None:
-    folder = str(tuned if is_eager else exported[1])
+    folder = str(tuned if is_eager else exported.folder)
     model = MeasuredModel(folder, is_eager, "cpu", threads=1, batch_size=1, sequence_length=16)
     ballast = torch.ones(300_000_000)  # 1.2 GB
     assert len(ballast) and 0 < model.peak_memory_mb() < 600
@@ -292,6 +303,7 @@ def test_the_largest_student_within_a_budget_is_trained_and_exported(
     assert "## Training" in card and trained.command in card and f"distilled from `{tuned.name}`" in card
     # Started again, it goes on with the size that it has chosen, whatever a new measurement would say.
     monkeypatch.setattr(sizes_module, "_largest_within", lambda *_: 1 / 0)
+    monkeypatch.setattr(compress.export, "export", lambda run: ExportResult.of(output_folder(run.config)))
     again = compress.main([*options, "--output_dir", str(tmp_path / "out")])
     assert again["predicted"] == answer["predicted"] and again["student"] == answer["student"]
     monkeypatch.undo()
@@ -315,7 +327,7 @@ def test_a_papers_student_may_cost_a_share_of_what_the_teacher_does(
     # Each model takes half of the time that it took when the size was chosen.
     monkeypatch.setattr(Deployment, "milliseconds_beside", lambda _self, _model, usual, _folder: (3.9, usual / 2))
     words = [*command(tuned, "50%"), *task, *QUICK, "--max_steps", "1", "--max_drop", "1", "--ignore_weak_teacher"]
-    words += ["--unit", unit, "--output_dir", str(tmp_path / "out")]
+    words += ["--unit", unit, "--engine", "pytorch", "--output_dir", str(tmp_path / "out")]
     first = compress.main(words)
     assert first["budget"] == 4.0 and first["measured"] == first["predicted"] == 3.9 and first["is_within_budget"]
     assert first["exported"]["layers"] == 3
@@ -348,7 +360,8 @@ def test_distilbert_learns_from_text_and_then_the_task_within_a_budget(
         sizes_of([*command(tuned, "1"), *text[:-1], str(tuned)])
     counts = [count_parameters(size.make()).total for size in sizes_of([*command(tuned, "1"), *text])]
     options = [*command(tuned, str(counts[1])), *text, *task, *QUICK, "--max_steps", "2", "--max_drop", "1"]
-    answer = compress.main([*options, "--ignore_weak_teacher", "--output_dir", str(tmp_path / "out")])
+    options += ["--engine", "pytorch", "--ignore_weak_teacher"]
+    answer = compress.main([*options, "--output_dir", str(tmp_path / "out")])
     assert answer["predicted"] == answer["measured"] == counts[1] and answer["is_within_budget"]
     assert answer["exported"]["method"] == "distilbert-kd" and answer["exported"]["layers"] == 4
     assert (tmp_path / "out" / "pretrained" / "model.safetensors").is_file()
@@ -360,7 +373,8 @@ def test_dynabert_trains_its_network_first_and_a_size_within_the_budget_is_taken
 ) -> None:
     whole = count_parameters(AutoModelForSequenceClassification.from_pretrained(tuned)).total
     options = [*command(tuned, str(whole - 1)), *task, *QUICK, "--method", "dynabert", "--max_steps", "2"]
-    options += ["--max_drop", "1", "--ignore_weak_teacher"]
+    options += ["--max_drop", "1", "--ignore_weak_teacher", "--width_mult_list", "0.5", "1"]
+    options += ["--depth_mult_list", "0.5", "1"]
     answer = compress.main([*options, "--output_dir", str(tmp_path / "out")])
     assert answer["predicted"] == answer["measured"] < whole and answer["is_within_budget"]
     assert answer["exported"]["method"] == "dynabert-subnetwork"

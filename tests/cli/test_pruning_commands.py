@@ -27,6 +27,8 @@ from bertkd.pipeline import evaluation, load_model, pruning
 from bertkd.pruning import PrunedKDTrainer
 from bertkd.records import RunResult, read_result, result_rows, summarize
 
+pytestmark = pytest.mark.usefixtures("teacher_in_pytorch_alone")
+
 QUICK = ["--use_cpu", "--disable_tqdm", "true", "--max_train_samples", "64", "--max_eval_samples", "48"]
 ONE_EPOCH = ["--num_train_epochs", "1"]
 IN_PARAMETERS = ["--unit", "parameters"]
@@ -462,7 +464,7 @@ def test_compress_shows_the_sizes_prunes_trains_and_exports(
 
 
 def test_what_was_pruned_is_exported_in_int8(words: list[str], tmp_path: Path) -> None:
-    engine = ["--engine", "openvino", "--precision", "int8", "--max_drop", "1"]
+    engine = ["--engine", "openvino", "--precision", "int8", "--max_drop", "1", "--quantization_aware_rows", "0"]
     answer = compress.main(
         [*words, *engine, "--budget", "80%", *IN_PARAMETERS, *ONE_EPOCH, "--output_dir", str(tmp_path)]
     )

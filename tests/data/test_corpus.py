@@ -8,7 +8,7 @@ from typing import Any
 import datasets
 import pytest
 from datasets import Dataset, IterableDataset
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, BertJapaneseTokenizer, PreTrainedTokenizerBase
 
 from bertkd.data import hold_out, load_corpus, tokenize_corpus
 
@@ -192,6 +192,26 @@ def test_the_hub_is_asked_and_its_absence_told(monkeypatch: pytest.MonkeyPatch) 
 
     with pytest.raises(ConnectionError, match="The corpus wikitext cannot be loaded .* give text or parquet files"):
         load_corpus(hub_name="wikitext")
+
+
+def test_a_data_set_that_is_a_script_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def script(*_: object, **__: object) -> Dataset:
+        raise RuntimeError("Dataset scripts are no longer supported, but found books.py")
+
+    monkeypatch.setattr(datasets, "load_dataset", script)
+    with pytest.raises(
+        ValueError, match=r"The corpus books cannot be loaded \(Dataset scripts .* give text or parquet"
+    ):
+        load_corpus(hub_name="books")
+
+
+def test_a_tokenizer_that_loses_the_rest_of_a_long_text_is_refused(text_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a"]))
+    slow = BertJapaneseTokenizer(
+        str(tmp_path / "vocab.txt"), do_word_tokenize=False, subword_tokenizer_type="wordpiece"
+    )
+    with pytest.raises(ValueError, match="a corpus needs a model with a fast tokenizer"):
+        tokenize_corpus(load_corpus(text_file), slow)
 
 
 def test_the_real_corpora_are_read(shared_data: Path) -> None:

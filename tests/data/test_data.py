@@ -432,6 +432,19 @@ def test_a_text_that_comes_twice_with_its_score_is_still_the_text(write: Write) 
     assert "text" in task.text_keys and len(loaded["train"]) == 61
 
 
+def test_a_column_called_label_is_no_text_where_another_has_the_labels(write: Write) -> None:
+    table = write("train.csv", "text,label,stars\na film,pos,4\nbad,neg,1\nso so,pos,3\n")
+    loaded, task = load_files(table, label_key="stars")
+    assert task.text_keys == ("text",) and loaded["train"]["text"][:] == ["a film", "bad", "so so"]
+    with pytest.raises(ValueError, match="cannot be called 'label'"):
+        load_files(table, text_keys=("text", "label"), label_key="stars")
+
+
+def test_names_with_underscores_are_no_numbers(write: Write) -> None:
+    _, task = load_files(write("train.csv", "text,label\na,1_1\nb,1_2\nc,2_1\nd,1_1\n"))
+    assert task.labels == ("1_1", "1_2", "2_1")
+
+
 def test_a_known_pair_among_other_texts_is_told(write: Write, caplog: pytest.LogCaptureFixture) -> None:
     table = "body,question,sentence,label\na b,c d,e f,1\ng h,i j,k l,0\n"
     _, task = load_files(write("train.csv", table))

@@ -38,6 +38,12 @@ def test_size_is_that_of_the_safetensors_files(tmp_path: Path) -> None:
         model_size_mb(tmp_path / "empty")
 
 
+def test_size_of_an_old_folder_is_that_of_pytorchs_file(tmp_path: Path) -> None:
+    (tmp_path / "pytorch_model.bin").write_bytes(bytes(2_000_000))
+    (tmp_path / "training_args.bin").write_bytes(bytes(1000))
+    assert model_size_mb(tmp_path) == 2.0
+
+
 class Sleeper(torch.nn.Module):
     """A model of known latency that notes when it is called."""
 

@@ -44,7 +44,8 @@ from bertkd.records import (
 )
 from bertkd.records.charts import bars_chart, is_chart_of
 from bertkd.records.environment import _commit
-from bertkd.records.result_sets import _set_name
+from bertkd.records.pages import markdown_report
+from bertkd.records.result_sets import _set_name, read_sets
 from bertkd.records.results import OTHER_FILES, result_files
 from bertkd.records.sections import caveats, facts, search_rows, timed_elsewhere, unlike_seeds, verdict
 from bertkd.records.tables import fill_markers, machine_label, row_dicts
@@ -537,6 +538,26 @@ def test_the_bars_chart_leaves_models_of_few_tasks_out_and_tells_all_others_apar
     assert set(looks) == {"Teacher", *methods} and len(set(looks.values())) == len(looks)
 
 
+def test_the_bars_chart_shows_models_of_few_tasks_where_there_are_no_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Any] = []
+    monkeypatch.setattr(charts, "_save", lambda figure, path, models: drawn.append(figure) or Path(path))
+    runs = [make_result(method, task) for method, task in (("kd", "sst2"), ("pkd-skip", "rte"), ("pkd-last", "cola"))]
+    bars_chart(summarize(runs), tmp_path / "bars.png", "Title", "%")
+    assert len(drawn[0].legends[0].get_texts()) == 3
+
+
+def test_a_report_of_nothing_but_an_unmeasured_size_has_no_overview(tmp_path: Path) -> None:
+    folder = tmp_path / "small"
+    folder.mkdir()
+    result = make_result("dynabert-subnetwork", value=math.nan, metrics={"accuracy": math.nan})
+    write_json(folder / "results.json", result.to_json())
+    report = markdown_report(read_sets(tmp_path), tmp_path / "index.md", "outputs")
+    assert "overview.png" not in report.pages[tmp_path / "index.md"] and "small" not in str(report.charts)
+    report.write()
+
+
 def test_the_bars_chart_is_a_png_of_the_expected_size(tmp_path: Path) -> None:
     assert png_size(bars_chart(make_models(SEEDS), tmp_path / "bars.png", "Title", "%")) == (1100, 500)
 
@@ -609,6 +630,7 @@ def test_the_front_matter_of_a_card_is_yaml_with_the_metrics(tmp_path: Path) -> 
     front, _ = card(tmp_path, value=0.9128)
     assert front["library_name"] == "transformers"
     assert front["base_model"] == "org/teacher"
+    assert "base_model" not in card(tmp_path, "minilm")[0]  # a name that bertkd alone knows
     assert front["datasets"] == ["nyu-mll/glue"]
     assert {"bertkd", "kd"} <= set(front["tags"])
     (model,) = front["model-index"]

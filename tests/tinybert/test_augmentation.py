@@ -247,6 +247,8 @@ def test_an_interrupted_augmentation_goes_on(
 ) -> None:
     monkeypatch.setattr(module, "SHARD", 3)
     given = rows([f"{word} was the film" for word in WORDS[:8]])
+    # In a folder with characters of a pattern.
+    folder = tmp_path / "rows [v2]"
     whole = augmented(given, model, tokenizer)
     find, calls = CandidateFinder.__call__, []
 
@@ -258,23 +260,23 @@ def test_an_interrupted_augmentation_goes_on(
 
     monkeypatch.setattr(CandidateFinder, "__call__", killed)
     with pytest.raises(KeyboardInterrupt):
-        augmented(given, model, tokenizer, folder=tmp_path)
-    resumed = augmented(given, model, tokenizer, folder=tmp_path)
+        augmented(given, model, tokenizer, folder=folder)
+    resumed = augmented(given, model, tokenizer, folder=folder)
     assert len(calls) == 4  # one part before, the one that was cut short again, and the last
     assert resumed.to_list() == whole.to_list() and resumed.features == whole.features
-    assert augmented(given, model, tokenizer, folder=tmp_path).to_list() == whole.to_list() and len(calls) == 4
+    assert augmented(given, model, tokenizer, folder=folder).to_list() == whole.to_list() and len(calls) == 4
     for changes in (
         {"seed": 3},
         {"vectors": WordVectors(["film", "plot"], torch.eye(2))},
         {"vectors": WordVectors(["film", "plot"], torch.ones(2, 2))},
     ):
         before = len(calls)
-        augmented(given, model, tokenizer, folder=tmp_path, **changes)
+        augmented(given, model, tokenizer, folder=folder, **changes)
         assert len(calls) == before + 3
     tokenizer.model_max_length = 30  # another reading of the texts
-    augmented(given, model, tokenizer, folder=tmp_path)
+    augmented(given, model, tokenizer, folder=folder)
     tokenizer.model_max_length = 10**6
-    assert len(calls) == 16 and not list(tmp_path.rglob("*.tmp"))
+    assert len(calls) == 16 and not list(folder.rglob("*.tmp"))
 
 
 def test_a_training_model_stays_one(model: PreTrainedModel, tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
