@@ -7,6 +7,7 @@ from typing import Any
 
 import datasets
 import torch
+from accelerate.utils import recursively_apply
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, Sampler, SequentialSampler
 from transformers.trainer_pt_utils import find_batch_size
@@ -16,6 +17,7 @@ from bertkd.distillation.sampler import StepSampler, TokenStepSampler
 
 __all__ = [
     "StepsMixin",
+    "count_rows",
     "first_rows",
     "forward_arguments",
     "has_rows",
@@ -129,7 +131,7 @@ class StepsMixin(LabelsMixin):
         Those that have a label are counted too: only here, where all micro-batches of the step are at hand, is it
         known by how many the mean of the loss on labels is to divide.
         """
-        rows = torch.tensor(float(sum(find_batch_size(batch) for batch in micro_batches)), device=device)
+        rows = torch.tensor(float(sum(map(count_rows, micro_batches))), device=device)
         labeled = rows
         if self.needs_labels and not self._is_regression:
             counts = [has_label(batch["labels"]).sum() for batch in micro_batches if "labels" in batch]
@@ -141,22 +143,22 @@ class StepsMixin(LabelsMixin):
         self._labeled_share = totals[1] / totals[0]
         return totals[0]
 
-    def _rows_not_filled_up(self, inputs: Mapping[str, Any]) -> int:
-        """How many rows of an evaluated batch are no repetitions, by which a process's last one is filled up.
+    def _rows_not_filled_up(self, inputs: Mapping[str, Any]) -> int | None:
+        """How many rows of an evaluated batch are no repetitions, by which the last one of all processes is filled up.
 
-        Of a stream, whose length nobody knows, they are not told apart.
+        None where none was filled up. Of a stream, whose length nobody knows, repetitions are not told apart.
         """
-        size: int = find_batch_size(inputs) or 0
         state = self.accelerator.gradient_state
         if self.args.world_size == 1 or not state.end_of_dataloader or state.remainder <= 0:
-            return size
+            return None
+        size = count_rows(inputs)
         return min(size, max(0, state.remainder - self.args.process_index * size))
 
     def _share_of_step(self, inputs: dict[str, Tensor], size_of_step: Tensor | int | None) -> Tensor | float:
         """The share of the optimizer step that a micro-batch is, times the processes, over which DDP averages."""
         if size_of_step is None:
             return 1.0
-        return find_batch_size(inputs) * self.args.world_size / size_of_step
+        return count_rows(inputs) * self.args.world_size / size_of_step
 
 
 class OneStream(IterableDataset):
@@ -177,13 +179,20 @@ class OneStream(IterableDataset):
         self.rows.set_epoch(epoch)
 
 
-def first_rows(values: Mapping[str, Any], size: int, count: int) -> dict[str, Any]:
+def count_rows(inputs: Mapping[str, Any]) -> int:
+    """The rows of a batch: those of its token ids or, without any, of its first tensor."""
+    # Another column may come first and be shared by all rows, such as position ids.
+    return find_batch_size([inputs.get("input_ids"), inputs]) or 0
+
+
+def first_rows(values: Any, size: int, count: int) -> Any:
     """The first rows of what belongs to a batch of `size` rows: of its columns, or of a model's outputs."""
-    cut = dict(values)
-    for name, value in values.items():
-        if isinstance(value, Tensor) and value.dim() > 0 and len(value) == size:
-            cut[name] = value[:count]
-    return cut
+
+    def cut(tensor: Tensor) -> Tensor:
+        return tensor[:count] if tensor.dim() > 0 and len(tensor) == size else tensor
+
+    # Hidden states are a tuple of tensors.
+    return recursively_apply(cut, values)
 
 
 def has_rows(dataset: Any) -> bool:

@@ -12,11 +12,10 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
-from transformers.trainer_pt_utils import find_batch_size
 from transformers.utils import ModelOutput
 
 from bertkd.distillation.checks import check_not_shared, check_single_label, check_vocabularies
-from bertkd.distillation.steps import forward_arguments, has_rows, inputs_of, row_lengths
+from bertkd.distillation.steps import count_rows, forward_arguments, has_rows, inputs_of, row_lengths
 from bertkd.distillation.teacher_cache import (
     ROW_COLUMN,
     TeacherCache,
@@ -280,8 +279,8 @@ class TeacherMixin(TrainerHooks):
             ValueError: they cannot be cached.
         """
         batch = collated(rows)
-        size = find_batch_size(batch)
-        if size is not None and size != len(rows):
+        size = count_rows(batch)
+        if size and size != len(rows):
             raise ValueError(
                 f"The data collator makes {size} rows of {len(rows)}: what it makes has no number by which a cache "
                 "could join it to the teacher's outputs. Leave teacher_cache_dir out."

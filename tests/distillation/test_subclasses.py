@@ -101,6 +101,56 @@ def test_a_loss_on_labels_may_read_hidden_states_and_modules_in_an_evaluation(tm
     assert trainer.evaluate()["eval_loss"] != before
 
 
+class CountedTrainer(DistillationTrainer):
+    """Takes the first rows of a batch for its only ones, as a process does whose last batch was filled up."""
+
+    counted = 3
+
+    def _rows_not_filled_up(self, inputs: Any) -> int:
+        return self.counted
+
+
+def test_a_batch_that_was_filled_up_is_cut_in_whatever_a_loss_reads(tmp_path: Path) -> None:
+    class Own(CountedTrainer):
+        def _set_up_method(self) -> None:
+            super()._set_up_method()
+            self.student_forward_kwargs = {"output_hidden_states": True}
+
+        def task_loss(self, student_outputs: Any, inputs: dict[str, Tensor]) -> Tensor:
+            assert student_outputs.attentions is None
+            return (student_outputs.hidden_states[-1][:, 0, 0] - inputs["labels"]).square().mean()
+
+    trainer, batch = make_trainer(tmp_path, Own), Collator()(rows(8))
+    loss, *_ = trainer.prediction_step(trainer.model, batch, False)
+    few = {name: tensor[:3] for name, tensor in batch.items()}
+    torch.testing.assert_close(loss, trainer.prediction_step(trainer.model, few, False)[0])
+
+
+def test_a_loss_that_a_model_computes_itself_leaves_rows_out_that_filled_up_a_batch(tmp_path: Path) -> None:
+    model = BertForQuestionAnswering(tiny_model(num_labels=2).config).eval()
+    trainer = make_trainer(tmp_path, CountedTrainer, arguments={"model": model, "teacher_model": None}, alpha=0.0)
+    batch = {name: tensor for name, tensor in Collator()(rows(8)).items() if name != "labels"}
+    batch |= {"start_positions": torch.arange(8) % 4, "end_positions": torch.arange(8) % 3}
+    loss, predictions, _ = trainer.prediction_step(model, batch, False)
+    expected = model(**{name: tensor[:3] for name, tensor in batch.items()}).loss
+    torch.testing.assert_close(loss, expected.detach())
+    assert len(predictions[0]) == 8
+
+
+def test_a_column_that_all_rows_share_is_no_measure_of_a_batch(tmp_path: Path) -> None:
+    class Positions(Collator):
+        def __call__(self, features: list[dict[str, Any]]) -> dict[str, Tensor]:
+            batch = super().__call__(features)
+            return {"position_ids": torch.arange(batch["input_ids"].shape[1])[None], **batch}
+
+    plain = make_trainer(tmp_path / "plain")
+    shared = make_trainer(tmp_path / "shared", arguments={"data_collator": Positions()})
+    assert shared.evaluate()["eval_loss"] == pytest.approx(plain.evaluate()["eval_loss"])
+    plain.train()
+    shared.train()
+    assert_same_run(plain, shared)
+
+
 def test_an_optimizer_of_ones_own_trains_the_projection_too(tmp_path: Path) -> None:
     class Own(PatientKDTrainer):
         def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
