@@ -89,8 +89,19 @@ class StepsMixin(LabelsMixin):
             self.train_dataset = dataset
 
     def _one_stream(self, dataset: Any) -> Any:
-        is_shared = isinstance(dataset, datasets.IterableDataset) and self.args.world_size > 1
-        return OneStream(dataset) if is_shared else dataset
+        """The rows as every process reads them.
+
+        Raises:
+            ValueError: a stream that several processes read was split among them already.
+        """
+        if not isinstance(dataset, datasets.IterableDataset) or self.args.world_size == 1:
+            return dataset
+        if getattr(dataset, "_distributed", None) is not None:
+            raise ValueError(
+                "The stream was split by split_dataset_by_node, and each process would take its own batches of what "
+                "it has left: give the whole stream."
+            )
+        return OneStream(dataset)
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
         """Make the batches to evaluate, of all rows: `dataloader_drop_last` is about the steps of a training."""

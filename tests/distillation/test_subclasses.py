@@ -4,16 +4,21 @@ import pickle
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from datasets import IterableDataset
+from datasets.distributed import split_dataset_by_node
 from helpers import SETTINGS, Collator, assert_same_run, dataset, rows, tiny_model, training_log, word_tokenizer
 from torch import Tensor
 from transformers import BertForQuestionAnswering, BertForTokenClassification, DataCollatorWithPadding
 
 from bertkd import DistillationConfig, DistillationTrainer, PatientKDConfig, PatientKDTrainer, losses
 from bertkd.distillation.labels import _CheckingCollator
+from bertkd.distillation.resuming import _compared_settings
+from bertkd.distillation.steps import StepsMixin
 from bertkd.distillation.teacher_cache import ROW_COLUMN, with_rows
 from bertkd.students import prune
 
@@ -248,6 +253,13 @@ def test_settings_of_any_type_are_kept_and_compared(tmp_path: Path) -> None:
         make_trainer(tmp_path, **save, num_train_epochs=3, prior=Path("other")).train(resume_from_checkpoint=True)
 
 
+def test_settings_are_compared_by_what_they_are_and_not_by_their_address(tmp_path: Path) -> None:
+    values: dict[str, Any] = {"prior": make_trainer, "kind": Collator, "weights": {1: object()}}
+    compared = _compared_settings(OwnConfig(str(tmp_path), **values))
+    assert compared["prior"].endswith("test_subclasses.make_trainer") and compared["kind"] == "helpers.Collator"
+    assert "weights" not in compared and "alpha" in compared
+
+
 def test_a_student_in_half_precision_is_refused_where_it_would_be_trained(tmp_path: Path) -> None:
     trainer = make_trainer(tmp_path, arguments={"model": tiny_model(seed=1).bfloat16()})
     trainer.evaluate()
@@ -302,3 +314,11 @@ def test_rows_to_evaluate_that_are_too_long_are_refused_before_the_training(tmp_
     trainer = make_trainer(tmp_path, arguments={"eval_dataset": long}, eval_strategy="epoch")
     with pytest.raises(ValueError, match=r"Row 0 of the evaluation set .* has 600 tokens, and the student reads at"):
         trainer.train()
+
+
+def test_a_stream_that_is_split_already_is_refused_with_several_processes() -> None:
+    stream: IterableDataset = dataset(8).to_iterable_dataset()
+    trainer: Any = SimpleNamespace(args=SimpleNamespace(world_size=2))
+    assert [row["labels"] for row in StepsMixin._one_stream(trainer, stream)] == dataset(8)["labels"]
+    with pytest.raises(ValueError, match=r"split by split_dataset_by_node.*give the whole stream"):
+        StepsMixin._one_stream(trainer, split_dataset_by_node(stream, rank=0, world_size=2))
