@@ -132,10 +132,10 @@ class DistillationTrainer(TeacherMixin, StepsMixin, SettingsMixin, ResumingMixin
         self._evaluated_labels = EvaluatedLabels()
 
         self._check_kind_of_models()
-        check_single_label(self.model.config)
         evaluated = self.eval_dataset.values() if isinstance(self.eval_dataset, dict) else [self.eval_dataset]
-        # A method on plain text never reads a column of classes.
+        # A method on plain text or on states alone never reads a column of classes.
         if self.needs_labels or self.compares_predictions:
+            check_single_label(self.model.config)
             for dataset in (self.train_dataset, *evaluated):
                 check_label_order(dataset, self.model.config)
         self._set_up_teacher()
