@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from transformers import PretrainedConfig
 
+from bertkd.distillation.origin import is_of_bertkd
 from bertkd.distillation.trainer_hooks import TrainerHooks
 
 __all__ = [
@@ -50,8 +51,7 @@ class LabelsMixin(TrainerHooks):
     def _checks_labels(self) -> bool:
         """Whether labels are compared by the losses of bertkd, and not by a subclass that may give them any form."""
         losses = (type(self).distillation_loss, type(self).task_loss)  # type: ignore[attr-defined]
-        # Code that is typed or executed has no module.
-        return all(str(loss.__module__).startswith("bertkd.") for loss in losses)
+        return all(map(is_of_bertkd, losses))
 
     def _check_labels_of(self, dataset: Any, name: str, is_used: bool, needs_one: bool = False) -> None:
         """Raise ValueError for a bad label in rows that are at hand; those made when they are read are left out.

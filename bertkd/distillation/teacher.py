@@ -15,6 +15,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel
 from transformers.utils import ModelOutput
 
 from bertkd.distillation.checks import check_not_shared, check_single_label, check_vocabularies
+from bertkd.distillation.origin import is_of_bertkd
 from bertkd.distillation.steps import count_rows, forward_arguments, has_rows, inputs_of, row_lengths
 from bertkd.distillation.teacher_cache import (
     ROW_COLUMN,
@@ -62,7 +63,8 @@ class TeacherMixin(TrainerHooks):
             inputs: the batch, with every column that student or teacher accepts.
 
         Returns:
-            The teacher's `ModelOutput`, its logits (B, C) in the student's label order. With a teacher cache, each
+            The teacher's `ModelOutput`, its logits (B, C) in the student's label order. A plain dict reaches
+            `distillation_loss` as a `ModelOutput`, which refuses `pop`, `update` and `del`. With a teacher cache, each
             entry must be a tensor with one item of fixed shape per row, and is stored.
         """
         assert self.teacher_model is not None
@@ -192,7 +194,7 @@ class TeacherMixin(TrainerHooks):
         live = self._checked_outputs(probe, collated)
 
         columns = sorted(forward_arguments(self.teacher_model) - {"labels"})
-        if not type(self).teacher_forward.__module__.startswith("bertkd."):
+        if not is_of_bertkd(type(self).teacher_forward):
             # It may read whatever a row has, labels too.
             columns = sorted({*columns, *self._row_columns()})
         settings = {

@@ -41,6 +41,7 @@ from bertkd.distillation.labels import (
     logits_of,
     number_labels,
 )
+from bertkd.distillation.origin import is_of_bertkd
 from bertkd.distillation.resuming import ResumingMixin
 from bertkd.distillation.settings import SettingsMixin
 from bertkd.distillation.steps import StepsMixin, count_rows, first_rows, has_rows, inputs_of, model_inside
@@ -273,7 +274,7 @@ class DistillationTrainer(TeacherMixin, StepsMixin, SettingsMixin, ResumingMixin
         inputs = self._on_device(inputs)
         labels = inputs.get("labels")
         more: dict[str, Any] = {}
-        if not str(type(self).task_loss.__module__).startswith("bertkd."):
+        if not is_of_bertkd(type(self).task_loss):
             # A loss of the user's may read what it reads in a training.
             more = self.student_forward_kwargs
             self.extra_modules.to(self.args.device)

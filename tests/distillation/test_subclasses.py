@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from datasets import IterableDataset
+from datasets import Dataset, IterableDataset
 from datasets.distributed import split_dataset_by_node
 from helpers import SETTINGS, Collator, assert_same_run, dataset, rows, tiny_model, training_log, word_tokenizer
 from torch import Tensor
@@ -20,6 +20,7 @@ from bertkd.distillation.labels import _CheckingCollator
 from bertkd.distillation.resuming import _compared_settings
 from bertkd.distillation.steps import StepsMixin
 from bertkd.distillation.teacher_cache import ROW_COLUMN, with_rows
+from bertkd.distillation.tokens import check_tokens
 from bertkd.students import prune
 
 
@@ -69,6 +70,14 @@ def test_a_loss_of_ones_own_says_whether_it_is_weighed(tmp_path: Path) -> None:
     whole.train()
     spread.train()
     assert_same_run(whole, spread)
+
+    class Told(DistillationTrainer):
+        loss_is_scaled_for_ga = False
+
+    class Own(Told):
+        compute_loss = Batch.compute_loss
+
+    make_trainer(tmp_path, Own)
 
 
 @pytest.mark.parametrize(
@@ -164,8 +173,27 @@ def test_an_optimizer_of_ones_own_trains_the_projection_too(tmp_path: Path) -> N
 
     small = {"model": tiny_model(layers=2, hidden=8, seed=1), "teacher_model": tiny_model(layers=4, seed=2)}
     trainer = make_trainer(tmp_path, Own, PatientKDConfig, small, project_hidden=True)
-    with pytest.raises(ValueError, match=r"does not train projection.*add_param_group"):
+    with pytest.raises(
+        ValueError, match=r"projection: where a create_optimizer .* add self\.extra_modules\.parameters"
+    ):
         trainer.train()
+
+    class Both(PatientKDTrainer):
+        def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+            trained = [*self.model.bert.parameters(), *self.extra_modules.parameters()]
+            self.optimizer = torch.optim.SGD(trained, lr=0.1)
+            return self.optimizer
+
+    make_trainer(tmp_path, Both, PatientKDConfig, small, project_hidden=True).train()
+
+
+def test_the_outputs_of_a_typed_teacher_forward_are_cached(tmp_path: Path) -> None:
+    typed: dict[str, Any] = {}
+    exec("def forward(self, inputs): return {'logits': self.teacher_model(**inputs).logits}", typed)
+    own = type("Own", (DistillationTrainer,), {"teacher_forward": typed["forward"]})
+    unlabeled = {"train_dataset": dataset(16).remove_columns("labels")}
+    settings: dict[str, Any] = {"teacher_cache_dir": str(tmp_path / "cache"), "alpha": 1.0, "max_steps": 1}
+    make_trainer(tmp_path, own, arguments=unlabeled, **settings).train()
 
 
 # ---- labels ----
@@ -307,6 +335,18 @@ def test_rows_that_are_too_long_for_a_pruned_student_are_refused(tmp_path: Path)
     arguments = {"model": prune(tiny_model(seed=1), [1, 2], [12, 24]), "train_dataset": long}
     with pytest.raises(ValueError, match="has 600 tokens, and the student reads at most"):
         make_trainer(tmp_path, arguments=arguments).train()
+
+
+@pytest.mark.parametrize("make", [list, Dataset.from_list])
+def test_rows_of_several_texts_are_not_taken_for_one(make: Any) -> None:
+    config = tiny_model().config
+    for choices in ([[5] * 30, [6] * 20], [[5] * 30] * 2):
+        check_tokens(make([{"input_ids": choices}] * 3), config)
+    check_tokens([{"input_ids": torch.full((2, 30), 5)}], config)
+    with pytest.raises(ValueError, match="Row 1 .* has 60 tokens"):
+        check_tokens([{"input_ids": torch.full((1, length), 5)} for length in (30, 60)], config)
+    with pytest.raises(ValueError, match="Row 0 .* has no tokens"):
+        check_tokens(make([{"input_ids": []}] * 2), config)
 
 
 def test_rows_to_evaluate_that_are_too_long_are_refused_before_the_training(tmp_path: Path) -> None:
