@@ -103,13 +103,8 @@ class _CheckingCollator:
     def __init__(self, collator: Callable[[list[Any]], Any], config: PretrainedConfig) -> None:
         self.collator = collator
         self.config = config
-
-    def __getattr__(self, name: str) -> Any:
-        # The Trainer looks for the collator's tokenizer, to save it. Python looks for names of its own in an object
-        # that is being read from a pickle, and has no attribute yet.
-        if name.startswith("__") or "collator" not in self.__dict__:
-            raise AttributeError(name)
-        return getattr(self.collator, name)
+        # The Trainer saves it with a checkpoint.
+        self.tokenizer = getattr(collator, "tokenizer", None)
 
     def __call__(self, features: list[Any]) -> Any:
         batch = self.collator(features)

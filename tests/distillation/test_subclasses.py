@@ -4,12 +4,11 @@ import pickle
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from datasets import Dataset, IterableDataset
+from datasets import Dataset
 from datasets.distributed import split_dataset_by_node
 from helpers import SETTINGS, Collator, assert_same_run, dataset, rows, tiny_model, training_log, word_tokenizer
 from torch import Tensor
@@ -18,7 +17,7 @@ from transformers import BertForQuestionAnswering, BertForTokenClassification, D
 from bertkd import DistillationConfig, DistillationTrainer, PatientKDConfig, PatientKDTrainer, losses
 from bertkd.distillation.labels import _CheckingCollator
 from bertkd.distillation.resuming import _compared_settings
-from bertkd.distillation.steps import StepsMixin
+from bertkd.distillation.steps import OneStream
 from bertkd.distillation.teacher_cache import ROW_COLUMN, with_rows
 from bertkd.distillation.tokens import check_tokens
 from bertkd.students import prune
@@ -308,7 +307,7 @@ def test_checkpoints_have_the_collators_tokenizer_without_its_truncation(tmp_pat
 
 def test_a_collator_that_checks_labels_can_be_sent_to_another_process() -> None:
     sent = pickle.loads(pickle.dumps(_CheckingCollator(Collator(pad=7), tiny_model().config)))
-    assert sent.padding["input_ids"] == 7 and not hasattr(sent, "tokenizer")
+    assert sent.collator.padding["input_ids"] == 7 and sent.tokenizer is None
 
 
 def test_rows_that_are_shown_as_tensors_are_so_with_a_cache_too(tmp_path: Path) -> None:
@@ -357,8 +356,7 @@ def test_rows_to_evaluate_that_are_too_long_are_refused_before_the_training(tmp_
 
 
 def test_a_stream_that_is_split_already_is_refused_with_several_processes() -> None:
-    stream: IterableDataset = dataset(8).to_iterable_dataset()
-    trainer: Any = SimpleNamespace(args=SimpleNamespace(world_size=2))
-    assert [row["labels"] for row in StepsMixin._one_stream(trainer, stream)] == dataset(8)["labels"]
+    stream = dataset(8).to_iterable_dataset()
+    assert [row["labels"] for row in OneStream(stream)] == dataset(8)["labels"]
     with pytest.raises(ValueError, match=r"split by split_dataset_by_node.*give the whole stream"):
-        StepsMixin._one_stream(trainer, split_dataset_by_node(stream, rank=0, world_size=2))
+        OneStream(split_dataset_by_node(stream, rank=0, world_size=2))
