@@ -1,8 +1,7 @@
 """Decides which rows an optimizer step sees, and how they are weighed."""
 
 import inspect
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import datasets
@@ -79,58 +78,24 @@ class StepsMixin(LabelsMixin):
             return None
         return SequentialSampler(dataset)
 
-    def get_train_dataloader(self) -> DataLoader:
-        """Make the batches to train on; of a stream, each process reads every row and takes its own batches."""
-        dataset = self.train_dataset
-        self.train_dataset = self._one_stream(dataset)
-        try:
-            return super().get_train_dataloader()
-        finally:
-            self.train_dataset = dataset
-
-    def _one_stream(self, dataset: Any) -> Any:
-        """The rows as every process reads them.
-
-        Raises:
-            ValueError: a stream that several processes read was split among them already.
-        """
-        if not isinstance(dataset, datasets.IterableDataset) or self.args.world_size == 1:
-            return dataset
-        if getattr(dataset, "_distributed", None) is not None:
-            raise ValueError(
-                "The stream was split by split_dataset_by_node, and each process would take its own batches of what "
-                "it has left: give the whole stream."
-            )
-        return OneStream(dataset)
-
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
         """Make the batches to evaluate, of all rows: `dataloader_drop_last` is about the steps of a training."""
         rows: Any = self.eval_dataset if eval_dataset is None else eval_dataset
         # Of several data sets, the Trainer gives the name, and keeps the loader of each.
-        is_named = isinstance(rows, str)
-        if not is_named and rows is not self._evaluated_last:
+        if not isinstance(rows, str) and rows is not self._evaluated_last:
             self._forget_evaluation_rows()
             self._evaluated_last = rows
+        return super().get_eval_dataloader(eval_dataset)
 
-        all_rows: Any = self.eval_dataset
-        if is_named:
-            self.eval_dataset = {**all_rows, rows: self._one_stream(all_rows[rows])}
+    def _batches_of(self, dataset: Any, make: Callable[[Any], DataLoader], is_training: bool) -> DataLoader:
+        """Evaluations drop no row; of a stream, each process reads every row and takes its own batches."""
+        if isinstance(dataset, datasets.IterableDataset) and self.args.world_size > 1:
+            dataset = OneStream(dataset)
+
+        drop_last = self.args.dataloader_drop_last
+        self.args.dataloader_drop_last = drop_last and is_training
         try:
-            with self._no_row_dropped():
-                return super().get_eval_dataloader(rows if is_named else self._one_stream(rows))
-        finally:
-            self.eval_dataset = all_rows
-
-    def get_test_dataloader(self, test_dataset: Any) -> DataLoader:
-        """Make the batches to predict, of all rows."""
-        with self._no_row_dropped():
-            return super().get_test_dataloader(self._one_stream(test_dataset))
-
-    @contextmanager
-    def _no_row_dropped(self) -> Iterator[None]:
-        drop_last, self.args.dataloader_drop_last = self.args.dataloader_drop_last, False
-        try:
-            yield
+            return make(dataset)
         finally:
             self.args.dataloader_drop_last = drop_last
 
@@ -177,9 +142,17 @@ class OneStream(IterableDataset):
 
     accelerate would give each process some files of a stream that has several, and so other rows than a single process
     reads, and some processes more of them than others.
+
+    Raises:
+        ValueError: the stream was split among the processes already.
     """
 
     def __init__(self, rows: datasets.IterableDataset) -> None:
+        if getattr(rows, "_distributed", None) is not None:
+            raise ValueError(
+                "The stream was split by split_dataset_by_node, and each process would take its own batches of what "
+                "it has left: give the whole stream."
+            )
         self.rows = rows
 
     def __iter__(self) -> Iterator[Any]:
