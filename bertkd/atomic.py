@@ -248,7 +248,8 @@ def write_json(path: str | Path, value: object) -> None:
     """Writes `value` as JSON, whole or not at all.
 
     Dataclasses, paths, tensors and NumPy numbers are accepted. A number that is not finite becomes `null`, since JSON
-    has none; anything else becomes its `str`, so that a long run never ends without its results file.
+    has none, and a function or class its full name; anything else becomes its `str`, so that a long run never ends
+    without its results file.
     """
     write_text(path, json.dumps(plain_json(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
@@ -271,6 +272,9 @@ def plain_json(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [plain_json(item) for item in value]
 
+    # The text of a function has its address, which changes from run to run.
+    if hasattr(value, "__qualname__"):
+        return f"{value.__module__}.{value.__qualname__}"
     # Tensors and NumPy arrays, of any rank.
     if hasattr(value, "tolist"):
         return plain_json(value.tolist())

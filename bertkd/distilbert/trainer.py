@@ -152,7 +152,8 @@ class DistilBertKDTrainer(DistillationTrainer):
         """
         ids, known = inputs["input_ids"], inputs.get("labels")
         is_of_tokens = known is not None and known.shape == ids.shape
-        if is_of_tokens and ((known != IGNORED) & (known != ids)).any():
+        # Other labels of tokens, such as tags, are nobody's business here.
+        if is_of_tokens and ((known != IGNORED) & (known != ids) & (ids == self._tokenizer.mask_token_id)).any():
             raise ValueError(
                 "The data collator has masked words already, and DistilBertKDTrainer masks them by itself: take "
                 "DataCollatorWithPadding, and set the share of masked words with mlm_probability."

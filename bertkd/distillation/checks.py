@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel, Trainer
 
 from bertkd.distillation.labels import label_column
+from bertkd.distillation.origin import is_of_bertkd
 from bertkd.distillation.steps import forward_arguments, model_inside
 from bertkd.models import label_names, label_permutation
 from bertkd.models.labels import unnamed
@@ -45,9 +46,8 @@ def check_own_compute_loss(trainer: type) -> None:
     Whether the Trainer divides by the accumulation steps was decided for the one of bertkd.
     """
     owner = next(cls for cls in trainer.__mro__ if "compute_loss" in vars(cls))
-    above = trainer.__mro__[: trainer.__mro__.index(owner) + 1]
-    is_told = any("loss_is_scaled_for_ga" in vars(cls) for cls in above)
-    if not owner.__module__.startswith("bertkd.") and not is_told:
+    told_by = next(cls for cls in trainer.__mro__ if "loss_is_scaled_for_ga" in vars(cls))
+    if not is_of_bertkd(owner) and is_of_bertkd(told_by):
         raise ValueError(
             f"{owner.__name__} overrides compute_loss: override distillation_loss or task_loss, whose mean over the "
             "rows of a batch the trainer weighs. Or set loss_is_scaled_for_ga in the class: to False where "

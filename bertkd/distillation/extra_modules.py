@@ -90,9 +90,9 @@ class ExtraModulesMixin(TrainerHooks):
         left_out = [name for name, module in self.extra_modules.items() if not _has_all(trained, module)]
         if left_out:
             raise ValueError(
-                f"The optimizer that was given does not train {', '.join(left_out)}: before train(), call "
-                "trainer.optimizer.add_param_group({'params': list(trainer.extra_modules.parameters())}), or let the "
-                "trainer make the optimizer."
+                f"The optimizer does not train {', '.join(left_out)}: where a create_optimizer of your own makes it, "
+                "add self.extra_modules.parameters() there; where it was given, call trainer.optimizer."
+                "add_param_group({'params': list(trainer.extra_modules.parameters())}) before train()."
             )
         parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         if parameters and not any(id(parameter) in trained for parameter in parameters):

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from transformers import PretrainedConfig
 
+from bertkd.distillation.origin import is_of_bertkd
 from bertkd.distillation.trainer_hooks import TrainerHooks
 
 __all__ = [
@@ -50,8 +51,7 @@ class LabelsMixin(TrainerHooks):
     def _checks_labels(self) -> bool:
         """Whether labels are compared by the losses of bertkd, and not by a subclass that may give them any form."""
         losses = (type(self).distillation_loss, type(self).task_loss)  # type: ignore[attr-defined]
-        # Code that is typed or executed has no module.
-        return all(str(loss.__module__).startswith("bertkd.") for loss in losses)
+        return all(map(is_of_bertkd, losses))
 
     def _check_labels_of(self, dataset: Any, name: str, is_used: bool, needs_one: bool = False) -> None:
         """Raise ValueError for a bad label in rows that are at hand; those made when they are read are left out.
@@ -103,13 +103,8 @@ class _CheckingCollator:
     def __init__(self, collator: Callable[[list[Any]], Any], config: PretrainedConfig) -> None:
         self.collator = collator
         self.config = config
-
-    def __getattr__(self, name: str) -> Any:
-        # The Trainer looks for the collator's tokenizer, to save it. Python looks for names of its own in an object
-        # that is being read from a pickle, and has no attribute yet.
-        if name.startswith("__") or "collator" not in self.__dict__:
-            raise AttributeError(name)
-        return getattr(self.collator, name)
+        # The Trainer saves it with a checkpoint.
+        self.tokenizer = getattr(collator, "tokenizer", None)
 
     def __call__(self, features: list[Any]) -> Any:
         batch = self.collator(features)

@@ -1,8 +1,10 @@
 """Averages the parts of the loss for the logs, and remembers where one was not finite."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
+from accelerate.utils import gather_object
 from torch import Tensor
 
 __all__ = ["FirstStep", "LossWindow"]
@@ -59,16 +61,15 @@ class LossWindow:
 
     def averages(self, accelerator: Any) -> dict[str, float]:
         """Averages over the steps of the window that had the part, and all processes."""
-        # Sorted, so that all processes add up the same parts.
-        names = sorted(self.sums)
+        # All processes add up the same parts in the same order, also those that a process did not have.
+        names = sorted(set(gather_object(list(self.sums))))
         if not names:
             return {}
 
-        sums, weights = [], []
-        for name in names:
-            sums.append(self.sums[name])
-            weights.append(torch.as_tensor(self.weights[name], dtype=torch.float32, device=self.sums[name].device))
+        def ordered(values: Mapping[str, Tensor | float]) -> Tensor:
+            kind = {"dtype": torch.float32, "device": accelerator.device}
+            return torch.stack([torch.as_tensor(values.get(name, 0.0), **kind) for name in names])
 
-        totals = torch.stack([torch.stack(sums), torch.stack(weights)])
+        totals = torch.stack([ordered(self.sums), ordered(self.weights)])
         sum_of_all, weight_of_all = accelerator.reduce(totals, reduction="sum")
         return dict(zip(names, (sum_of_all / weight_of_all).tolist(), strict=True))

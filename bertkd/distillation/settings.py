@@ -6,6 +6,7 @@ from typing import Any
 
 from bertkd.distillation.config import DistillationConfig, method_settings
 from bertkd.distillation.extra_modules import ExtraModulesMixin
+from bertkd.distillation.origin import is_of_bertkd
 
 __all__ = ["SettingsMixin"]
 
@@ -49,7 +50,7 @@ class SettingsMixin(ExtraModulesMixin):
         known = {field.name for field in fields(self.config_class)}
         ignored = [field.name for field in fields(self.args) if field.name not in known]
         # A user's trainer may read settings of a user's config.
-        if ignored and type(self).__module__.startswith("bertkd."):
+        if ignored and is_of_bertkd(type(self)):
             raise ValueError(
                 f"{type(self).__name__} reads a {self.config_class.__name__}, and would ignore {', '.join(ignored)} "
                 f"of the {type(self.args).__name__}: take the trainer that belongs to it, or a "

@@ -1,12 +1,12 @@
 """Decides which rows an optimizer step sees, and how they are weighed."""
 
 import inspect
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import datasets
 import torch
+from accelerate.utils import recursively_apply
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, Sampler, SequentialSampler
 from transformers.trainer_pt_utils import find_batch_size
@@ -16,6 +16,7 @@ from bertkd.distillation.sampler import StepSampler, TokenStepSampler
 
 __all__ = [
     "StepsMixin",
+    "count_rows",
     "first_rows",
     "forward_arguments",
     "has_rows",
@@ -77,47 +78,24 @@ class StepsMixin(LabelsMixin):
             return None
         return SequentialSampler(dataset)
 
-    def get_train_dataloader(self) -> DataLoader:
-        """Make the batches to train on; of a stream, each process reads every row and takes its own batches."""
-        dataset = self.train_dataset
-        self.train_dataset = self._one_stream(dataset)
-        try:
-            return super().get_train_dataloader()
-        finally:
-            self.train_dataset = dataset
-
-    def _one_stream(self, dataset: Any) -> Any:
-        is_shared = isinstance(dataset, datasets.IterableDataset) and self.args.world_size > 1
-        return OneStream(dataset) if is_shared else dataset
-
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
         """Make the batches to evaluate, of all rows: `dataloader_drop_last` is about the steps of a training."""
         rows: Any = self.eval_dataset if eval_dataset is None else eval_dataset
         # Of several data sets, the Trainer gives the name, and keeps the loader of each.
-        is_named = isinstance(rows, str)
-        if not is_named and rows is not self._evaluated_last:
+        if not isinstance(rows, str) and rows is not self._evaluated_last:
             self._forget_evaluation_rows()
             self._evaluated_last = rows
+        return super().get_eval_dataloader(eval_dataset)
 
-        all_rows: Any = self.eval_dataset
-        if is_named:
-            self.eval_dataset = {**all_rows, rows: self._one_stream(all_rows[rows])}
+    def _batches_of(self, dataset: Any, make: Callable[[Any], DataLoader], is_training: bool) -> DataLoader:
+        """Evaluations drop no row; of a stream, each process reads every row and takes its own batches."""
+        if isinstance(dataset, datasets.IterableDataset) and self.args.world_size > 1:
+            dataset = OneStream(dataset)
+
+        drop_last = self.args.dataloader_drop_last
+        self.args.dataloader_drop_last = drop_last and is_training
         try:
-            with self._no_row_dropped():
-                return super().get_eval_dataloader(rows if is_named else self._one_stream(rows))
-        finally:
-            self.eval_dataset = all_rows
-
-    def get_test_dataloader(self, test_dataset: Any) -> DataLoader:
-        """Make the batches to predict, of all rows."""
-        with self._no_row_dropped():
-            return super().get_test_dataloader(self._one_stream(test_dataset))
-
-    @contextmanager
-    def _no_row_dropped(self) -> Iterator[None]:
-        drop_last, self.args.dataloader_drop_last = self.args.dataloader_drop_last, False
-        try:
-            yield
+            return make(dataset)
         finally:
             self.args.dataloader_drop_last = drop_last
 
@@ -129,7 +107,7 @@ class StepsMixin(LabelsMixin):
         Those that have a label are counted too: only here, where all micro-batches of the step are at hand, is it
         known by how many the mean of the loss on labels is to divide.
         """
-        rows = torch.tensor(float(sum(find_batch_size(batch) for batch in micro_batches)), device=device)
+        rows = torch.tensor(float(sum(map(count_rows, micro_batches))), device=device)
         labeled = rows
         if self.needs_labels and not self._is_regression:
             counts = [has_label(batch["labels"]).sum() for batch in micro_batches if "labels" in batch]
@@ -141,22 +119,22 @@ class StepsMixin(LabelsMixin):
         self._labeled_share = totals[1] / totals[0]
         return totals[0]
 
-    def _rows_not_filled_up(self, inputs: Mapping[str, Any]) -> int:
-        """How many rows of an evaluated batch are no repetitions, by which a process's last one is filled up.
+    def _rows_not_filled_up(self, inputs: Mapping[str, Any]) -> int | None:
+        """How many rows of an evaluated batch are no repetitions, by which the last one of all processes is filled up.
 
-        Of a stream, whose length nobody knows, they are not told apart.
+        None where none was filled up. Of a stream, whose length nobody knows, repetitions are not told apart.
         """
-        size: int = find_batch_size(inputs) or 0
         state = self.accelerator.gradient_state
         if self.args.world_size == 1 or not state.end_of_dataloader or state.remainder <= 0:
-            return size
+            return None
+        size = count_rows(inputs)
         return min(size, max(0, state.remainder - self.args.process_index * size))
 
     def _share_of_step(self, inputs: dict[str, Tensor], size_of_step: Tensor | int | None) -> Tensor | float:
         """The share of the optimizer step that a micro-batch is, times the processes, over which DDP averages."""
         if size_of_step is None:
             return 1.0
-        return find_batch_size(inputs) * self.args.world_size / size_of_step
+        return count_rows(inputs) * self.args.world_size / size_of_step
 
 
 class OneStream(IterableDataset):
@@ -164,9 +142,17 @@ class OneStream(IterableDataset):
 
     accelerate would give each process some files of a stream that has several, and so other rows than a single process
     reads, and some processes more of them than others.
+
+    Raises:
+        ValueError: the stream was split among the processes already.
     """
 
     def __init__(self, rows: datasets.IterableDataset) -> None:
+        if getattr(rows, "_distributed", None) is not None:
+            raise ValueError(
+                "The stream was split by split_dataset_by_node, and each process would take its own batches of what "
+                "it has left: give the whole stream."
+            )
         self.rows = rows
 
     def __iter__(self) -> Iterator[Any]:
@@ -177,13 +163,20 @@ class OneStream(IterableDataset):
         self.rows.set_epoch(epoch)
 
 
-def first_rows(values: Mapping[str, Any], size: int, count: int) -> dict[str, Any]:
+def count_rows(inputs: Mapping[str, Any]) -> int:
+    """The rows of a batch: those of its token ids or, without any, of its first tensor."""
+    # Another column may come first and be shared by all rows, such as position ids.
+    return find_batch_size([inputs.get("input_ids"), inputs]) or 0
+
+
+def first_rows(values: Any, size: int, count: int) -> Any:
     """The first rows of what belongs to a batch of `size` rows: of its columns, or of a model's outputs."""
-    cut = dict(values)
-    for name, value in values.items():
-        if isinstance(value, Tensor) and value.dim() > 0 and len(value) == size:
-            cut[name] = value[:count]
-    return cut
+
+    def cut(tensor: Tensor) -> Tensor:
+        return tensor[:count] if tensor.dim() > 0 and len(tensor) == size else tensor
+
+    # Hidden states are a tuple of tensors.
+    return recursively_apply(cut, values)
 
 
 def has_rows(dataset: Any) -> bool:

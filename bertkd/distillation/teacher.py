@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
-from transformers.trainer_pt_utils import find_batch_size
 from transformers.utils import ModelOutput
 
 from bertkd.distillation.checks import check_not_shared, check_single_label, check_vocabularies
-from bertkd.distillation.steps import forward_arguments, has_rows, inputs_of, row_lengths
+from bertkd.distillation.origin import is_of_bertkd
+from bertkd.distillation.steps import count_rows, forward_arguments, has_rows, inputs_of, row_lengths
 from bertkd.distillation.teacher_cache import (
     ROW_COLUMN,
     TeacherCache,
@@ -63,7 +63,8 @@ class TeacherMixin(TrainerHooks):
             inputs: the batch, with every column that student or teacher accepts.
 
         Returns:
-            The teacher's `ModelOutput`, its logits (B, C) in the student's label order. With a teacher cache, each
+            The teacher's `ModelOutput`, its logits (B, C) in the student's label order. A plain dict reaches
+            `distillation_loss` as a `ModelOutput`, which refuses `pop`, `update` and `del`. With a teacher cache, each
             entry must be a tensor with one item of fixed shape per row, and is stored.
         """
         assert self.teacher_model is not None
@@ -193,7 +194,7 @@ class TeacherMixin(TrainerHooks):
         live = self._checked_outputs(probe, collated)
 
         columns = sorted(forward_arguments(self.teacher_model) - {"labels"})
-        if not type(self).teacher_forward.__module__.startswith("bertkd."):
+        if not is_of_bertkd(type(self).teacher_forward):
             # It may read whatever a row has, labels too.
             columns = sorted({*columns, *self._row_columns()})
         settings = {
@@ -280,8 +281,8 @@ class TeacherMixin(TrainerHooks):
             ValueError: they cannot be cached.
         """
         batch = collated(rows)
-        size = find_batch_size(batch)
-        if size is not None and size != len(rows):
+        size = count_rows(batch)
+        if size and size != len(rows):
             raise ValueError(
                 f"The data collator makes {size} rows of {len(rows)}: what it makes has no number by which a cache "
                 "could join it to the teacher's outputs. Leave teacher_cache_dir out."

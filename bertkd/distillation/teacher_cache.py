@@ -65,14 +65,7 @@ class _WithRows(torch.utils.data.Dataset):
 def with_rows(dataset: Any) -> Any:
     """The data set with each row's number under `ROW_COLUMN`."""
     if _is_table(dataset):
-        numbered = dataset.add_column(ROW_COLUMN, list(range(len(dataset))))
-        shown = dataset.format
-        if shown["type"] is None:
-            return numbered
-        columns = [*shown["columns"], ROW_COLUMN]
-        return numbered.with_format(
-            shown["type"], columns, output_all_columns=shown["output_all_columns"], **shown["format_kwargs"]
-        )
+        return dataset.add_column(ROW_COLUMN, list(range(len(dataset))))
     return _WithRows(dataset)
 
 

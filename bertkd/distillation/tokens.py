@@ -61,15 +61,18 @@ def _refuse_first(rows: list[np.ndarray], first_row: int, vocabulary: float, pos
 
 
 def _batches_of_ids(dataset: Any, which: str) -> Iterator[list[np.ndarray]]:
-    """The token ids of the rows, many rows at a time; none for rows without."""
+    """The token ids of the rows, many rows at a time; none for rows without, or with several texts to choose from."""
     if isinstance(dataset, datasets.Dataset):
         if "input_ids" not in dataset.column_names:
             return
         for table in dataset.select_columns(["input_ids"]).with_format("arrow").iter(batch_size=1000):
             column = table["input_ids"].combine_chunks()
+            tokens = column.flatten()
+            if hasattr(tokens, "value_lengths"):
+                return
             # Without a Python object for each token.
             ends = column.value_lengths().to_numpy(zero_copy_only=False).cumsum()
-            yield np.split(column.flatten().to_numpy(zero_copy_only=False), ends[:-1].astype(int))
+            yield np.split(tokens.to_numpy(zero_copy_only=False), ends[:-1].astype(int))
         return
 
     for row, item in enumerate(dataset):
@@ -80,4 +83,7 @@ def _batches_of_ids(dataset: Any, which: str) -> Iterator[list[np.ndarray]]:
             )
         if "input_ids" not in item:
             return
-        yield [np.asarray(item["input_ids"]).reshape(-1)]
+        ids = item["input_ids"]
+        if len(ids) > 1 and np.ndim(ids[0]) > 0:
+            return
+        yield [np.asarray(ids).reshape(-1)]

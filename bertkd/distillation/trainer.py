@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 from transformers.trainer_utils import EvalLoopOutput, SaveStrategy, TrainOutput
-from transformers.utils import ModelOutput
 
 from bertkd import losses
 from bertkd.distillation.checks import (
@@ -42,9 +41,10 @@ from bertkd.distillation.labels import (
     logits_of,
     number_labels,
 )
+from bertkd.distillation.origin import is_of_bertkd
 from bertkd.distillation.resuming import ResumingMixin
 from bertkd.distillation.settings import SettingsMixin
-from bertkd.distillation.steps import StepsMixin, first_rows, has_rows, inputs_of, model_inside
+from bertkd.distillation.steps import StepsMixin, count_rows, first_rows, has_rows, inputs_of, model_inside
 from bertkd.distillation.teacher import TeacherMixin
 from bertkd.distillation.tokens import check_tokens
 from bertkd.folder_lock import folder_in_use
@@ -133,10 +133,10 @@ class DistillationTrainer(TeacherMixin, StepsMixin, SettingsMixin, ResumingMixin
         self._evaluated_labels = EvaluatedLabels()
 
         self._check_kind_of_models()
-        check_single_label(self.model.config)
         evaluated = self.eval_dataset.values() if isinstance(self.eval_dataset, dict) else [self.eval_dataset]
-        # A method on plain text never reads a column of classes.
+        # A method on plain text or on states alone never reads a column of classes.
         if self.needs_labels or self.compares_predictions:
+            check_single_label(self.model.config)
             for dataset in (self.train_dataset, *evaluated):
                 check_label_order(dataset, self.model.config)
         self._set_up_teacher()
@@ -274,7 +274,7 @@ class DistillationTrainer(TeacherMixin, StepsMixin, SettingsMixin, ResumingMixin
         inputs = self._on_device(inputs)
         labels = inputs.get("labels")
         more: dict[str, Any] = {}
-        if not str(type(self).task_loss.__module__).startswith("bertkd."):
+        if not is_of_bertkd(type(self).task_loss):
             # A loss of the user's may read what it reads in a training.
             more = self.student_forward_kwargs
             self.extra_modules.to(self.args.device)
@@ -284,6 +284,10 @@ class DistillationTrainer(TeacherMixin, StepsMixin, SettingsMixin, ResumingMixin
             count = self._rows_not_filled_up(inputs)
             # A model whose labels have other names computes its own loss.
             loss = getattr(outputs, "loss", None) if labels is None else self._loss_of_rows(outputs, inputs, count)
+            if labels is None and loss is not None and count is not None:
+                # By every process, as shards of a model need; that of a process without a row is left out.
+                rows = first_rows(inputs, count_rows(inputs), max(count, 1))
+                loss = model(**inputs_of(self.model, rows), **more).loss
 
         if loss is not None and labels is not None:
             self._evaluated_labels.add(loss, labels[:count])
@@ -303,15 +307,14 @@ class DistillationTrainer(TeacherMixin, StepsMixin, SettingsMixin, ResumingMixin
             found.append(labels[:, 0] if labels.dim() == 2 and labels.shape[1] == 1 else labels)
         return found[0] if len(found) == 1 else tuple(found)
 
-    def _loss_of_rows(self, outputs: Any, inputs: dict[str, Any], count: int) -> Tensor:
-        """The loss on labels of the first rows of a batch."""
-        size = len(inputs["labels"])
+    def _loss_of_rows(self, outputs: Any, inputs: dict[str, Any], count: int | None) -> Tensor:
+        """The loss on labels of the first rows of a batch; of all where `count` is None."""
         if count == 0:
             return torch.zeros((), device=self.args.device)
-        if count == size:
-            return self.task_loss(outputs, inputs)
-
-        return self.task_loss(ModelOutput(first_rows(outputs, size, count)), first_rows(inputs, size, count))
+        if count is not None:
+            size = count_rows(inputs)
+            outputs, inputs = first_rows(outputs, size, count), first_rows(inputs, size, count)
+        return self.task_loss(outputs, inputs)
 
     def evaluation_loop(self, dataloader: DataLoader, *args: Any, **kwargs: Any) -> EvalLoopOutput:
         """Evaluate as `transformers.Trainer`; `eval_loss` is a mean over the rows that have a label.
@@ -331,12 +334,13 @@ class DistillationTrainer(TeacherMixin, StepsMixin, SettingsMixin, ResumingMixin
     def _evaluate_loss(self, model: nn.Module, inputs: dict[str, Any]) -> tuple[Tensor, None, None]:
         """The result of `prediction_step` where the method's own loss is all that there is to evaluate."""
         self.extra_modules.to(self.args.device)
-        size, count = len(inputs["input_ids"]), self._rows_not_filled_up(inputs)
+        count = self._rows_not_filled_up(inputs)
         if count == 0:
             return torch.zeros((), device=self.args.device), None, None
+        if count is not None:
+            inputs = first_rows(inputs, count_rows(inputs), count)
         with torch.no_grad(), self.compute_loss_context_manager():
-            rows = self._to_evaluate(first_rows(inputs, size, count))
-            return self.compute_loss(model, rows).detach(), None, None
+            return self.compute_loss(model, self._to_evaluate(inputs)).detach(), None, None
 
     def _to_evaluate(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """What a method makes of a batch before its loss is evaluated, such as masks."""

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Sampler
+from torch.utils.data import DataLoader, Sampler
 from transformers import Trainer
 
 from bertkd.distillation.config import DistillationConfig
@@ -73,6 +73,16 @@ class TrainerHooks(Trainer):
 
     def _get_eval_sampler(self, eval_dataset: Any) -> Sampler | None:
         return self._evaluation_sampler(eval_dataset)
+
+    def _batches_of(self, dataset: Any, make: Callable[[Any], DataLoader], is_training: bool) -> DataLoader:
+        """The batches that `make` makes of a data set, to train on or to evaluate."""
+        return make(dataset)
+
+    def _get_dataloader(self, dataset: Any, *args: Any, **kwargs: Any) -> DataLoader:
+        make = super()._get_dataloader
+        return self._batches_of(
+            dataset, lambda rows: make(rows, *args, **kwargs), is_training=kwargs.get("is_training", False)
+        )
 
     def _after_trial_settings(self) -> None:
         """Called when a hyper-parameter search has put the values of a trial into the settings."""

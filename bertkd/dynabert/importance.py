@@ -161,7 +161,9 @@ def _multiplied(model: PreTrainedModel, factors: dict[str, Tensor]) -> Iterator[
 
 def _scaled(states: Tensor, factor: Tensor) -> Tensor:
     """States (..., groups · d) times a factor for each group, (groups,)."""
-    return (states.unflatten(-1, (len(factor), -1)) * factor[:, None]).flatten(-2)
+    scaled = (states.unflatten(-1, (len(factor), -1)) * factor[:, None]).flatten(-2)
+    # The factors are in float32 and make the product so, also where the model is in half precision.
+    return scaled.to(states.dtype)
 
 
 def _loss(model: PreTrainedModel, inputs: dict[str, Tensor], answers: Tensor) -> Tensor:

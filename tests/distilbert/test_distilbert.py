@@ -16,6 +16,7 @@ from transformers import (
     BertModel,
     BertTokenizer,
     DataCollatorForLanguageModeling,
+    DataCollatorForTokenClassification,
     DataCollatorWithPadding,
     DistilBertForMaskedLM,
     ElectraConfig,
@@ -471,6 +472,14 @@ def test_words_are_not_masked_twice(tokenizer: BertTokenizer, tmp_path: Path) ->
     trainer.data_collator = DataCollatorForLanguageModeling(tokenizer, mlm_probability=0.5)
     with pytest.raises(ValueError, match="has masked words already.*take DataCollatorWithPadding.*mlm_probability"):
         trainer.train()
+
+
+def test_tags_of_tokens_are_no_masked_words(tokenizer: BertTokenizer, tmp_path: Path) -> None:
+    rows = corpus()
+    rows = rows.add_column("labels", [[1] * len(ids) for ids in rows["input_ids"]])
+    trainer = make_trainer(tmp_path, tokenizer, train_dataset=rows, max_steps=1)
+    trainer.data_collator = DataCollatorForTokenClassification(tokenizer)
+    trainer.train()
 
 
 def test_a_column_of_classes_is_none_of_a_text_stages_business(tokenizer: BertTokenizer, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import torch
 from datasets import IterableDataset
 from helpers import PAD, SETTINGS, Collator, dataset, tiny_model, word_tokenizer
+from torch import Tensor
 from transformers import AutoModelForMaskedLM
 
 from bertkd import (
@@ -101,6 +102,30 @@ def streamed(family: str, hidden: int, shared: dict[str, Any], data: dict[str, A
     return DistillationTrainer(model=models[0], teacher_model=models[1], args=args, **data)
 
 
+class UnevenTrainer(DistillationTrainer):
+    """Has a part of the loss in the first process alone, and a loss on labels that reads hidden states."""
+
+    def _set_up_method(self) -> None:
+        super()._set_up_method()
+        self.student_forward_kwargs = {"output_hidden_states": True}
+
+    def distillation_loss(self, student_outputs: Any, teacher_outputs: Any, inputs: Any) -> dict[str, Tensor]:
+        parts = super().distillation_loss(student_outputs, teacher_outputs, inputs)
+        if self.is_world_process_zero():
+            parts["first_loss"] = torch.tensor(0.0)
+        return parts
+
+    def task_loss(self, student_outputs: Any, inputs: dict[str, Tensor]) -> Tensor:
+        states = student_outputs.hidden_states[-1][:, 0, 0]
+        return super().task_loss(student_outputs, inputs) + (states - inputs["labels"]).square().mean()
+
+
+def uneven(family: str, hidden: int, shared: dict[str, Any], data: dict[str, Any]) -> DistillationTrainer:
+    args = DistillationConfig(**shared, learning_rate=0.02)
+    models = [tiny_model(family, layers=2, hidden=hidden, seed=seed) for seed in (1, 2)]
+    return UnevenTrainer(model=models[0], teacher_model=models[1], args=args, **data)
+
+
 def main(method: str, family: str, hidden: int, world_size: int, accumulation: int, output: str) -> None:
     shared = {
         **SETTINGS,
@@ -115,7 +140,7 @@ def main(method: str, family: str, hidden: int, world_size: int, accumulation: i
         "data_collator": Collator(PAD[family]),
     }
     torch.manual_seed(7)
-    methods = (patient_kd, dynabert, tinybert, distilbert, pruned, streamed, unlabeled)
+    methods = (patient_kd, dynabert, tinybert, distilbert, pruned, streamed, unlabeled, uneven)
     make = {one.__name__: one for one in methods}[method]
     trainer = make(family, hidden, shared, data)
     if trainer.args.world_size != world_size:

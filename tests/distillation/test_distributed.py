@@ -36,6 +36,7 @@ def run(processes: int, method: str, family: str, hidden: int, accumulation: int
         ("pruned", "bert", 16, 2),
         ("streamed", "bert", 8, 1),
         ("unlabeled", "bert", 8, 2),
+        ("uneven", "bert", 8, 1),
     ],
 )
 def test_two_processes_change_nothing(
@@ -45,7 +46,8 @@ def test_two_processes_change_nothing(
     # accumulation the two processes also read a teacher cache. DynaBERT: only the last backward pass synchronizes.
     # DistilBERT: the same masks, and means over the tokens of the whole step.
     # Streams: files of unlike lengths, which no process may have for itself. Rows without a label: means over the
-    # labeled rows of all processes, in evaluations too.
+    # labeled rows of all processes, in evaluations too. Uneven: a part of the loss that one process has, and hidden
+    # states in the loss of an evaluation.
     # TinyBERT: pooler and head get no gradient, the scores are computed inside the wrapped forward.
     one = run(1, method, family, hidden, 1, tmp_path)
     two = run(2, method, family, hidden, accumulation, tmp_path)

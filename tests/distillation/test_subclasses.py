@@ -8,13 +8,18 @@ from typing import Any
 
 import pytest
 import torch
+from datasets import Dataset
+from datasets.distributed import split_dataset_by_node
 from helpers import SETTINGS, Collator, assert_same_run, dataset, rows, tiny_model, training_log, word_tokenizer
 from torch import Tensor
 from transformers import BertForQuestionAnswering, BertForTokenClassification, DataCollatorWithPadding
 
 from bertkd import DistillationConfig, DistillationTrainer, PatientKDConfig, PatientKDTrainer, losses
 from bertkd.distillation.labels import _CheckingCollator
+from bertkd.distillation.resuming import _compared_settings
+from bertkd.distillation.steps import OneStream
 from bertkd.distillation.teacher_cache import ROW_COLUMN, with_rows
+from bertkd.distillation.tokens import check_tokens
 from bertkd.students import prune
 
 
@@ -65,6 +70,14 @@ def test_a_loss_of_ones_own_says_whether_it_is_weighed(tmp_path: Path) -> None:
     spread.train()
     assert_same_run(whole, spread)
 
+    class Told(DistillationTrainer):
+        loss_is_scaled_for_ga = False
+
+    class Own(Told):
+        compute_loss = Batch.compute_loss
+
+    make_trainer(tmp_path, Own)
+
 
 @pytest.mark.parametrize(
     ("parts", "says"),
@@ -101,6 +114,56 @@ def test_a_loss_on_labels_may_read_hidden_states_and_modules_in_an_evaluation(tm
     assert trainer.evaluate()["eval_loss"] != before
 
 
+class CountedTrainer(DistillationTrainer):
+    """Takes the first rows of a batch for its only ones, as a process does whose last batch was filled up."""
+
+    counted = 3
+
+    def _rows_not_filled_up(self, inputs: Any) -> int:
+        return self.counted
+
+
+def test_a_batch_that_was_filled_up_is_cut_in_whatever_a_loss_reads(tmp_path: Path) -> None:
+    class Own(CountedTrainer):
+        def _set_up_method(self) -> None:
+            super()._set_up_method()
+            self.student_forward_kwargs = {"output_hidden_states": True}
+
+        def task_loss(self, student_outputs: Any, inputs: dict[str, Tensor]) -> Tensor:
+            assert student_outputs.attentions is None
+            return (student_outputs.hidden_states[-1][:, 0, 0] - inputs["labels"]).square().mean()
+
+    trainer, batch = make_trainer(tmp_path, Own), Collator()(rows(8))
+    loss, *_ = trainer.prediction_step(trainer.model, batch, False)
+    few = {name: tensor[:3] for name, tensor in batch.items()}
+    torch.testing.assert_close(loss, trainer.prediction_step(trainer.model, few, False)[0])
+
+
+def test_a_loss_that_a_model_computes_itself_leaves_rows_out_that_filled_up_a_batch(tmp_path: Path) -> None:
+    model = BertForQuestionAnswering(tiny_model(num_labels=2).config).eval()
+    trainer = make_trainer(tmp_path, CountedTrainer, arguments={"model": model, "teacher_model": None}, alpha=0.0)
+    batch = {name: tensor for name, tensor in Collator()(rows(8)).items() if name != "labels"}
+    batch |= {"start_positions": torch.arange(8) % 4, "end_positions": torch.arange(8) % 3}
+    loss, predictions, _ = trainer.prediction_step(model, batch, False)
+    expected = model(**{name: tensor[:3] for name, tensor in batch.items()}).loss
+    torch.testing.assert_close(loss, expected.detach())
+    assert len(predictions[0]) == 8
+
+
+def test_a_column_that_all_rows_share_is_no_measure_of_a_batch(tmp_path: Path) -> None:
+    class Positions(Collator):
+        def __call__(self, features: list[dict[str, Any]]) -> dict[str, Tensor]:
+            batch = super().__call__(features)
+            return {"position_ids": torch.arange(batch["input_ids"].shape[1])[None], **batch}
+
+    plain = make_trainer(tmp_path / "plain")
+    shared = make_trainer(tmp_path / "shared", arguments={"data_collator": Positions()})
+    assert shared.evaluate()["eval_loss"] == pytest.approx(plain.evaluate()["eval_loss"])
+    plain.train()
+    shared.train()
+    assert_same_run(plain, shared)
+
+
 def test_an_optimizer_of_ones_own_trains_the_projection_too(tmp_path: Path) -> None:
     class Own(PatientKDTrainer):
         def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
@@ -109,8 +172,27 @@ def test_an_optimizer_of_ones_own_trains_the_projection_too(tmp_path: Path) -> N
 
     small = {"model": tiny_model(layers=2, hidden=8, seed=1), "teacher_model": tiny_model(layers=4, seed=2)}
     trainer = make_trainer(tmp_path, Own, PatientKDConfig, small, project_hidden=True)
-    with pytest.raises(ValueError, match=r"does not train projection.*add_param_group"):
+    with pytest.raises(
+        ValueError, match=r"projection: where a create_optimizer .* add self\.extra_modules\.parameters"
+    ):
         trainer.train()
+
+    class Both(PatientKDTrainer):
+        def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+            trained = [*self.model.bert.parameters(), *self.extra_modules.parameters()]
+            self.optimizer = torch.optim.SGD(trained, lr=0.1)
+            return self.optimizer
+
+    make_trainer(tmp_path, Both, PatientKDConfig, small, project_hidden=True).train()
+
+
+def test_the_outputs_of_a_typed_teacher_forward_are_cached(tmp_path: Path) -> None:
+    typed: dict[str, Any] = {}
+    exec("def forward(self, inputs): return {'logits': self.teacher_model(**inputs).logits}", typed)
+    own = type("Own", (DistillationTrainer,), {"teacher_forward": typed["forward"]})
+    unlabeled = {"train_dataset": dataset(16).remove_columns("labels")}
+    settings: dict[str, Any] = {"teacher_cache_dir": str(tmp_path / "cache"), "alpha": 1.0, "max_steps": 1}
+    make_trainer(tmp_path, own, arguments=unlabeled, **settings).train()
 
 
 # ---- labels ----
@@ -198,6 +280,13 @@ def test_settings_of_any_type_are_kept_and_compared(tmp_path: Path) -> None:
         make_trainer(tmp_path, **save, num_train_epochs=3, prior=Path("other")).train(resume_from_checkpoint=True)
 
 
+def test_settings_are_compared_by_what_they_are_and_not_by_their_address(tmp_path: Path) -> None:
+    values: dict[str, Any] = {"prior": make_trainer, "kind": Collator, "weights": {1: object()}}
+    compared = _compared_settings(OwnConfig(str(tmp_path), **values))
+    assert compared["prior"].endswith("test_subclasses.make_trainer") and compared["kind"] == "helpers.Collator"
+    assert "weights" not in compared and "alpha" in compared
+
+
 def test_a_student_in_half_precision_is_refused_where_it_would_be_trained(tmp_path: Path) -> None:
     trainer = make_trainer(tmp_path, arguments={"model": tiny_model(seed=1).bfloat16()})
     trainer.evaluate()
@@ -218,7 +307,7 @@ def test_checkpoints_have_the_collators_tokenizer_without_its_truncation(tmp_pat
 
 def test_a_collator_that_checks_labels_can_be_sent_to_another_process() -> None:
     sent = pickle.loads(pickle.dumps(_CheckingCollator(Collator(pad=7), tiny_model().config)))
-    assert sent.padding["input_ids"] == 7 and not hasattr(sent, "tokenizer")
+    assert sent.collator.padding["input_ids"] == 7 and sent.tokenizer is None
 
 
 def test_rows_that_are_shown_as_tensors_are_so_with_a_cache_too(tmp_path: Path) -> None:
@@ -247,8 +336,27 @@ def test_rows_that_are_too_long_for_a_pruned_student_are_refused(tmp_path: Path)
         make_trainer(tmp_path, arguments=arguments).train()
 
 
+@pytest.mark.parametrize("make", [list, Dataset.from_list])
+def test_rows_of_several_texts_are_not_taken_for_one(make: Any) -> None:
+    config = tiny_model().config
+    for choices in ([[5] * 30, [6] * 20], [[5] * 30] * 2):
+        check_tokens(make([{"input_ids": choices}] * 3), config)
+    check_tokens([{"input_ids": torch.full((2, 30), 5)}], config)
+    with pytest.raises(ValueError, match="Row 1 .* has 60 tokens"):
+        check_tokens([{"input_ids": torch.full((1, length), 5)} for length in (30, 60)], config)
+    with pytest.raises(ValueError, match="Row 0 .* has no tokens"):
+        check_tokens(make([{"input_ids": []}] * 2), config)
+
+
 def test_rows_to_evaluate_that_are_too_long_are_refused_before_the_training(tmp_path: Path) -> None:
     long = [{"input_ids": [5] * 600, "attention_mask": [1] * 600, "labels": 1}]
     trainer = make_trainer(tmp_path, arguments={"eval_dataset": long}, eval_strategy="epoch")
     with pytest.raises(ValueError, match=r"Row 0 of the evaluation set .* has 600 tokens, and the student reads at"):
         trainer.train()
+
+
+def test_a_stream_that_is_split_already_is_refused_with_several_processes() -> None:
+    stream = dataset(8).to_iterable_dataset()
+    assert [row["labels"] for row in OneStream(stream)] == dataset(8)["labels"]
+    with pytest.raises(ValueError, match=r"split by split_dataset_by_node.*give the whole stream"):
+        OneStream(split_dataset_by_node(stream, rank=0, world_size=2))

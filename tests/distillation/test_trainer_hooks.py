@@ -30,6 +30,7 @@ TRAINERS = (
 # What `TrainerHooks` overrides or calls, and the arguments that it relies on.
 RELIED_ON: dict[str, tuple[str, ...]] = {
     "_get_collator_with_removed_columns": ("data_collator", "description"),
+    "_get_dataloader": ("dataset", "description", "batch_size", "sampler_fn", "is_training", "dataloader_key"),
     "_get_eval_sampler": ("eval_dataset",),
     "_get_grad_norm": ("model", "grad_norm"),
     "_get_num_items_in_batch": ("batch_samples", "device"),

@@ -201,6 +201,14 @@ def test_importance_of_a_regression_model() -> None:
         compute_importance(model, [batch], teacher=model)
 
 
+def test_importance_of_a_model_in_half_precision() -> None:
+    batch = batch_of()
+    whole, half = compute_importance(model_of(), [batch]), compute_importance(model_of().bfloat16(), [batch])
+    for found, expected in ((half.heads, whole.heads), (half.neurons, whole.neurons)):
+        assert found.dtype == torch.float32
+        torch.testing.assert_close(found, expected, rtol=0.2, atol=0.05 * expected.max().item())
+
+
 def test_labels_may_be_a_column() -> None:
     for labels in (1, 3):
         model, batch = model_of(num_labels=labels), batch_of(labels=labels)

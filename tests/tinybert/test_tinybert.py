@@ -230,6 +230,20 @@ def test_general_distillation_needs_no_head_and_no_labels(tmp_path: Path) -> Non
     assert tiny.config.hidden_size == 8
 
 
+def test_states_of_models_of_many_labels_are_compared(tmp_path: Path) -> None:
+    models = [tiny_model(layers=layers, problem_type="multi_label_classification") for layers in (2, 4)]
+    data = dataset(16).map(lambda row: {"labels": [1.0, 0.0, float(row["labels"] == 2)]}, remove_columns="labels")
+    settings: dict[str, Any] = {"output_dir": str(tmp_path), "eval_strategy": "epoch", **SETTINGS}
+
+    def make(stage: str) -> TinyBertKDTrainer:
+        args = TinyBertKDConfig(stage=stage, **settings)
+        return TinyBertKDTrainer(*models, args, train_dataset=data, eval_dataset=data, data_collator=Collator())
+
+    make("intermediate").train()
+    with pytest.raises(ValueError, match="not multi-label models: the student is one"):
+        make("prediction")
+
+
 def test_evaluation_is_the_stages_own_loss_and_is_not_logged_as_training(tmp_path: Path) -> None:
     trainer = make_trainer(tmp_path, num_train_epochs=1, eval_strategy="steps", eval_steps=1)
     trainer.train()
