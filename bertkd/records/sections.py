@@ -106,8 +106,8 @@ def _with_speedups_of(models: pd.DataFrame, runs: Sequence[RunResult], others: p
 
 
 def quality_label(models: pd.DataFrame) -> str:
-    """The name of the number that charts and verdicts of a task go by; empty where there is no model."""
-    if models.empty:
+    """The name of the number that charts and verdicts of a task go by; empty where no model has one."""
+    if models["value"].isna().all():
         return ""
     # A combined score is the mean of the two numbers that tables show.
     shown = str(models["shown_metric"].iloc[0])

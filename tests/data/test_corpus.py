@@ -226,6 +226,7 @@ def test_a_tokenizer_that_loses_the_ends_of_texts_is_refused(tokenizer: PreTrain
 
         model_max_length = tokenizer.model_max_length
         num_special_tokens_to_add = tokenizer.num_special_tokens_to_add
+        is_fast = True
 
         def __call__(self, text: str, **options: Any) -> dict[str, Any]:
             encoded = tokenizer(text, **options)
