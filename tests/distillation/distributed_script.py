@@ -1,6 +1,6 @@
-"""One training for `test_distributed.py`, started once plainly and once by `torchrun` with two processes.
+"""The trainings of `test_distributed.py`, started once plainly and once by `torchrun` with two processes.
 
-python tests/distillation/distributed_script.py METHOD FAMILY HIDDEN WORLD_SIZE ACCUMULATION OUTPUT.json
+python tests/distillation/distributed_script.py WORLD_SIZE FOLDER CASES.json
 """
 
 import json
@@ -126,7 +126,8 @@ def uneven(family: str, hidden: int, shared: dict[str, Any], data: dict[str, Any
     return UnevenTrainer(model=models[0], teacher_model=models[1], args=args, **data)
 
 
-def main(method: str, family: str, hidden: int, world_size: int, accumulation: int, output: str) -> None:
+def train(method: str, family: str, hidden: int, world_size: int, accumulation: int, output: Path) -> None:
+    """Trains once, and writes logs, norms of weights, predictions and loss."""
     shared = {
         **SETTINGS,
         "output_dir": tempfile.mkdtemp(),
@@ -146,6 +147,8 @@ def main(method: str, family: str, hidden: int, world_size: int, accumulation: i
     if trainer.args.world_size != world_size:
         raise SystemExit(f"{trainer.args.world_size} processes were started, not {world_size}.")
     trainer.train()
+    if accumulation > 1 and trainer.args.teacher_cache_dir is not None:
+        assert list(Path(trainer.args.teacher_cache_dir).glob("*/meta.json")), "there is no cache"
     predictions = trainer.predict(trainer.eval_dataset).predictions
     # The last batches of two processes are filled up with rows that do not count.
     eval_loss = trainer.evaluate()["eval_loss"] if trainer.compares_predictions else 0.0
@@ -154,9 +157,13 @@ def main(method: str, family: str, hidden: int, world_size: int, accumulation: i
         logs = [entry for entry in trainer.state.log_history if "loss" in entry]
         # TinyBERT's first stages predict nothing, nor does a language model here.
         answers = [] if predictions is None else predictions.tolist()
-        Path(output).write_text(
-            json.dumps({"logs": logs, "weights": weights, "predictions": answers, "loss": eval_loss})
-        )
+        output.write_text(json.dumps({"logs": logs, "weights": weights, "predictions": answers, "loss": eval_loss}))
+
+
+def main(world_size: int, folder: Path, cases: dict[str, tuple[str, str, int, int]]) -> None:
+    for name, (method, family, hidden, accumulation) in cases.items():
+        steps = accumulation if world_size > 1 else 1
+        train(method, family, hidden, world_size, steps, folder / f"{name}-{world_size}.json")
     if world_size > 1:
         # gloo's teardown often aborts a rank after everything succeeded.
         torch.distributed.barrier()
@@ -164,4 +171,4 @@ def main(method: str, family: str, hidden: int, world_size: int, accumulation: i
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:3], *map(int, sys.argv[3:6]), sys.argv[6])
+    main(int(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3]))
