@@ -297,8 +297,8 @@ class Pruner:
         in_unit = f" {unit}" if unit else ""
         found = "" if closest == float("inf") else f" The closest that was measured took {closest:.4g}."
         raise ValueError(
-            f"No network of this model is within {budget:g}{in_unit}: one with a single unit takes "
-            f"{costs.of_one_unit:.4g}{in_unit}.{found}"
+            f"No network of this model is within {budget:g}{in_unit}: one with a single head takes "
+            f"{costs.of_one_head:.4g}{in_unit}.{found}"
         )
 
     def pruned(self, sizes: LayerSizes, rows: int | None = None, progress: bool = False) -> PreTrainedModel:
@@ -323,35 +323,37 @@ class Pruner:
             return divergence(Rows(self.teacher, self.choosing).outputs(), Rows(model, self.choosing).outputs())
 
     def _least_harm(self, budget: float, costs: CostTable) -> LayerSizes | None:
-        """The sizes of least harm within a budget; None where there are none."""
+        """The sizes of least harm within a budget that keep a head; None where there are none."""
         whole = layer_sizes(self.model)
         if costs.cost(whole) <= budget:
             return whole
 
-        price = {"attention": costs.of_heads, "ffn": costs.of_neurons}
-        parts = sub_layers(self.model)
-        prices = [
-            [price[part.part](units) for units in levels] for part, levels in zip(parts, self.harms, strict=True)
-        ]
-        values = [[-level.harm for level in levels.values()] for levels in self.harms]
+        levels = [list(found) for found in self.harms]
+        chosen = self._choice(levels, budget, costs)
+        if chosen is None or any(chosen.heads):
+            return chosen
+
+        # Without a head the first token, which alone is classified, reads no other one. So each attention in turn has
+        # to keep one.
+        choices = []
+        for index in range(0, len(levels), 2):
+            with_heads = [units for units in levels[index] if units > 0]
+            if with_heads:
+                choices.append(self._choice([*levels[:index], with_heads, *levels[index + 1 :]], budget, costs))
+        return min(filter(None, choices), key=self._harm, default=None)
+
+    def _choice(self, levels: Sequence[Sequence[int]], budget: float, costs: CostTable) -> LayerSizes | None:
+        """The sizes of least harm within a budget, of these numbers of units by sub-layer; None where none fit."""
+        prices, values = [], []
+        for part, harms, tried in zip(sub_layers(self.model), self.harms, levels, strict=True):
+            price = costs.of_heads if part.part == "attention" else costs.of_neurons
+            prices.append([price(units) for units in tried])
+            values.append([-harms[units].harm for units in tried])
+
         places = choose_within(prices, values, budget - costs.fixed)
         if places is None:
             return None
-
-        chosen = [list(levels)[place] for levels, place in zip(self.harms, places, strict=True)]
-        if not any(chosen):
-            # A network of no unit reads nothing but its first token. The best other one has units in one part, because
-            # no part that has some does less harm for it.
-            gains = [
-                (levels[0].harm - levels[units].harm, index, units)
-                for index, (levels, costs_of) in enumerate(zip(self.harms, prices, strict=True))
-                for units, cost in zip(levels, costs_of, strict=True)
-                if units > 0 and cost <= budget - costs.fixed
-            ]
-            if not gains:
-                return None
-            _, index, units = max(gains)
-            chosen[index] = units
+        chosen = [tried[place] for tried, place in zip(levels, places, strict=True)]
         return LayerSizes(tuple(chosen[0::2]), tuple(chosen[1::2]))
 
     def _harm(self, sizes: LayerSizes) -> float:

@@ -15,7 +15,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel, Tr
 
 from bertkd.dynabert import make_adaptive
 from bertkd.efficiency import TorchRunner, count_parameters
-from bertkd.efficiency.costs import choose_within
+from bertkd.efficiency.costs import CostTable, choose_within
 from bertkd.models import FAMILIES, LayerSizes, encoder_layers, family_of, layer_sizes
 from bertkd.pruning import Pruner, prune_to_budget, pruning_costs, reconstruct, unit_scores
 from bertkd.pruning.budget import measure_of
@@ -388,8 +388,8 @@ def test_every_budget_is_met_and_a_larger_one_harms_no_more(unit: str) -> None:
     measure = measure_of(unit, 1, 9)
     pruner, costs = Pruner.prepared(model, batches_of()), pruning_costs(model, measure)
     assert costs.cost(layer_sizes(model)) == pytest.approx(measure([model])[0])
-    smallest = costs.fixed + min(costs.of_heads(1), costs.of_neurons(1))
-    full, harm_before = costs.cost(layer_sizes(model)), math.inf
+    smallest, full, harm_before = costs.of_one_head, costs.cost(layer_sizes(model)), math.inf
+    assert any(pruner.select(smallest, costs, measure).sizes.heads)
     for step in range(1, 21):
         budget = smallest + (full - smallest) * step / 20
         selection = pruner.select(budget, costs, measure)
@@ -439,8 +439,30 @@ def test_where_dropping_everything_harms_least_one_part_keeps_its_best_units() -
     pruner.harms[2][3] = replace(pruner.harms[2][3], harm=0.5)
     budget = 0.95 * measure([model])[0]
     assert pruner.select(budget, costs).sizes == LayerSizes((0, 3), (0, 0))
-    with pytest.raises(ValueError, match=r"this model is within [\d.e+]+: one with a single unit takes [\d.e+]+$"):
+    with pytest.raises(ValueError, match=r"this model is within [\d.e+]+: one with a single head takes [\d.e+]+$"):
         pruner.select(costs.fixed, costs)
+
+
+def test_the_choice_among_networks_with_a_head_is_that_of_brute_force() -> None:
+    # Budgets and costs are whole numbers of bins, so that nothing is lost by rounding.
+    pruner = Pruner.prepared(model_of(layers=2), batches_of())
+    parts = [{units: float(cost) for cost, units in enumerate(levels)} for levels in pruner.harms]
+    costs = CostTable(1.0, parts[0], parts[1])
+    networks = [LayerSizes((h0, h1), (n0, n1)) for h0, n0, h1, n1 in itertools.product(*parts)]
+    generator, without_heads = torch.Generator().manual_seed(0), 0
+    for _ in range(20):
+        for levels in pruner.harms[0::2]:
+            for units in levels:
+                # Leaving an attention out harms least as often as not.
+                harm = float(torch.rand((), generator=generator)) * (1 if units else 0.1)
+                levels[units] = replace(levels[units], harm=harm)
+        for budget in (1.0, 2.0, 3.0, 5.0, 9.0):
+            within = [sizes for sizes in networks if costs.cost(sizes) <= budget]
+            without_heads += not any(min(within, key=pruner._harm).heads)
+            expected = min((sizes for sizes in within if any(sizes.heads)), key=pruner._harm, default=None)
+            chosen = pruner._least_harm(budget, costs)
+            assert (chosen and pruner._harm(chosen)) == (expected and pytest.approx(pruner._harm(expected)))
+    assert without_heads > 20
 
 
 def test_a_search_that_knows_the_clock_measures_one_network() -> None:
@@ -491,7 +513,7 @@ def test_the_table_of_a_single_layer_tells_its_parts_from_the_rest(unit: str) ->
 
 def test_a_budget_that_nothing_meets_is_refused_with_the_smallest_cost() -> None:
     with pytest.raises(
-        ValueError, match=r"No network of this model is within 10 parameters: one with a single unit takes \d"
+        ValueError, match=r"No network of this model is within 10 parameters: one with a single head takes \d"
     ):
         prune_to_budget(model_of(), batches_of(), 10, "parameters")
     with pytest.raises(ValueError, match="unit must be one of ms, mb, parameters, flops, not 'hours'"):
