@@ -23,7 +23,7 @@ from bertkd.export.checks import check_calibration, check_export_tokenizer, chec
 from bertkd.export.engines import ENGINES, MANIFEST, OWN_KEY, PRECISIONS, REDUCED_RANGE, require_engine
 from bertkd.export.onnx_graphs import fold_transposed_weights
 from bertkd.models.adaptive import refuse_supernet
-from bertkd.models.evaluated import eval_mode, in_own_precision
+from bertkd.models.evaluated import eval_mode, float32_copy, has_flash_attention, in_own_precision
 from bertkd.models.families import PRUNED_PREFIX, family_of
 from bertkd.models.positions import max_tokens
 from bertkd.models.tokenizer_files import save_tokenizer
@@ -62,9 +62,9 @@ def quantization_schemes(engine: str, precision: str) -> list[str]:
 
 
 def in_float32(model: PreTrainedModel) -> PreTrainedModel:
-    """Returns a model whose weights are float32 as it is, and of another one a copy that computes in float32."""
+    """Returns a model that can compute in float32 as it is, and of another one a copy that does."""
     is_float32 = all(weight.dtype == torch.float32 for weight in model.parameters())
-    return model if is_float32 else copy.deepcopy(model).float()
+    return model if is_float32 and not has_flash_attention(model) else float32_copy(model)
 
 
 def needs_calibration(engine: str, scheme: str) -> bool:

@@ -39,9 +39,10 @@ from bertkd.pipeline.models import copy_for_task, load_model
 from bertkd.pipeline.task_data import TaskData
 from bertkd.pipeline.training import train_on_task
 from bertkd.pruning import PrunedKDConfig, PrunedKDTrainer, Pruner, Selection, pruning_costs, reconstruct
+from bertkd.pruning.budget import plain_copy
 from bertkd.pruning.method import SHARES, variant_name
 from bertkd.records import ChartPoint, RunResult, metric_label, task_label, terminal_table
-from bertkd.students import prune, separate_position_bias
+from bertkd.students import prune
 
 __all__ = ["Pruning", "train_pruned"]
 
@@ -311,9 +312,9 @@ class _Training:
 
     def value_of_smallest(self) -> float:
         """The metric of the network of a single head, fitted to the teacher."""
-        teacher = copy_for_task(self.teacher, self.data.task)
+        teacher = plain_copy(copy_for_task(self.teacher, self.data.task))
         depth = len(layer_sizes(teacher).heads)
-        student = prune(separate_position_bias(teacher), [1] + [0] * (depth - 1), [0] * depth)
+        student = prune(teacher, [1] + [0] * (depth - 1), [0] * depth)
         reconstruct(student, teacher, self.batches(CURVE_ROWS))
         return main_value(evaluate(student, self.data, self.config, is_trained=False), self.data.task.metric)
 

@@ -13,7 +13,7 @@ from bertkd.efficiency import count_flops, count_parameters, measure_latency
 from bertkd.efficiency.costs import CostTable, UniformSize, choose_within, cost_table
 from bertkd.models import LayerSizes, layer_sizes
 from bertkd.models.adaptive import refuse_supernet
-from bertkd.models.evaluated import evaluated
+from bertkd.models.evaluated import evaluated, float32_copy
 from bertkd.models.families import family_of
 from bertkd.models.sizes import full_size, match_device_dtype_and_mode, refuse_factorized_or_shared
 from bertkd.pruning.harms import UNIT_ORDERS, Harms, levels_of, measure_harms, with_levels_between
@@ -23,7 +23,7 @@ from bertkd.pruning.scores import UnitScores, unit_scores
 from bertkd.students import prune, separate_position_bias
 from bertkd.students.width import reorder_units
 
-__all__ = ["UNITS", "Measure", "Pruner", "Selection", "prune_to_budget", "pruning_costs"]
+__all__ = ["UNITS", "Measure", "Pruner", "Selection", "plain_copy", "prune_to_budget", "pruning_costs"]
 
 UNITS = ("ms", "mb", "parameters", "flops")
 # Of all rows, those whose predictions are compared for each level of each sub-layer, and those of the fits that are
@@ -227,9 +227,9 @@ class Pruner:
             raise ValueError(f"unit_order must be one of {', '.join(UNIT_ORDERS)}, not {unit_order!r}.")
         refuse_supernet(model, "prune_to_budget")
         refuse_factorized_or_shared(model, "prune_to_budget")
-        whole = target = _plain_copy(model)
+        whole = target = plain_copy(model)
         if teacher is not None:
-            target = nn.Module.to(_plain_copy(teacher), whole.device)
+            target = nn.Module.to(plain_copy(teacher), whole.device)
             # Before minutes are spent on the harms.
             check_made_of(whole, target, "Pruner.prepared")
         fitting, choosing = divided(as_batches(batches, whole))
@@ -319,6 +319,9 @@ class Pruner:
 
     def divergence(self, model: PreTrainedModel) -> float:
         """How far a model's predictions are from the teacher's, on the rows that choose among the fits."""
+        device = self.teacher.device
+        if model.device != device:
+            model = nn.Module.to(copy.deepcopy(model), device)
         with evaluated(model, self.teacher), torch.no_grad():
             return divergence(Rows(self.teacher, self.choosing).outputs(), Rows(model, self.choosing).outputs())
 
@@ -361,8 +364,10 @@ class Pruner:
         return sum(levels[count].harm for levels, count in zip(self.harms, chosen, strict=True))
 
     def _as_given(self, pruned: PreTrainedModel) -> PreTrainedModel:
-        """A pruned model on the device, and in the dtype and mode, of the model that was given."""
-        return match_device_dtype_and_mode(pruned, self.like)
+        """A pruned model on the device, and in the dtype, mode and attention, of the model that was given."""
+        match_device_dtype_and_mode(pruned, self.like)
+        pruned.set_attn_implementation(self.like.config._attn_implementation)
+        return pruned
 
     def _cut(self, sizes: LayerSizes) -> PreTrainedModel:
         """The model of these sizes, not fitted."""
@@ -379,9 +384,9 @@ class Pruner:
         return prune(ordered, sizes.heads, sizes.neurons)
 
 
-def _plain_copy(model: PreTrainedModel) -> PreTrainedModel:
+def plain_copy(model: PreTrainedModel) -> PreTrainedModel:
     """A float32 copy in eval mode, on the model's device, or on the CPU where that lacks double precision."""
-    plain = copy.deepcopy(separate_position_bias(model)).float().eval()
+    plain = float32_copy(separate_position_bias(model)).eval()
     return plain.cpu() if plain.device.type == "mps" else plain
 
 

@@ -624,6 +624,36 @@ def test_half_precision_comes_back_as_it_went_in() -> None:
     assert pruned.dtype == torch.bfloat16 and model.dtype == torch.bfloat16
 
 
+def test_flash_attention_gives_way_while_a_model_is_measured_and_fitted(monkeypatch: pytest.MonkeyPatch) -> None:
+    # It is not installed here, and nothing but its name is there.
+    flash, set_attention = "flash_attention_2", PreTrainedModel.set_attn_implementation
+
+    def pretended(model: PreTrainedModel, name: str) -> None:
+        if name == flash:
+            model.config._attn_implementation_internal = flash
+        else:
+            set_attention(model, name)
+
+    monkeypatch.setattr(PreTrainedModel, "set_attn_implementation", pretended)
+    model = model_of().to(torch.bfloat16)
+    pretended(model, flash)
+    pruner = Pruner.prepared(model, batches_of())
+    pruned = pruner.pruned(LayerSizes((2, 2, 2), (12, 12, 12)))
+    assert pruned.config._attn_implementation == model.config._attn_implementation == flash
+    assert pruner.model.config._attn_implementation == pruner.teacher.config._attn_implementation == "sdpa"
+
+
+@pytest.mark.skipif(not torch.accelerator.is_available(), reason="needs a second device")
+def test_a_student_on_another_device_than_the_teacher_diverges_as_much_and_stays_there() -> None:
+    model, device = model_of(), torch.accelerator.current_accelerator()
+    pruner = Pruner.prepared(model, batches_of())
+    student = pruner.pruned(LayerSizes((2, 2, 2), (12, 12, 12)))
+    expected = pruner.divergence(student)
+    nn.Module.to(student, device)
+    assert pruner.divergence(student) == pytest.approx(expected, rel=1e-3)
+    assert student.device.type != "cpu"
+
+
 def test_a_model_in_half_precision_costs_what_it_weighs() -> None:
     model, batches = model_of().half(), batches_of()
     whole = measure_of("mb", 1, 9)([model])[0]
