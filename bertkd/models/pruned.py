@@ -346,6 +346,14 @@ class PrunedModel:
             )
         return super().from_pretrained(*args, **kwargs)  # type: ignore[misc]
 
+    def save_pretrained(self: Any, *args: Any, **kwargs: Any) -> None:
+        """Saves a model as `transformers` does; without bertkd, the folder opens as any class of the family."""
+        # By itself, `transformers` names the class of this model alone, and without its head it would not open.
+        file = __name__.rpartition(".")[2]
+        of_family = [model_class for model_class in PRUNED_CLASSES if model_class.config_class is self.config_class]
+        self.config.auto_map = {each._auto_class: f"{file}.{each.__name__}" for each in of_family}
+        super().save_pretrained(*args, **kwargs)  # type: ignore[misc]
+
 
 class FactorizedOrShared:
     """The config fields of a pruned model beside `per_layer_config`; each is None where it is not used.

@@ -80,12 +80,14 @@ def test_the_config_of_a_pruned_distilbert_names_its_layers_for_every_reader(tmp
 
 PLAIN = """
 import sys, torch
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModel, AutoModelForSequenceClassification
 for folder in sys.argv[1:]:
     kept = torch.load(f"{folder}/wanted.pt")
     model = AutoModelForSequenceClassification.from_pretrained(folder, trust_remote_code=True)
     with torch.no_grad():
         logits = model(**kept["inputs"]).logits
+        states = AutoModel.from_pretrained(folder, trust_remote_code=True).eval()(**kept["inputs"]).last_hidden_state
+        assert torch.equal(states, model.base_model(**kept["inputs"]).last_hidden_state)
     print((logits - kept["logits"]).abs().max().item(), sum(p.numel() for p in model.parameters()))
 assert not any(name.split(".")[0] == "bertkd" for name in sys.modules), "bertkd was imported"
 """
@@ -115,6 +117,14 @@ def test_width_pruned_folders_are_written_as_before(tmp_path: Path) -> None:
     student.save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     assert not {"ffn_rank", "embedding_rank", "layer_groups"} & set(config)
+    assert config["auto_map"] == {
+        "AutoConfig": "pruned.PrunedBertConfig",
+        "AutoModel": "pruned.PrunedBertModel",
+        **{
+            f"AutoModelFor{task}": f"pruned.PrunedBertFor{task}"
+            for task in ("SequenceClassification", "TokenClassification", "QuestionAnswering", "MaskedLM")
+        },
+    }
     assert torch.equal(outputs_of(AutoModelForSequenceClassification.from_pretrained(tmp_path)), outputs_of(student))
 
 
