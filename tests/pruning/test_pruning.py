@@ -3,6 +3,7 @@
 import copy
 import itertools
 import math
+import weakref
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -115,8 +116,9 @@ def test_scores_depend_on_nothing_but_rows(tmp_path: Path) -> None:
         row["input_ids"] = torch.nn.functional.pad(row["input_ids"], (0, 3), value=PAD["bert"])
         row["attention_mask"] = torch.nn.functional.pad(row["attention_mask"], (0, 3))
         row["labels"] = torch.tensor([1])
-    for ours, theirs in zip(unit_scores(model, rows[::-1]).both(), scores.both(), strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-7)
+    others = unit_scores(model, rows[::-1])
+    torch.testing.assert_close(others.heads, scores.heads, rtol=1e-4, atol=1e-7)
+    torch.testing.assert_close(others.neurons, scores.neurons, rtol=1e-4, atol=1e-7)
 
     # Units in another order have the same scores, in that order.
     generator = torch.Generator().manual_seed(3)
@@ -128,6 +130,18 @@ def test_scores_depend_on_nothing_but_rows(tmp_path: Path) -> None:
         torch.testing.assert_close(
             permuted.neurons[index], scores.neurons[index][neurons[index]], rtol=1e-4, atol=1e-7
         )
+
+
+def test_one_batch_at_a_time_is_in_memory_while_units_are_scored(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, before = model_of(), list[Any]()
+
+    def watch(_module: nn.Module, _inputs: Any, output: Any) -> None:
+        assert not [logits for logits in before if logits() is not None]
+        before.append(weakref.ref(output.logits))
+
+    model.register_forward_hook(watch)
+    unit_scores(model, batches_of())
+    assert len(before) == 4
 
 
 def test_scores_of_a_pruned_model_are_those_of_its_units() -> None:
@@ -590,6 +604,24 @@ def test_reconstruction_is_never_worse_on_the_rows_that_choose_and_keeps_the_tea
         assert not frozen.requires_grad
         assert pruner.divergence(cut) <= harm * (1 + 1e-4) + 1e-7
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_what_a_layer_was_fitted_to_is_freed_before_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, goals = model_of(), list[Any]()
+    run_layer, advance = Rows.run_layer, Rows.advance
+
+    def noted(self: Rows, *modules: nn.Module) -> Any:
+        for index, values in run_layer(self, *modules):
+            goals.extend(map(weakref.ref, values if self.model is model else ()))
+            yield index, values
+
+    def checked(self: Rows) -> None:
+        assert goals and not [goal for goal in goals if goal() is not None]
+        advance(self)
+
+    monkeypatch.setattr(Rows, "run_layer", noted)
+    monkeypatch.setattr(Rows, "advance", checked)
+    reconstruct(prune(model, [2, 0, 2], [8, 12, 0]).eval(), model, batches_of())
 
 
 def test_a_missing_sub_layer_that_added_nothing_is_made_up_for_by_the_norm_before() -> None:
