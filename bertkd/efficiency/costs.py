@@ -47,9 +47,9 @@ class CostTable:
     neurons: dict[int, float]
 
     @property
-    def of_one_unit(self) -> float:
-        """The cost of the cheapest network there is: one head or one neuron in a single layer."""
-        return self.fixed + min(self.of_heads(1), self.of_neurons(1))
+    def of_one_head(self) -> float:
+        """The cost of the cheapest network that reads more than its first token: one head in a single layer."""
+        return self.fixed + self.of_heads(1)
 
     def cost(self, size: Sizes) -> float:
         """The predicted cost of a size; numbers between those in the table are interpolated."""

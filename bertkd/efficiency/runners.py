@@ -80,8 +80,8 @@ class TorchRunner:
             logits: Tensor = self.model(**on_device).logits
 
         # A GPU computes on after the call returns, and a measurement would miss that.
-        if self.device == "cuda":
-            torch.cuda.synchronize(self._device)
+        if self.device != "cpu":
+            torch.accelerator.synchronize(self._device)
         return logits
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel, TorchAoConfig
@@ -23,8 +24,8 @@ from bertkd.export.checks import check_calibration, check_export_tokenizer, chec
 from bertkd.export.engines import ENGINES, MANIFEST, OWN_KEY, PRECISIONS, REDUCED_RANGE, require_engine
 from bertkd.export.onnx_graphs import fold_transposed_weights
 from bertkd.models.adaptive import refuse_supernet
-from bertkd.models.evaluated import eval_mode, in_own_precision
-from bertkd.models.families import PRUNED_PREFIX, family_of
+from bertkd.models.evaluated import eval_mode, float32_copy, has_flash_attention, in_own_precision
+from bertkd.models.families import PRUNED_PREFIX, encoder_layers, family_of
 from bertkd.models.positions import max_tokens
 from bertkd.models.tokenizer_files import save_tokenizer
 
@@ -34,8 +35,6 @@ __all__ = ["INT8", "in_float32", "needs_calibration", "quantization_schemes", "r
 INT8, PARTLY, WEIGHTS = "int8", "int8 but for the second feed-forward maps", "int8 weights"
 SCHEMES_IN_INT8 = (INT8, PARTLY, WEIGHTS)
 
-# The operators whose result is the input of a second feed-forward map.
-ACTIVATIONS = {"Gelu", "Relu", "Swish", "Tanh", "Erf", "HSwish", "Mish"}
 Batches = Sequence[dict[str, Tensor]]
 
 
@@ -62,9 +61,9 @@ def quantization_schemes(engine: str, precision: str) -> list[str]:
 
 
 def in_float32(model: PreTrainedModel) -> PreTrainedModel:
-    """Returns a model whose weights are float32 as it is, and of another one a copy that computes in float32."""
+    """Returns a model that can compute in float32 as it is, and of another one a copy that does."""
     is_float32 = all(weight.dtype == torch.float32 for weight in model.parameters())
-    return model if is_float32 else copy.deepcopy(model).float()
+    return model if is_float32 and not has_flash_attention(model) else float32_copy(model)
 
 
 def needs_calibration(engine: str, scheme: str) -> bool:
@@ -144,10 +143,11 @@ def _write_graph(
             if engine == "openvino":
                 batches = [with_all_inputs(batch, sample) for batch in calibration or ()]
                 exporter = OpenVINOExporter()
-                config = OpenVINOConfig(dynamic=True, quantizer=_openvino_quantizer(scheme, batches, is_accurate))
+                quantizer = _openvino_quantizer(scheme, batches, is_accurate, _second_maps(model))
+                config = OpenVINOConfig(dynamic=True, quantizer=quantizer)
             else:
                 exporter = OnnxExporter()
-                config = OnnxConfig(dynamic=True, quantizer=_onnx_quantizer(scheme))
+                config = OnnxConfig(dynamic=True, quantizer=_onnx_quantizer(scheme, _second_maps(model)))
             exported = exporter.export(model.cpu(), sample, config)
     finally:
         nn.Module.to(model, device)
@@ -247,7 +247,38 @@ def _quietly() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def _openvino_quantizer(scheme: str, calibration: Batches, is_accurate: bool) -> Any:
+def _second_maps(model: PreTrainedModel) -> list[np.ndarray]:
+    """The weights (H, neurons) that the activations of feed-forward parts go into; of factors, those of the first."""
+    path, weights = family_of(model).ffn_out, []
+    for layer in encoder_layers(model):
+        for module in layer.get_submodule(path).modules():
+            if isinstance(module, nn.Linear):
+                weights.append(module.weight.detach().cpu().numpy())
+                break
+    return weights
+
+
+def _left_out(products: Iterable[tuple[str, np.ndarray]], second_maps: Sequence[np.ndarray]) -> list[str]:
+    """The names of those products whose weights are second feed-forward maps.
+
+    Raises:
+        ValueError: one is not found, so that the scheme would silently be int8 for more than it says.
+    """
+    names = []
+    for name, weight in products:
+        if any(np.array_equal(weight, second) or np.array_equal(weight, second.T) for second in second_maps):
+            names.append(name)
+    if len(names) < len(second_maps):
+        raise ValueError(
+            f"Of {len(second_maps)} second feed-forward maps, {len(names)} were found in the exported graph, so that "
+            "they cannot be left out of int8: choose float32."
+        )
+    return names
+
+
+def _openvino_quantizer(
+    scheme: str, calibration: Batches, is_accurate: bool, second_maps: Sequence[np.ndarray] = ()
+) -> Any:
     """Makes the quantizer of a scheme; None where nothing is quantized."""
     if scheme not in SCHEMES_IN_INT8:
         return None
@@ -267,20 +298,20 @@ def _openvino_quantizer(scheme: str, calibration: Batches, is_accurate: bool) ->
 
     class AllButFeedForward(NNCFOpenVINOQuantizer):
         def quantize(self, model: Any, *args: Any, **kwargs: Any) -> Any:
-            names = []
+            products = []
             for operation in model.get_ordered_ops():
                 if operation.get_type_name() == "MatMul":
-                    producer = operation.input_value(0).get_node()
-                    if producer.get_type_name() in ACTIVATIONS:
-                        names.append(operation.get_friendly_name())
+                    weight = operation.input_value(1).get_node()
+                    if weight.get_type_name() == "Constant":
+                        products.append((operation.get_friendly_name(), weight.get_data()))
 
-            self.config.ignored_scope = nncf.IgnoredScope(names=_at_least_one(names))
+            self.config.ignored_scope = nncf.IgnoredScope(names=_left_out(products, second_maps))
             return super().quantize(model, *args, **kwargs)
 
     return AllButFeedForward(config, calibration)
 
 
-def _onnx_quantizer(scheme: str) -> Any:
+def _onnx_quantizer(scheme: str, second_maps: Sequence[np.ndarray] = ()) -> Any:
     """Makes the quantizer of a scheme; None where nothing is quantized."""
     if scheme not in SCHEMES_IN_INT8:
         return None
@@ -308,24 +339,16 @@ def _onnx_quantizer(scheme: str) -> Any:
         def quantize(self, model: Any, *args: Any, **kwargs: Any) -> Any:
             fold_transposed_weights(model)
             if scheme == PARTLY:
-                names = []
+                products = []
                 for node in model.graph:
-                    if node.op_type in ("MatMul", "Gemm"):
-                        producer = node.inputs[0].producer()
-                        if producer is not None and producer.op_type in ACTIVATIONS:
-                            names.append(node.name)
+                    weight = node.inputs[1].const_value if node.op_type in ("MatMul", "Gemm") else None
+                    if weight is not None:
+                        products.append((node.name, weight.numpy()))
 
-                self.config.nodes_to_exclude = _at_least_one(names)
+                self.config.nodes_to_exclude = _left_out(products, second_maps)
             return super().quantize(model, *args, **kwargs)
 
     return OfProducts(config)
-
-
-def _at_least_one(names: list[str]) -> list[str]:
-    # Without a name to leave out, the scheme would silently be int8 for all matrix products.
-    if not names:
-        raise ValueError("No matrix product behind an activation was found in the exported graph.")
-    return names
 
 
 def _write_torch(model: PreTrainedModel, folder: Path, scheme: str) -> None:

@@ -1,13 +1,15 @@
 """Runs a model for its answers alone."""
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 
-__all__ = ["eval_mode", "evaluated", "in_own_precision"]
+__all__ = ["eval_mode", "evaluated", "float32_copy", "has_flash_attention", "in_own_precision"]
 
 # What mixed precision of accelerate leaves on a model that a Trainer has trained or evaluated.
 _WRAPPED, _ORIGINAL = "forward", "_original_forward"
@@ -34,15 +36,15 @@ def in_own_precision(*models: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def eval_mode(*modules: nn.Module) -> Iterator[None]:
-    """Within, modules are in eval mode; afterwards each is in the mode it was in."""
-    modes = [module.training for module in modules]
+    """Within, modules are in eval mode; afterwards each of their parts is in the mode it was in."""
+    modes = {part: part.training for module in modules for part in module.modules()}
     try:
         for module in modules:
             module.eval()
         yield
     finally:
-        for module, mode in zip(modules, modes, strict=True):
-            module.train(mode)
+        for part, mode in modes.items():
+            part.training = mode
 
 
 @contextmanager
@@ -60,3 +62,16 @@ def evaluated(*models: nn.Module) -> Iterator[None]:
     finally:
         for parameter in trainable:
             parameter.requires_grad_(True)
+
+
+def has_flash_attention(model: PreTrainedModel) -> bool:
+    """Whether the attention of a model runs by a kernel that knows half precision alone."""
+    return "flash" in str(model.config._attn_implementation)
+
+
+def float32_copy(model: PreTrainedModel) -> PreTrainedModel:
+    """A copy of a model that computes in float32, by PyTorch's attention where its own cannot."""
+    copied = copy.deepcopy(model).float()
+    if has_flash_attention(copied):
+        copied.set_attn_implementation("sdpa")
+    return copied

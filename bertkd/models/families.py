@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
-__all__ = ["FAMILIES", "PRUNED_PREFIX", "Family", "encoder_layers", "family_of", "refuse_wrapper"]
+__all__ = ["FAMILIES", "PRUNED_PREFIX", "Family", "encoder_layers", "encoder_prefix", "family_of", "refuse_wrapper"]
 
 
 @dataclass(frozen=True)
@@ -150,3 +150,8 @@ def encoder_layers(model: PreTrainedModel) -> nn.ModuleList:
     layers = model.base_model.get_submodule(family_of(model).layers)
     assert isinstance(layers, nn.ModuleList)  # true of every row above; tells mypy
     return layers
+
+
+def encoder_prefix(model: PreTrainedModel) -> str:
+    """How the names of the encoder's weights begin: such as "bert." in a model with a head, empty without one."""
+    return "" if model.base_model is model else f"{model.base_model_prefix}."

@@ -29,7 +29,7 @@ from transformers import (
 )
 
 # This import is relative because this file and its neighbor travel together with every model that they describe.
-from .families import PRUNED_PREFIX, encoder_layers, family_of
+from .families import PRUNED_PREFIX, encoder_layers, encoder_prefix, family_of
 
 SKIPPABLE = ("attention", "mlp")
 
@@ -314,8 +314,7 @@ class PrunedModel:
         if len(groups) != len(layers):
             raise ValueError(f"layer_groups names {len(groups)} layers, and the model has {len(layers)}.")
 
-        prefix = "" if self.base_model is self else f"{self.base_model_prefix}."
-        path = f"{prefix}{family_of(config).layers}"
+        path = f"{encoder_prefix(self)}{family_of(config).layers}"
         ties = {}
         for layer, owner in tied_layers(groups).items():
             for name, _ in layers[layer].named_parameters():
@@ -346,6 +345,14 @@ class PrunedModel:
                 "loading."
             )
         return super().from_pretrained(*args, **kwargs)  # type: ignore[misc]
+
+    def save_pretrained(self: Any, *args: Any, **kwargs: Any) -> None:
+        """Saves a model as `transformers` does; without bertkd, the folder opens as any class of the family."""
+        # By itself, `transformers` names the class of this model alone, and without its head it would not open.
+        file = __name__.rpartition(".")[2]
+        of_family = [model_class for model_class in PRUNED_CLASSES if model_class.config_class is self.config_class]
+        self.config.auto_map = {each._auto_class: f"{file}.{each.__name__}" for each in of_family}
+        super().save_pretrained(*args, **kwargs)  # type: ignore[misc]
 
 
 class FactorizedOrShared:

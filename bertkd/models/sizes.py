@@ -20,6 +20,7 @@ __all__ = [
     "head_size",
     "layer_sizes",
     "match_device_dtype_and_mode",
+    "new_model",
     "refuse_factorized_or_shared",
     "refuse_shared_position_bias",
     "shares_position_bias",
@@ -162,6 +163,12 @@ def check_shared_sizes(sizes: LayerSizes, groups: Sequence[int] | None) -> None:
                 f"{sizes.heads[layer]} heads, {sizes.neurons[owner]} and {sizes.neurons[layer]} neurons: layers of a "
                 "group need the same sizes."
             )
+
+
+def new_model(model_class: Any, config: PretrainedConfig, like: PreTrainedModel) -> Any:
+    """Makes a model of random weights, which has no pooler where `like` is an encoder that was built without one."""
+    lacks_pooler = getattr(like, "pooler", like) is None
+    return model_class(config, add_pooling_layer=False) if lacks_pooler else model_class(config)
 
 
 def match_device_dtype_and_mode(new_model: Model, model: PreTrainedModel) -> Model:

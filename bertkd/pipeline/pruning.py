@@ -39,9 +39,10 @@ from bertkd.pipeline.models import copy_for_task, load_model
 from bertkd.pipeline.task_data import TaskData
 from bertkd.pipeline.training import train_on_task
 from bertkd.pruning import PrunedKDConfig, PrunedKDTrainer, Pruner, Selection, pruning_costs, reconstruct
+from bertkd.pruning.budget import plain_copy
 from bertkd.pruning.method import SHARES, variant_name
 from bertkd.records import ChartPoint, RunResult, metric_label, task_label, terminal_table
-from bertkd.students import prune, separate_position_bias
+from bertkd.students import prune
 
 __all__ = ["Pruning", "train_pruned"]
 
@@ -295,7 +296,7 @@ class _Training:
         Raises:
             ValueError: the message has the cost of the smallest network, and what it reaches before it is trained.
         """
-        smallest = self.costs.of_one_unit
+        smallest = self.costs.of_one_head
         for limit in self.pruning.limits:
             amount = limit.amount(self.whole)
             if limit.unit != "points" and amount < smallest:
@@ -306,16 +307,14 @@ class _Training:
                     reached = f" and reaches {value:.1f} {self.data.task.metric} before it is trained"
                 raise ValueError(
                     f"--budget {limit.text}{is_what}: no network of this teacher is as small. One with a single "
-                    f"unit takes {smallest:.4g} {self.unit}{reached}; the teacher takes {self.whole:.4g}."
+                    f"head takes {smallest:.4g} {self.unit}{reached}; the teacher takes {self.whole:.4g}."
                 )
 
     def value_of_smallest(self) -> float:
-        """The metric of the network of a single unit, the cheaper of a head and a neuron, fitted to the teacher."""
-        teacher = copy_for_task(self.teacher, self.data.task)
-        one = [1] + [0] * (len(layer_sizes(teacher).heads) - 1)
-        none = [0] * len(one)
-        is_head = self.costs.of_heads(1) <= self.costs.of_neurons(1)
-        student = prune(separate_position_bias(teacher), *((one, none) if is_head else (none, one)))
+        """The metric of the network of a single head, fitted to the teacher."""
+        teacher = plain_copy(copy_for_task(self.teacher, self.data.task))
+        depth = len(layer_sizes(teacher).heads)
+        student = prune(teacher, [1] + [0] * (depth - 1), [0] * depth)
         reconstruct(student, teacher, self.batches(CURVE_ROWS))
         return main_value(evaluate(student, self.data, self.config, is_trained=False), self.data.task.metric)
 

@@ -13,7 +13,7 @@ from bertkd.efficiency import count_flops, count_parameters, measure_latency
 from bertkd.efficiency.costs import CostTable, UniformSize, choose_within, cost_table
 from bertkd.models import LayerSizes, layer_sizes
 from bertkd.models.adaptive import refuse_supernet
-from bertkd.models.evaluated import evaluated
+from bertkd.models.evaluated import evaluated, float32_copy
 from bertkd.models.families import family_of
 from bertkd.models.sizes import full_size, match_device_dtype_and_mode, refuse_factorized_or_shared
 from bertkd.pruning.harms import UNIT_ORDERS, Harms, levels_of, measure_harms, with_levels_between
@@ -23,7 +23,7 @@ from bertkd.pruning.scores import UnitScores, unit_scores
 from bertkd.students import prune, separate_position_bias
 from bertkd.students.width import reorder_units
 
-__all__ = ["UNITS", "Measure", "Pruner", "Selection", "prune_to_budget", "pruning_costs"]
+__all__ = ["UNITS", "Measure", "Pruner", "Selection", "plain_copy", "prune_to_budget", "pruning_costs"]
 
 UNITS = ("ms", "mb", "parameters", "flops")
 # Of all rows, those whose predictions are compared for each level of each sub-layer, and those of the fits that are
@@ -227,9 +227,9 @@ class Pruner:
             raise ValueError(f"unit_order must be one of {', '.join(UNIT_ORDERS)}, not {unit_order!r}.")
         refuse_supernet(model, "prune_to_budget")
         refuse_factorized_or_shared(model, "prune_to_budget")
-        whole = target = _plain_copy(model)
+        whole = target = plain_copy(model)
         if teacher is not None:
-            target = nn.Module.to(_plain_copy(teacher), whole.device)
+            target = nn.Module.to(plain_copy(teacher), whole.device)
             # Before minutes are spent on the harms.
             check_made_of(whole, target, "Pruner.prepared")
         fitting, choosing = divided(as_batches(batches, whole))
@@ -297,8 +297,8 @@ class Pruner:
         in_unit = f" {unit}" if unit else ""
         found = "" if closest == float("inf") else f" The closest that was measured took {closest:.4g}."
         raise ValueError(
-            f"No network of this model is within {budget:g}{in_unit}: one with a single unit takes "
-            f"{costs.of_one_unit:.4g}{in_unit}.{found}"
+            f"No network of this model is within {budget:g}{in_unit}: one with a single head takes "
+            f"{costs.of_one_head:.4g}{in_unit}.{found}"
         )
 
     def pruned(self, sizes: LayerSizes, rows: int | None = None, progress: bool = False) -> PreTrainedModel:
@@ -319,39 +319,44 @@ class Pruner:
 
     def divergence(self, model: PreTrainedModel) -> float:
         """How far a model's predictions are from the teacher's, on the rows that choose among the fits."""
+        device = self.teacher.device
+        if model.device != device:
+            model = nn.Module.to(copy.deepcopy(model), device)
         with evaluated(model, self.teacher), torch.no_grad():
             return divergence(Rows(self.teacher, self.choosing).outputs(), Rows(model, self.choosing).outputs())
 
     def _least_harm(self, budget: float, costs: CostTable) -> LayerSizes | None:
-        """The sizes of least harm within a budget; None where there are none."""
+        """The sizes of least harm within a budget that keep a head; None where there are none."""
         whole = layer_sizes(self.model)
         if costs.cost(whole) <= budget:
             return whole
 
-        price = {"attention": costs.of_heads, "ffn": costs.of_neurons}
-        parts = sub_layers(self.model)
-        prices = [
-            [price[part.part](units) for units in levels] for part, levels in zip(parts, self.harms, strict=True)
-        ]
-        values = [[-level.harm for level in levels.values()] for levels in self.harms]
+        levels = [list(found) for found in self.harms]
+        chosen = self._choice(levels, budget, costs)
+        if chosen is None or any(chosen.heads):
+            return chosen
+
+        # Without a head the first token, which alone is classified, reads no other one. So each attention in turn has
+        # to keep one.
+        choices = []
+        for index in range(0, len(levels), 2):
+            with_heads = [units for units in levels[index] if units > 0]
+            if with_heads:
+                choices.append(self._choice([*levels[:index], with_heads, *levels[index + 1 :]], budget, costs))
+        return min(filter(None, choices), key=self._harm, default=None)
+
+    def _choice(self, levels: Sequence[Sequence[int]], budget: float, costs: CostTable) -> LayerSizes | None:
+        """The sizes of least harm within a budget, of these numbers of units by sub-layer; None where none fit."""
+        prices, values = [], []
+        for part, harms, tried in zip(sub_layers(self.model), self.harms, levels, strict=True):
+            price = costs.of_heads if part.part == "attention" else costs.of_neurons
+            prices.append([price(units) for units in tried])
+            values.append([-harms[units].harm for units in tried])
+
         places = choose_within(prices, values, budget - costs.fixed)
         if places is None:
             return None
-
-        chosen = [list(levels)[place] for levels, place in zip(self.harms, places, strict=True)]
-        if not any(chosen):
-            # A network of no unit reads nothing but its first token. The best other one has units in one part, because
-            # no part that has some does less harm for it.
-            gains = [
-                (levels[0].harm - levels[units].harm, index, units)
-                for index, (levels, costs_of) in enumerate(zip(self.harms, prices, strict=True))
-                for units, cost in zip(levels, costs_of, strict=True)
-                if units > 0 and cost <= budget - costs.fixed
-            ]
-            if not gains:
-                return None
-            _, index, units = max(gains)
-            chosen[index] = units
+        chosen = [tried[place] for tried, place in zip(levels, places, strict=True)]
         return LayerSizes(tuple(chosen[0::2]), tuple(chosen[1::2]))
 
     def _harm(self, sizes: LayerSizes) -> float:
@@ -359,8 +364,10 @@ class Pruner:
         return sum(levels[count].harm for levels, count in zip(self.harms, chosen, strict=True))
 
     def _as_given(self, pruned: PreTrainedModel) -> PreTrainedModel:
-        """A pruned model on the device, and in the dtype and mode, of the model that was given."""
-        return match_device_dtype_and_mode(pruned, self.like)
+        """A pruned model on the device, and in the dtype, mode and attention, of the model that was given."""
+        match_device_dtype_and_mode(pruned, self.like)
+        pruned.set_attn_implementation(self.like.config._attn_implementation)
+        return pruned
 
     def _cut(self, sizes: LayerSizes) -> PreTrainedModel:
         """The model of these sizes, not fitted."""
@@ -377,9 +384,9 @@ class Pruner:
         return prune(ordered, sizes.heads, sizes.neurons)
 
 
-def _plain_copy(model: PreTrainedModel) -> PreTrainedModel:
+def plain_copy(model: PreTrainedModel) -> PreTrainedModel:
     """A float32 copy in eval mode, on the model's device, or on the CPU where that lacks double precision."""
-    plain = copy.deepcopy(separate_position_bias(model)).float().eval()
+    plain = float32_copy(separate_position_bias(model)).eval()
     return plain.cpu() if plain.device.type == "mps" else plain
 
 

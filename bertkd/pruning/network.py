@@ -22,7 +22,6 @@ from bertkd.models.pruned import skip_attention, skip_feed_forward
 from bertkd.models.sizes import head_size
 
 __all__ = [
-    "PARTS",
     "Rows",
     "SubLayer",
     "as_batches",
@@ -32,8 +31,6 @@ __all__ = [
     "sub_layers",
     "without",
 ]
-
-PARTS = ("attention", "ffn")
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,8 @@ def by_error(sub_layer: SubLayer, moments: Moments, ridge: float) -> Tensor:
     `tr(W_S ((A⁻¹)_SS)⁻¹ W_Sᵀ)`, after which `W ← W - W_S ((A⁻¹)_SS)⁻¹ (A⁻¹)_S` and A⁻¹ likewise
 
     (ZipLM, arXiv 2302.04089). The cheapest head goes, or the cheapest neurons, each by its own cost; the costs of the
-    others are computed anew, and so on. Two units that do the same are not lost together, as they may be by scores.
+    others are computed anew, and so on. So two heads that do the same are not lost together, as they may be by scores,
+    and neither are two neurons, unless both are among the cheapest at the same time.
 
     Args:
         sub_layer: a sub-layer that is there.

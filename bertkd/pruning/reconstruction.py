@@ -157,16 +157,8 @@ class _Reconstruction:
         parts, parts_of_teacher = sub_layers(self.pruned), sub_layers(self.teacher)
         for first in tqdm(range(0, len(parts), 2), desc="Reconstruction", unit="layer", disable=not progress):
             wholes = parts_of_teacher[first : first + 2]
-            norms = [whole.norm for whole in wholes if whole.norm is not None]
-            sums: list[list[Tensor]] = [[], []]
-            for _, values in self.of_teacher.run_layer(*norms):
-                found = iter(values)
-                for place, whole in enumerate(wholes):
-                    if whole.norm is not None:
-                        sums[place].append(next(found))
-
             is_first_in_layer = True
-            for sub_layer, whole, goals in zip(parts[first : first + 2], wholes, sums, strict=True):
+            for sub_layer, whole, goals in zip(parts[first : first + 2], wholes, self._sums(wholes), strict=True):
                 if sub_layer.projection is not None:
                     if goals:
                         self._fit_projection(sub_layer, goals)
@@ -174,9 +166,21 @@ class _Reconstruction:
                     is_first_in_layer = False
                 elif whole.norm is not None and self.norm_before is not None:
                     self._fit_norm(whole.norm, goals, sub_layer.layer, goes_in=is_first_in_layer)
+                # They take as much memory as the states of all rows.
+                goals.clear()
 
             for rows in (self.of_teacher, self.of_pruned, self.chosen_by):
                 rows.advance()
+
+    def _sums(self, wholes: Sequence[SubLayer]) -> list[list[Tensor]]:
+        """What goes into the norm of each of the teacher's sub-layers, (B, T, H) by batch; none where it lacks one."""
+        sums: list[list[Tensor]] = [[] for _ in wholes]
+        of_norms = [found for found, whole in zip(sums, wholes, strict=True) if whole.norm is not None]
+        norms = [whole.norm for whole in wholes if whole.norm is not None]
+        for _, values in self.of_teacher.run_layer(*norms):
+            for found, value in zip(of_norms, values, strict=True):
+                found.append(value)
+        return sums
 
     def _divergence(self) -> float:
         return divergence(self.expected, self.chosen_by.outputs())

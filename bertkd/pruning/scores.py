@@ -1,6 +1,6 @@
 """How much a model's own predictions depend on each head and each neuron."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -28,10 +28,6 @@ class UnitScores:
 
     heads: Tensor
     neurons: Tensor
-
-    def both(self) -> tuple[Tensor, Tensor]:
-        """Heads and neurons."""
-        return self.heads, self.neurons
 
     def of(self, sub_layer: SubLayer) -> Tensor:
         """The scores of the units of a sub-layer, (units,)."""
@@ -76,19 +72,8 @@ def unit_scores(model: PreTrainedModel, batches: Iterable[Mapping[str, Tensor]],
     rows = 0
     with evaluated(model):
         for batch in tqdm(as_batches(batches, model), desc="Scores", unit="batch", disable=not progress):
-            gates = [torch.ones(len(batch["input_ids"]), part.units, device=model.device) for part in present]
-            for gate in gates:
-                gate.requires_grad_()
-
-            with _gated(present, gates):
-                logits = model(**batch).logits.float()
-            rows += len(logits)
-
-            for value, weight in _log_likelihoods(logits):
-                gradients = torch.autograd.grad(value.sum(), gates, retain_graph=True, allow_unused=True)
-                for total, gradient in zip(totals, gradients, strict=True):
-                    if gradient is not None:
-                        total += (gradient.double().square() * weight[:, None]).sum(0)
+            _add_scores(totals, model, batch, present)
+            rows += len(batch["input_ids"])
 
     scores = {part: [torch.zeros(0)] * model.config.num_hidden_layers for part in ("attention", "ffn")}
     for sub_layer, total in zip(present, totals, strict=True):
@@ -98,6 +83,23 @@ def unit_scores(model: PreTrainedModel, batches: Iterable[Mapping[str, Tensor]],
     if not (result.heads.isfinite().all() and result.neurons.isfinite().all()):
         raise ValueError("The scores are not finite: the model's predictions overflow. Compute them in float32.")
     return result
+
+
+def _add_scores(
+    totals: Sequence[Tensor], model: PreTrainedModel, batch: Mapping[str, Tensor], parts: list[SubLayer]
+) -> None:
+    """Adds the scores of a batch's rows to the totals, (units,) for each part. Its graph goes with this function."""
+    gates = [torch.ones(len(batch["input_ids"]), part.units, device=model.device) for part in parts]
+    for gate in gates:
+        gate.requires_grad_()
+
+    with _gated(parts, gates):
+        logits = model(**batch).logits.float()
+    for value, weight in _log_likelihoods(logits):
+        gradients = torch.autograd.grad(value.sum(), gates, retain_graph=True, allow_unused=True)
+        for total, gradient in zip(totals, gradients, strict=True):
+            if gradient is not None:
+                total += (gradient.double().square() * weight[:, None]).sum(0)
 
 
 def _log_likelihoods(logits: Tensor) -> Iterator[tuple[Tensor, Tensor]]:

@@ -3,17 +3,15 @@
 import copy
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any, TypeVar
+from typing import Any
 
-from torch import nn
-from transformers import PretrainedConfig, PreTrainedModel
+from transformers import PretrainedConfig
 
 from bertkd.models.adaptive import refuse_supernet
 from bertkd.models.families import family_of, refuse_wrapper
+from bertkd.models.sizes import Model, match_device_dtype_and_mode, new_model
 
 __all__ = ["LAYER_STRATEGIES", "drop_layers", "layers_to_keep"]
-
-Model = TypeVar("Model", bound=PreTrainedModel)
 
 LAYER_STRATEGIES = ("first", "every", "last")
 
@@ -96,11 +94,9 @@ def copy_layers(model: Model, keep: Sequence[int]) -> Model:
     _check_layers(keep, model.config.num_hidden_layers)
     new_numbers = {old: new for new, old in enumerate(keep)}
 
-    student = type(model)(_shorter(model.config, new_numbers))
+    student: Model = new_model(type(model), _shorter(model.config, new_numbers), like=model)
     student.load_state_dict(_renumber(model.state_dict(), prefix, new_numbers))
-
-    nn.Module.to(student, device=model.device, dtype=model.dtype)
-    return student.train(model.training)
+    return match_device_dtype_and_mode(student, model)
 
 
 def _shorter(config: PretrainedConfig, new_numbers: dict[int, int]) -> PretrainedConfig:

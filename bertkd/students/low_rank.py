@@ -47,8 +47,8 @@ def factorize(
     is. The new model is on the same device, in the same dtype and mode.
 
     Args:
-        model: a model of a family in `bertkd.models.families`, with a head; width-pruned and weight-sharing ones are
-            welcome.
+        model: a model of a family in `bertkd.models.families`, with or without a head; width-pruned and weight-sharing
+            ones are welcome.
         ffn_rank: the rank of the feed-forward maps; None leaves them as they are.
         embedding_rank: the rank of the word embeddings; None leaves them as they are.
 

@@ -8,7 +8,7 @@ from transformers import PreTrainedModel
 
 from bertkd.models import layer_sizes
 from bertkd.models.adaptive import refuse_supernet
-from bertkd.models.families import family_of
+from bertkd.models.families import encoder_prefix, family_of
 from bertkd.models.pruned import tied_layers
 from bertkd.models.sizes import check_shared_sizes, compression_fields, match_device_dtype_and_mode
 from bertkd.students.width import new_pruned_model, state_for_pruned
@@ -27,8 +27,8 @@ def share_layers(model: PreTrainedModel, groups: int | Sequence[int], weights: s
     is. The new model is on the same device, in the same dtype and mode.
 
     Args:
-        model: a model of a family in `bertkd.models.families`, with a head; width-pruned and factorized ones are
-            welcome.
+        model: a model of a family in `bertkd.models.families`, with or without a head; width-pruned and factorized
+            ones are welcome.
         groups: how many different layers there are to be, of which each serves for as many consecutive ones as the
             others; or a number for each layer, equal for layers that share, such as `[0, 0, 1, 1, 2, 2]`.
         weights: "first", those of the group's first layer, or "mean", the mean of the group's layers.
@@ -91,7 +91,7 @@ def layer_groups(groups: int | Sequence[int], layers: int) -> list[int]:
 def _shared(model: PreTrainedModel, groups: Sequence[int], weights: str) -> dict[str, Tensor]:
     """Returns the state dict of `model`, with the same weights in all layers of a group."""
     state = state_for_pruned(model)
-    path = f"{model.base_model_prefix}.{family_of(model).layers}"
+    path = f"{encoder_prefix(model)}{family_of(model).layers}"
 
     members: dict[int, list[int]] = {}
     for layer, owner in tied_layers(groups).items():

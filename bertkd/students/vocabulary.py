@@ -7,18 +7,16 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from bertkd.models.adaptive import refuse_supernet
 from bertkd.models.families import PRUNED_PREFIX
 from bertkd.models.positions import AFTER_PADDING
-from bertkd.models.sizes import match_device_dtype_and_mode
+from bertkd.models.sizes import Model, match_device_dtype_and_mode, new_model
 
 __all__ = ["prune_vocabulary"]
-
-Model = TypeVar("Model", bound=PreTrainedModel)
 
 # Some models have a few more embeddings than tokens, because their number is rounded up.
 MOST_UNUSED = 128
@@ -142,7 +140,7 @@ def _model_with_tokens(model: Model, kept: Sequence[int], new_ids: Mapping[int, 
         else:
             setattr(config, name, new_ids.get(value))
 
-    student = type(model)(config)
+    student: Model = new_model(type(model), config, like=model)
     old_state, new_state = model.state_dict(), {}
     for name, tensor in student.state_dict().items():
         # Nothing but the number of tokens has changed, so a tensor of another shape has a row for each of them.

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from bertkd.models.adaptive import refuse_supernet
-from bertkd.models.families import encoder_layers, family_of
+from bertkd.models.families import encoder_layers, encoder_prefix, family_of
 from bertkd.models.pruned import (
     PRUNED_CLASSES,
     BiasedAttention,
@@ -29,6 +29,7 @@ from bertkd.models.sizes import (
     head_size,
     layer_sizes,
     match_device_dtype_and_mode,
+    new_model,
     refuse_factorized_or_shared,
     refuse_shared_position_bias,
     shares_position_bias,
@@ -72,7 +73,7 @@ def prune(model: PreTrainedModel, heads: Sequence[int], neurons: Sequence[int]) 
     check_shared_sizes(sizes, compression_fields(model).get("layer_groups"))
 
     student_class, config = _class_for(model, sizes)
-    student = student_class(config)
+    student = new_model(student_class, config, like=model)
 
     source = state_for_pruned(model) if isinstance(student, PrunedModel) else model.state_dict()
     state = {}
@@ -147,7 +148,7 @@ def separate_position_bias(model: PreTrainedModel) -> PreTrainedModel:
     Models of all other families, and those that have such layers already, are returned as they are.
 
     Args:
-        model: a model of a family in `bertkd.models.families`, with a head.
+        model: a model of a family in `bertkd.models.families`, with or without a head.
 
     Raises:
         ValueError: a supernet, an unsupported `model_type`, or a class that has no pruned one.
@@ -167,10 +168,10 @@ def state_for_pruned(model: PreTrainedModel) -> dict[str, Tensor]:
     if not shares_position_bias(model):
         return state
 
-    family = family_of(model)
-    table = state.pop(f"{model.base_model_prefix}.{family.position_bias}.weight")
+    family, prefix = family_of(model), encoder_prefix(model)
+    table = state.pop(f"{prefix}{family.position_bias}.weight")
     for index in range(model.config.num_hidden_layers):
-        path = f"{model.base_model_prefix}.{family.layers}.{index}.{family.attention}"
+        path = f"{prefix}{family.layers}.{index}.{family.attention}"
         state[f"{path}.position_bias.weight"] = table
     return state
 
@@ -188,8 +189,7 @@ def new_pruned_model(model: PreTrainedModel, **fields: Any) -> PreTrainedModel:
     if sizes is not None:
         fields = {"per_layer_config": copy.deepcopy(sizes)} | fields
 
-    student: PreTrainedModel = student_class(config_for(student_class, model.config, fields))
-    return student
+    return new_model(student_class, config_for(student_class, model.config, fields), like=model)
 
 
 def _class_for(model: PreTrainedModel, sizes: LayerSizes) -> tuple[Any, PretrainedConfig]:
@@ -272,7 +272,8 @@ def zero_pad(model: PreTrainedModel) -> PreTrainedModel:
         )
 
     stock_class = stock_class_of(type(model))
-    padded = stock_class(config_for(stock_class, model.config, {family_of(model).neurons_field: max(sizes.neurons)}))
+    config = config_for(stock_class, model.config, {family_of(model).neurons_field: max(sizes.neurons)})
+    padded = new_model(stock_class, config, like=model)
 
     state = {name: torch.zeros_like(tensor) for name, tensor in padded.state_dict().items()}
     for name, tensor in _stock_state(model).items():
@@ -298,7 +299,7 @@ def _stock_state(model: PreTrainedModel) -> dict[str, Tensor]:
         if isinstance(module, BiasedAttention):
             tables.append(state.pop(f"{path}.position_bias.weight"))
     if tables:
-        state[f"{model.base_model_prefix}.{family_of(model).position_bias}.weight"] = _one_table(tables)
+        state[f"{encoder_prefix(model)}{family_of(model).position_bias}.weight"] = _one_table(tables)
     return state
 
 

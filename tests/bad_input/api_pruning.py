@@ -274,7 +274,7 @@ CASES = [
         NUMBERS,
         "a budget that is too small",
         lambda place: cut(budget=10),
-        r"within 10 parameters.* single unit takes",
+        r"within 10 parameters.* single head takes",
     ),
     ApiCase(
         NUMBERS,

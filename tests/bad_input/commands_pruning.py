@@ -76,7 +76,7 @@ CASES = [
     budget(
         "a budget that nothing meets",
         "10",
-        r"--budget 10 parameters: no network of this teacher is as small\. One with a single unit takes [\d.e+]+ "
+        r"--budget 10 parameters: no network of this teacher is as small\. One with a single head takes [\d.e+]+ "
         r"parameters and reaches [\d.]+ accuracy before it is trained; the teacher takes [\d.e+]+",
         unit="parameters",
     ),

@@ -400,7 +400,7 @@ def test_a_last_rung_that_nothing_meets_is_refused_before_the_first_is_trained(
     words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     no_training(monkeypatch)
-    with pytest.raises(ValueError, match=r"--budget 10 parameters: no network .* a single unit takes [0-9.e+]+ param"):
+    with pytest.raises(ValueError, match=r"--budget 10 parameters: no network .* a single head takes [0-9.e+]+ param"):
         pruned(words, tmp_path, "--budget", "20000", "10", *IN_PARAMETERS)
 
 

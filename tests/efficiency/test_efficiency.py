@@ -11,7 +11,7 @@ import torch
 from transformers import BertConfig, BertForMaskedLM, BertForSequenceClassification
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from bertkd.efficiency import count_flops, count_parameters, measure_latency, model_size_mb
+from bertkd.efficiency import TorchRunner, count_flops, count_parameters, measure_latency, model_size_mb
 
 
 def tiny_config(**changes: Any) -> BertConfig:
@@ -80,6 +80,18 @@ def test_latency_of_a_known_sleep_and_models_interleaved() -> None:
     assert latency["fast"].speedup > 1.5
     assert all(model.training for model in models.values())
     assert torch.get_num_threads() == threads
+
+
+def test_every_device_that_computes_on_after_a_call_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[torch.device] = []
+    monkeypatch.setattr(torch.accelerator, "synchronize", waited.append)
+    runner = TorchRunner(Sleeper("model", 0, []))
+    inputs = {name: torch.ones(2, 7, dtype=torch.long) for name in ("input_ids", "attention_mask")}
+    for device, count in (("cpu", 0), ("cuda", 1), ("mps", 2)):
+        runner.device = device
+        runner.model.eval()
+        runner(inputs)
+        assert len(waited) == count
 
 
 def test_latency_records_precision_attention_and_conditions() -> None:

@@ -211,6 +211,16 @@ def test_calibration_without_a_mask_reads_every_token() -> None:
     assert filled["attention_mask"].all() and not filled["token_type_ids"].any()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_flash_attention_gives_way_to_pytorchs_in_float32(dtype: torch.dtype) -> None:
+    # It is not installed here, and nothing but its name is there.
+    model = tiny_model().to(dtype)
+    model.config._attn_implementation_internal = "flash_attention_2"
+    copied = exporting.in_float32(model)
+    assert copied.dtype == torch.float32 and copied.config._attn_implementation == "sdpa"
+    assert model.dtype == dtype and model.config._attn_implementation == "flash_attention_2"
+
+
 def test_int8_weights_alone_do_not_make_products_in_int8(tmp_path: Path) -> None:
     model = tiny_model().eval()
     # OpenVINO computes what is not int8 in bfloat16 where the CPU can.

@@ -18,6 +18,7 @@ from transformers import (
 
 from bertkd import drop_layers
 from bertkd.models import FAMILIES, encoder_layers, family_of, label_permutation
+from bertkd.models.evaluated import eval_mode
 from bertkd.students import layers_to_keep
 
 INPUTS = {"input_ids": torch.tensor([[5, 6, 7, 8, 9], [9, 8, 7, 6, 5]]), "attention_mask": torch.ones(2, 5).long()}
@@ -137,3 +138,12 @@ def test_labels_that_do_not_match_say_how_to_give_the_mapping() -> None:
         label_permutation(["negative", "positive"], ["LABEL_0", "LABEL_1"])
     with pytest.raises(ValueError, match="has 3 labels .* but the student has 2"):
         label_permutation(["a", "b"], ["a", "b", "c"])
+
+
+def test_parts_that_were_in_eval_mode_come_out_so() -> None:
+    model = tiny_model().train()
+    model.base_model.embeddings.eval()
+    before = {name: module.training for name, module in model.named_modules()}
+    with eval_mode(model):
+        assert not any(module.training for module in model.modules())
+    assert {name: module.training for name, module in model.named_modules()} == before

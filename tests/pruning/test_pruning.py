@@ -3,6 +3,7 @@
 import copy
 import itertools
 import math
+import weakref
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel, Tr
 
 from bertkd.dynabert import make_adaptive
 from bertkd.efficiency import TorchRunner, count_parameters
-from bertkd.efficiency.costs import choose_within
+from bertkd.efficiency.costs import CostTable, choose_within
 from bertkd.models import FAMILIES, LayerSizes, encoder_layers, family_of, layer_sizes
 from bertkd.pruning import Pruner, prune_to_budget, pruning_costs, reconstruct, unit_scores
 from bertkd.pruning.budget import measure_of
@@ -115,8 +116,9 @@ def test_scores_depend_on_nothing_but_rows(tmp_path: Path) -> None:
         row["input_ids"] = torch.nn.functional.pad(row["input_ids"], (0, 3), value=PAD["bert"])
         row["attention_mask"] = torch.nn.functional.pad(row["attention_mask"], (0, 3))
         row["labels"] = torch.tensor([1])
-    for ours, theirs in zip(unit_scores(model, rows[::-1]).both(), scores.both(), strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-7)
+    others = unit_scores(model, rows[::-1])
+    torch.testing.assert_close(others.heads, scores.heads, rtol=1e-4, atol=1e-7)
+    torch.testing.assert_close(others.neurons, scores.neurons, rtol=1e-4, atol=1e-7)
 
     # Units in another order have the same scores, in that order.
     generator = torch.Generator().manual_seed(3)
@@ -128,6 +130,18 @@ def test_scores_depend_on_nothing_but_rows(tmp_path: Path) -> None:
         torch.testing.assert_close(
             permuted.neurons[index], scores.neurons[index][neurons[index]], rtol=1e-4, atol=1e-7
         )
+
+
+def test_one_batch_at_a_time_is_in_memory_while_units_are_scored(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, before = model_of(), list[Any]()
+
+    def watch(_module: nn.Module, _inputs: Any, output: Any) -> None:
+        assert not [logits for logits in before if logits() is not None]
+        before.append(weakref.ref(output.logits))
+
+    model.register_forward_hook(watch)
+    unit_scores(model, batches_of())
+    assert len(before) == 4
 
 
 def test_scores_of_a_pruned_model_are_those_of_its_units() -> None:
@@ -388,8 +402,8 @@ def test_every_budget_is_met_and_a_larger_one_harms_no_more(unit: str) -> None:
     measure = measure_of(unit, 1, 9)
     pruner, costs = Pruner.prepared(model, batches_of()), pruning_costs(model, measure)
     assert costs.cost(layer_sizes(model)) == pytest.approx(measure([model])[0])
-    smallest = costs.fixed + min(costs.of_heads(1), costs.of_neurons(1))
-    full, harm_before = costs.cost(layer_sizes(model)), math.inf
+    smallest, full, harm_before = costs.of_one_head, costs.cost(layer_sizes(model)), math.inf
+    assert any(pruner.select(smallest, costs, measure).sizes.heads)
     for step in range(1, 21):
         budget = smallest + (full - smallest) * step / 20
         selection = pruner.select(budget, costs, measure)
@@ -439,8 +453,30 @@ def test_where_dropping_everything_harms_least_one_part_keeps_its_best_units() -
     pruner.harms[2][3] = replace(pruner.harms[2][3], harm=0.5)
     budget = 0.95 * measure([model])[0]
     assert pruner.select(budget, costs).sizes == LayerSizes((0, 3), (0, 0))
-    with pytest.raises(ValueError, match=r"this model is within [\d.e+]+: one with a single unit takes [\d.e+]+$"):
+    with pytest.raises(ValueError, match=r"this model is within [\d.e+]+: one with a single head takes [\d.e+]+$"):
         pruner.select(costs.fixed, costs)
+
+
+def test_the_choice_among_networks_with_a_head_is_that_of_brute_force() -> None:
+    # Budgets and costs are whole numbers of bins, so that nothing is lost by rounding.
+    pruner = Pruner.prepared(model_of(layers=2), batches_of())
+    parts = [{units: float(cost) for cost, units in enumerate(levels)} for levels in pruner.harms]
+    costs = CostTable(1.0, parts[0], parts[1])
+    networks = [LayerSizes((h0, h1), (n0, n1)) for h0, n0, h1, n1 in itertools.product(*parts)]
+    generator, without_heads = torch.Generator().manual_seed(0), 0
+    for _ in range(20):
+        for levels in pruner.harms[0::2]:
+            for units in levels:
+                # Leaving an attention out harms least as often as not.
+                harm = float(torch.rand((), generator=generator)) * (1 if units else 0.1)
+                levels[units] = replace(levels[units], harm=harm)
+        for budget in (1.0, 2.0, 3.0, 5.0, 9.0):
+            within = [sizes for sizes in networks if costs.cost(sizes) <= budget]
+            without_heads += not any(min(within, key=pruner._harm).heads)
+            expected = min((sizes for sizes in within if any(sizes.heads)), key=pruner._harm, default=None)
+            chosen = pruner._least_harm(budget, costs)
+            assert (chosen and pruner._harm(chosen)) == (expected and pytest.approx(pruner._harm(expected)))
+    assert without_heads > 20
 
 
 def test_a_search_that_knows_the_clock_measures_one_network() -> None:
@@ -491,7 +527,7 @@ def test_the_table_of_a_single_layer_tells_its_parts_from_the_rest(unit: str) ->
 
 def test_a_budget_that_nothing_meets_is_refused_with_the_smallest_cost() -> None:
     with pytest.raises(
-        ValueError, match=r"No network of this model is within 10 parameters: one with a single unit takes \d"
+        ValueError, match=r"No network of this model is within 10 parameters: one with a single head takes \d"
     ):
         prune_to_budget(model_of(), batches_of(), 10, "parameters")
     with pytest.raises(ValueError, match="unit must be one of ms, mb, parameters, flops, not 'hours'"):
@@ -570,6 +606,24 @@ def test_reconstruction_is_never_worse_on_the_rows_that_choose_and_keeps_the_tea
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
+def test_what_a_layer_was_fitted_to_is_freed_before_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, goals = model_of(), list[Any]()
+    run_layer, advance = Rows.run_layer, Rows.advance
+
+    def noted(self: Rows, *modules: nn.Module) -> Any:
+        for index, values in run_layer(self, *modules):
+            goals.extend(map(weakref.ref, values if self.model is model else ()))
+            yield index, values
+
+    def checked(self: Rows) -> None:
+        assert goals and not [goal for goal in goals if goal() is not None]
+        advance(self)
+
+    monkeypatch.setattr(Rows, "run_layer", noted)
+    monkeypatch.setattr(Rows, "advance", checked)
+    reconstruct(prune(model, [2, 0, 2], [8, 12, 0]).eval(), model, batches_of())
+
+
 def test_a_missing_sub_layer_that_added_nothing_is_made_up_for_by_the_norm_before() -> None:
     model, batches = model_of(), batches_of(batches=8)
     layer = encoder_layers(model)[1]
@@ -600,6 +654,36 @@ def test_half_precision_comes_back_as_it_went_in() -> None:
     model = model_of().to(torch.bfloat16)
     pruned = prune_to_budget(model, batches_of(), 0.7 * count_parameters(model).total, "parameters")
     assert pruned.dtype == torch.bfloat16 and model.dtype == torch.bfloat16
+
+
+def test_flash_attention_gives_way_while_a_model_is_measured_and_fitted(monkeypatch: pytest.MonkeyPatch) -> None:
+    # It is not installed here, and nothing but its name is there.
+    flash, set_attention = "flash_attention_2", PreTrainedModel.set_attn_implementation
+
+    def pretended(model: PreTrainedModel, name: str) -> None:
+        if name == flash:
+            model.config._attn_implementation_internal = flash
+        else:
+            set_attention(model, name)
+
+    monkeypatch.setattr(PreTrainedModel, "set_attn_implementation", pretended)
+    model = model_of().to(torch.bfloat16)
+    pretended(model, flash)
+    pruner = Pruner.prepared(model, batches_of())
+    pruned = pruner.pruned(LayerSizes((2, 2, 2), (12, 12, 12)))
+    assert pruned.config._attn_implementation == model.config._attn_implementation == flash
+    assert pruner.model.config._attn_implementation == pruner.teacher.config._attn_implementation == "sdpa"
+
+
+@pytest.mark.skipif(not torch.accelerator.is_available(), reason="needs a second device")
+def test_a_student_on_another_device_than_the_teacher_diverges_as_much_and_stays_there() -> None:
+    model, device = model_of(), torch.accelerator.current_accelerator()
+    pruner = Pruner.prepared(model, batches_of())
+    student = pruner.pruned(LayerSizes((2, 2, 2), (12, 12, 12)))
+    expected = pruner.divergence(student)
+    nn.Module.to(student, device)
+    assert pruner.divergence(student) == pytest.approx(expected, rel=1e-3)
+    assert student.device.type != "cpu"
 
 
 def test_a_model_in_half_precision_costs_what_it_weighs() -> None:

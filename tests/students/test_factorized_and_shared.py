@@ -31,7 +31,7 @@ from bertkd.models import (
     refuse_factorized_or_shared,
 )
 from bertkd.models.pruned import PrunedBertForSequenceClassification
-from bertkd.students import factorize, prune, prune_vocabulary, share_layers, zero_pad
+from bertkd.students import factorize, prune, prune_vocabulary, separate_position_bias, share_layers, zero_pad
 
 
 @pytest.mark.parametrize("name", COMBINATIONS)
@@ -80,12 +80,14 @@ def test_the_config_of_a_pruned_distilbert_names_its_layers_for_every_reader(tmp
 
 PLAIN = """
 import sys, torch
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModel, AutoModelForSequenceClassification
 for folder in sys.argv[1:]:
     kept = torch.load(f"{folder}/wanted.pt")
     model = AutoModelForSequenceClassification.from_pretrained(folder, trust_remote_code=True)
     with torch.no_grad():
         logits = model(**kept["inputs"]).logits
+        states = AutoModel.from_pretrained(folder, trust_remote_code=True).eval()(**kept["inputs"]).last_hidden_state
+        assert torch.equal(states, model.base_model(**kept["inputs"]).last_hidden_state)
     print((logits - kept["logits"]).abs().max().item(), sum(p.numel() for p in model.parameters()))
 assert not any(name.split(".")[0] == "bertkd" for name in sys.modules), "bertkd was imported"
 """
@@ -115,6 +117,14 @@ def test_width_pruned_folders_are_written_as_before(tmp_path: Path) -> None:
     student.save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     assert not {"ffn_rank", "embedding_rank", "layer_groups"} & set(config)
+    assert config["auto_map"] == {
+        "AutoConfig": "pruned.PrunedBertConfig",
+        "AutoModel": "pruned.PrunedBertModel",
+        **{
+            f"AutoModelFor{task}": f"pruned.PrunedBertFor{task}"
+            for task in ("SequenceClassification", "TokenClassification", "QuestionAnswering", "MaskedLM")
+        },
+    }
     assert torch.equal(outputs_of(AutoModelForSequenceClassification.from_pretrained(tmp_path)), outputs_of(student))
 
 
@@ -221,6 +231,28 @@ def test_a_supernet_is_refused_and_a_model_without_a_head_is_not(tmp_path: Path)
     with pytest.raises(ValueError, match="no pruned class for BertForPreTraining"):
         uses["factorize"](BertForPreTraining(tiny_model().config))
     assert type(uses["prune_vocabulary"](base)[0]) is BertModel
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_encoder_of_a_classifier_is_compressed_as_the_whole_is(family: str, tmp_path: Path) -> None:
+    # The encoders of RoBERTa and MPNet have no pooler here, and their classes make one by default.
+    model, tokenizer = tiny_model(family, layers=4), word_tokenizer(tmp_path)
+    ways: dict[str, Any] = {
+        **COMBINATIONS,
+        "narrow": lambda model: prune(model, [2] * 4, [9] * 4),
+        "uneven": lambda model: prune(model, [1, 2, 0, 2], [9, 0, 20, 24]),
+        "padded": lambda model: zero_pad(prune(model, [1, 2, 1, 2], [9, 9, 20, 24])),
+        "separate": separate_position_bias,
+        "shorter": lambda model: drop_layers(model, [0, 2]),
+        "fewer words": lambda model: prune_vocabulary(model, tokenizer, ["w1 w2"])[0],
+    }
+    ids = torch.tensor([[5, 6, 5, 2]])
+    for name, way in ways.items():
+        made, whole = way(model.base_model), way(model).base_model
+        assert (getattr(made, "pooler", None) is None) == (family != "bert"), name
+        with torch.no_grad():
+            states, expected = (one(input_ids=ids).last_hidden_state for one in (made, whole))
+        torch.testing.assert_close(states, expected, msg=name)
 
 
 # ---- training ----

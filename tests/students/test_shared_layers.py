@@ -47,9 +47,11 @@ def test_groups_that_do_not_fit_are_refused(groups: Any, message: str) -> None:
 
 
 @pytest.mark.parametrize("weights", ["first", "mean"])
+@pytest.mark.parametrize("has_head", [True, False])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_layers_of_a_group_are_its_first_or_their_mean(family: str, weights: str) -> None:
-    model = separate_position_bias(tiny_model(family, layers=4))
+def test_the_layers_of_a_group_are_its_first_or_their_mean(family: str, has_head: bool, weights: str) -> None:
+    model = tiny_model(family, layers=4)
+    model = separate_position_bias(model if has_head else model.base_model)
     student = share_layers(model, [0, 1, 0, 1], weights)
     theirs, ours = list(encoder_layers(model)), list(encoder_layers(student))
     for owner, sharer in ((0, 2), (1, 3)):
