@@ -123,6 +123,23 @@ class StopAt(TrainerCallback):
         control.should_training_stop = state.global_step >= self.step
 
 
+class CountSteps(TrainerCallback):
+    """Counts the steps of a training that are taken, and not those that a checkpoint had behind it."""
+
+    steps = 0
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.steps += 1
+
+
+def go_on(trainer: Trainer, steps: int, checkpoint: bool | str = True) -> None:
+    """Trains on from a checkpoint, from which so many steps are left: one that begins anew takes more."""
+    counted = CountSteps()
+    trainer.add_callback(counted)
+    trainer.train(resume_from_checkpoint=checkpoint)
+    assert counted.steps == steps
+
+
 def training_log(trainer: Trainer) -> list[dict[str, float]]:
     """Returns the loss, its parts and the gradient's norm of each logged step."""
     steps = []

@@ -363,7 +363,7 @@ CASES = [
     CommandCase(
         KIND,
         "a tokenizer that the teacher on plain text was not made for",
-        "distilbert --teacher_model_name_or_path {model} --tokenizer_name minilm --corpus_files {dir}/a.txt "
+        "tinybert-general --teacher_model_name_or_path {model} --tokenizer_name minilm --corpus_files {dir}/a.txt "
         "--output_dir {dir}/out --use_cpu",
         r"--tokenizer_name minilm have different vocabularies",
         {"a.txt": "a film"},

@@ -31,6 +31,7 @@ from bertkd.pipeline.models import shape_of
 from bertkd.records import StageResult, read_result
 from bertkd.students import Shape
 from bertkd.tinybert import NUM_COPIES
+from bertkd.tinybert.candidates import CandidateFinder
 
 QUICK = ["--use_cpu", "--disable_tqdm", "true", "--num_train_epochs", "1"]
 SMALL = ["--num_hidden_layers", "2", "--hidden_size", "8", "--intermediate_size", "12"]
@@ -237,7 +238,12 @@ def test_an_interrupted_stage_goes_on(
             if args.stage == stage and state.epoch == 1:
                 raise KeyboardInterrupt
 
-    made = TinyBertKDTrainer.__init__
+    taken: list[str] = []
+    made, step = TinyBertKDTrainer.__init__, TinyBertKDTrainer.training_step
+
+    def counted(self, *args, **kwargs):
+        taken.append(self.args.stage)
+        return step(self, *args, **kwargs)
 
     def with_kill(self, *args, **kwargs):
         made(self, *args, callbacks=[Kill()], **kwargs)
@@ -246,7 +252,11 @@ def test_an_interrupted_stage_goes_on(
         patched.setattr(TinyBertKDTrainer, "__init__", with_kill)
         with pytest.raises(KeyboardInterrupt):
             tinybert.main([*arguments, "--output_dir", str(tmp_path / "cut")])
+    monkeypatch.setattr(TinyBertKDTrainer, "training_step", counted)
     tinybert.main([*arguments, "--output_dir", str(tmp_path / "cut")])
+    steps = taken.count(stage)
+    tinybert.main([*arguments, "--output_dir", str(tmp_path / "anew")])
+    assert steps == (taken.count(stage) - steps) / 2 > 0
     whole, cut = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "cut"))
     for name in whole:
         torch.testing.assert_close(whole[name], cut[name], rtol=1e-4, atol=2e-6)
@@ -318,7 +328,14 @@ def test_a_stage_of_the_trainer_is_not_an_option_of_the_recipe(student: list[str
 
 
 def test_seeds_share_one_augmented_set(student: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Any] = []
+    find = CandidateFinder.__call__
+    monkeypatch.setattr(CandidateFinder, "__call__", lambda self, texts: made.extend(texts) or find(self, texts))
+    tinybert.main([*student, "--seed", "1", "--stages", "intermediate", "--output_dir", str(tmp_path / "one")])
+    once = len(made)
+    shutil.rmtree(tmp_path / "one")
     tinybert.main([*student, "--seed", "1", "2", "--output_dir", str(tmp_path)])
+    assert len(made) == 2 * once > 0
     assert len(list((tmp_path / "augmented").glob("*"))) == 1
     assert {folder.name for folder in tmp_path.iterdir()} == {"augmented", "seed-1", "seed-2"}
 

@@ -13,7 +13,7 @@ import helpers
 import numpy as np
 import pytest
 import torch
-from helpers import PAD, Collator, StopAt, assert_same_run, dataset, rows, tiny_model, training_log
+from helpers import PAD, Collator, StopAt, assert_same_run, dataset, go_on, rows, tiny_model, training_log
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, TrainerCallback, TrainingArguments
 
@@ -83,7 +83,7 @@ def test_an_interrupted_and_resumed_run_changes_nothing(family: str, tmp_path: P
     stopped.add_callback(StopAt(4))
     stopped.train()
     resumed = make_trainer(tmp_path / "run", family, dropout=0.1, optim="adamw_torch")
-    resumed.train(resume_from_checkpoint=True)
+    go_on(resumed, steps=2)
     assert_same_run(whole, resumed)
 
 
@@ -91,7 +91,7 @@ def test_resuming_a_finished_run_takes_no_further_step(tmp_path: Path) -> None:
     done = make_trainer(tmp_path, save_strategy="epoch")
     done.train()
     again = make_trainer(tmp_path, save_strategy="epoch")
-    again.train(resume_from_checkpoint=True)
+    go_on(again, steps=0)
     assert again.state.global_step == done.state.global_step
     assert_same_run(done, again)
 
@@ -198,7 +198,7 @@ def test_training_by_tokens_is_seen_through_and_resumed(tmp_path: Path, accumula
     stopped.add_callback(StopAt(4))
     stopped.train()
     resumed = make_trainer(tmp_path / "run", **options)
-    resumed.train(resume_from_checkpoint=True)
+    go_on(resumed, steps=whole.state.global_step - 4)
     assert_same_run(whole, resumed)
 
 
@@ -279,11 +279,18 @@ def test_rows_without_labels_teach_with_alpha_one(tmp_path: Path) -> None:
 def test_precision_checkpointing_and_compile_train(settings: dict[str, Any], tmp_path: Path) -> None:
     if "torch_compile" in settings:
         settings["torch_compile_backend"] = "aot_eager"
-    plain = make_trainer(tmp_path)
+    # Of one length, because each is compiled anew.
+    names = ("input_ids", "attention_mask")
+    data = dataset(44).map(lambda row: {name: row[name][:3] for name in names})
+    plain = make_trainer(tmp_path, data=data, max_steps=2)
     plain.train()
-    trainer = make_trainer(tmp_path, **settings)
+    trainer = make_trainer(tmp_path, data=data, max_steps=2, **settings)
     trainer.train()
     tolerance = 0.05 if "bf16" in settings else 1e-3
+    if "bf16" in settings:
+        assert training_log(trainer) != training_log(plain)
+    assert trainer.model.is_gradient_checkpointing == ("gradient_checkpointing" in settings)
+    assert hasattr(trainer.model_wrapped, "_orig_mod") == ("torch_compile" in settings)
     for entry, expected in zip(training_log(trainer), training_log(plain), strict=True):
         assert entry["loss"] == pytest.approx(expected["loss"], rel=tolerance)
 
@@ -426,13 +433,18 @@ def test_a_damaged_cache_is_rebuilt(tmp_path: Path) -> None:
     again = make_trainer(tmp_path, teacher_cache_dir=str(cache))
     again.train()
     assert_same_run(whole, again)
+    assert logits.stat().st_size > 100
 
 
 def test_a_cache_is_joined_by_row(tmp_path: Path) -> None:
     trainer = make_trainer(tmp_path, teacher_cache_dir=str(tmp_path / "cache"), data=dataset(20).shuffle(seed=1))
     with trainer._teacher_cached():
         batch = Collator()([trainer.train_dataset[i] for i in (7, 0, 19, 3)])
+        # What is read is what was stored: the teacher is another one by now.
+        with torch.no_grad():
+            trainer.teacher_model.classifier.bias.add_(1)
         cached = trainer._teacher_outputs(batch)
+        trainer.teacher_model.classifier.bias.data.sub_(1)
     live = trainer._teacher_outputs(batch)
     torch.testing.assert_close(cached.logits, live.logits)
     torch.testing.assert_close(cached.cls_states, live.cls_states)
@@ -550,6 +562,7 @@ def test_a_half_precision_cache_is_close(tmp_path: Path) -> None:
     live.train()
     half = make_trainer(tmp_path, teacher_cache_dir=str(tmp_path / "cache"), teacher_cache_dtype="float16")
     half.train()
+    assert np.load(next((tmp_path / "cache").glob("*/logits.npy"))).dtype == np.float16
     for a, b in zip(training_log(live), training_log(half), strict=True):
         assert a["loss"] == pytest.approx(b["loss"], rel=1e-2)
 
@@ -583,7 +596,7 @@ def test_a_projection_is_trained_saved_and_restored(tmp_path: Path) -> None:
     stopped.train()
     assert (tmp_path / "run" / "checkpoint-4" / "distillation_modules.safetensors").is_file()
     resumed = make_trainer(tmp_path / "run", **settings)
-    resumed.train(resume_from_checkpoint=True)
+    go_on(resumed, steps=2)
     assert_same_run(whole, resumed)
     torch.testing.assert_close(whole.extra_modules["projection"].weight, resumed.extra_modules["projection"].weight)
 

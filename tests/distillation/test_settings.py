@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import SETTINGS, Collator, StopAt, assert_same_run, dataset, tiny_model, word_tokenizer
+from helpers import SETTINGS, Collator, StopAt, assert_same_run, dataset, go_on, tiny_model, word_tokenizer
 from torch import nn
 from transformers import BertConfig, BertForMaskedLM, set_seed
 from transformers.trainer_utils import HPSearchBackend
@@ -170,7 +170,7 @@ def test_a_checkpoint_without_settings_is_of_an_earlier_version(tmp_path: Path) 
     checkpoint = interrupted(tmp_path)
     (checkpoint / "distillation_settings.json").unlink()
     trainer = make_trainer(tmp_path, DistillationConfig)
-    trainer.train(resume_from_checkpoint=str(checkpoint))
+    go_on(trainer, steps=2, checkpoint=str(checkpoint))
     assert trainer.state.global_step == 4
 
 
@@ -189,7 +189,7 @@ def test_checkpoints_of_weights_alone_can_be_resumed_where_they_were_asked_for(t
     trainer.add_callback(StopAt(2))
     trainer.train()
     resumed = make_trainer(tmp_path, DistillationConfig, **settings)
-    resumed.train(resume_from_checkpoint=True)
+    go_on(resumed, steps=2)
     assert resumed.state.global_step == 4
 
 
