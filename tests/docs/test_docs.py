@@ -758,8 +758,17 @@ def test_figures_of_a_cpu_without_int8_are_those_of_its_measurement() -> None:
     page = " ".join((DOCS / "export.md").read_text().split())
     content = json.loads((DOCS / "benchmark" / "avx2" / "bench.json").read_text())
     assert content["hardware"]["instructions"] == ["avx2"]
-    ms = {row["way"]: f"{row['p50_ms']:.1f} ms" for row in content["rows"] if row["model"] == "gflops-50pct"}
-    vino, onnx = (ms["openvino int8"], ms["openvino float32"]), ms["onnxruntime int8"]
-    assert f"takes {vino[0]} in OpenVINO's int8 and {vino[1]} in its float32, and {onnx} in ONNX Runtime's" in page
-    whole = {row["way"]: row["p50_ms"] for row in content["rows"] if row["model"] == "teacher"}
-    assert whole["openvino float32"] < whole["openvino int8"], "as the front page says"
+    half, whole = (
+        {row["way"]: row["p50_ms"] for row in content["rows"] if row["model"] == model}
+        for model in ("gflops-50pct", "teacher")
+    )
+    vino, onnx = (
+        [f"{half[f'{engine} {precision}']:.1f}" for precision in ("int8", "float32")]
+        for engine in ("openvino", "onnxruntime")
+    )
+    assert f"takes {vino[0]} ms in OpenVINO's int8 and {vino[1]} ms in its float32" in page
+    assert f"and in ONNX Runtime {onnx[0]} and {onnx[1]} ms" in page
+    for ms in (half, whole):
+        assert ms["openvino float32"] < ms["openvino int8"], "not always the faster one"
+    # The front page: little or nothing.
+    assert whole["openvino float32"] / whole["onnxruntime int8"] < 1.1
