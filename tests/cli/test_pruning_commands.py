@@ -408,18 +408,44 @@ def test_a_last_rung_that_nothing_meets_is_refused_before_the_first_is_trained(
         pruned(words, tmp_path, "--budget", "20000", "10", *IN_PARAMETERS)
 
 
+# The command `bertkd`, which leaves a file named after the process wherever a model is scored.
+COUNTED = """
+import os
+import time
+from pathlib import Path
+
+from bertkd.cli import main
+from bertkd.pipeline import pruning
+
+prepared = pruning.Pruner.prepared
+
+def counted(*args, **options):
+    Path(os.environ["COUNTED"], f"{os.environ['RANK']}-{time.time_ns()}").touch()
+    return prepared(*args, **options)
+
+pruning.Pruner.prepared = counted
+main()
+"""
+
+
 @pytest.mark.slow
 def test_two_processes_prune_once(words: list[str], tmp_path: Path) -> None:
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "bertkd"]
-    options = ["--budget", "75%", "50%", "--unit", "gflops", "--max_steps", "2", "--output_dir", str(tmp_path)]
+    script, counted, folder = (tmp_path / name for name in ("bertkd.counted.py", "counted", "run"))
+    script.write_text(COUNTED)
+    counted.mkdir()
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", str(script)]
+    options = ["--budget", "75%", "50%", "--unit", "gflops", "--max_steps", "2", "--output_dir", str(folder)]
+    environment = {**os.environ, "COUNTED": str(counted), "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
-        [*launcher, "prune", *words, *options], capture_output=True, text=True, cwd=ROOT, timeout=280
+        [*launcher, "prune", *words, *options], capture_output=True, text=True, env=environment, timeout=280
     )
     assert done.returncode == 0, done.stderr[-2000:]
     for name, method in (("gflops-75pct", "pruned"), ("gflops-50pct", "pruned-50-rungs")):
-        assert json.loads((tmp_path / name / "settings.json").read_text())["world_size"] == 2
-        assert read_result(tmp_path / name / "results.json").method == method
+        assert json.loads((folder / name / "settings.json").read_text())["world_size"] == 2
+        assert read_result(folder / name / "results.json").method == method
     assert done.stdout.count("50% of the teacher's gflops: the student takes") == 1
+    # Once for each budget, by the first process.
+    assert [path.name[0] for path in counted.iterdir()] == ["0", "0"]
 
 
 # ---- compress ----

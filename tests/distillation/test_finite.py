@@ -1,6 +1,7 @@
 """Numbers that are not finite stop a training, and what is finite costs no waiting."""
 
 import math
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -87,10 +88,14 @@ def test_a_trainer_can_be_used_again_after_it_stopped(tmp_path: Path) -> None:
 def test_no_value_is_read_in_a_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     reads: list[int] = []
     trainer = make_trainer(tmp_path, DistillationTrainer, logging_steps=50)
+    trainer.create_optimizer()
+    batch = trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
 
     def count(read: Any) -> Any:
         def counted(*args: Any, **kwargs: Any) -> Any:
-            reads.append(trainer.state.global_step)
+            # Models of transformers read whether their mask leaves anything out.
+            if not any("masking_utils" in frame.filename for frame in traceback.extract_stack()):
+                reads.append(trainer.state.global_step)
             return read(*args, **kwargs)
 
         return counted
@@ -102,6 +107,8 @@ def test_no_value_is_read_in_a_step(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     for step in range(5):
         trainer._window.add({"a": torch.tensor(1.0)}, torch.tensor(0.5), step)
         trainer._after_gradients(torch.tensor(1.0))
+        size = trainer._size_of_step([batch], torch.device("cpu"))
+        trainer.training_step(trainer.model, dict(batch), size)
     assert len(reads) == window_reads
 
 
