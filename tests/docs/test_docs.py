@@ -17,6 +17,7 @@ import yaml
 from commands import bertkd_command, blocks, check_command, commands, run_command
 from conftest import ROOT
 from helpers import tiny_model
+from parsing import all_parsers
 from transformers import AutoTokenizer, TrainingArguments
 
 import bertkd
@@ -185,6 +186,23 @@ def test_commands_name_options_and_settings_that_exist(page: Path, monkeypatch: 
             assert words[0] in ("make", "pip"), words
         if "--config_file" in words:  # it was written by `bertkd configs` before
             assert (ROOT / "bertkd/configs/accelerate" / words[words.index("--config_file") + 1]).is_file()
+
+
+def test_options_named_in_sentences_exist() -> None:
+    known = {"cpu", "num_processes"}  # of `accelerate launch`
+    for parser in all_parsers().values():
+        known |= {name.lstrip("-") for action in parser._actions for name in action.option_strings}
+    for script in (ROOT / "benchmarks").glob("*.py"):
+        known |= {*re.findall(r'"--(\w+)"', script.read_text(encoding="utf-8"))}
+
+    named = 0
+    for page in [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "recipes/README.md"]:
+        text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+        for code in re.findall(r"`([^`]+)`", text):
+            for option in re.findall(r"--([\w-]+)", code):
+                assert option in known, f"{page_name(page)}: --{option}"
+                named += 1
+    assert named > 100
 
 
 def test_readme_names_targets_that_make_knows() -> None:
