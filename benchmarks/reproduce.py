@@ -155,13 +155,21 @@ class Plan:
                     yield self.step(task, name, method, self.grid["options"] | {option: value})
 
     def export_steps(self, task: str, methods: Sequence[str]) -> Iterator[Step]:
-        """Yields the exports of the first seed's models, under the names that their records have."""
-        steps = [step for step in self.task_steps(task, methods) if step.method in self.exported and step.turn == 0]
-        files = [file for step in steps for file in step.files if file[0].is_relative_to(step.models[0])]
+        """Yields the exports of each method's first seed that is run, under the names that their records have."""
+        first_steps: dict[str, Step] = {}
+        for step in self.task_steps(task, methods):
+            if step.method in self.exported:
+                first_steps.setdefault(step.method, step)
+
+        files = []
+        for step in first_steps.values():
+            files += [file for file in step.files if file[0].is_relative_to(step.models[0])]
         for engine, export in self.exports.items():
             for source, target in files:
-                name, _, _ = target.name.partition("-seed")
-                yield self.step(task, f"{name}-{engine}", export, {"model_name_or_path": str(source.parent)})
+                name, _, seed = target.stem.partition("-seed")
+                run: Options = {"model_name_or_path": str(source.parent), "seed": seed}
+                folder = Path(self.work, task, f"{name}-{engine}")
+                yield self.step(task, folder.name, export, run, folder / f"seed-{seed}" if self.seeds else folder)
 
     def step(
         self,
@@ -337,7 +345,9 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="+", default=tasks, choices=tasks)
     parser.add_argument("--methods", nargs="*", default=methods, choices=methods)
     parser.add_argument("--grid", nargs="*", default=[], choices=in_grid, help="Also search settings on these tasks.")
-    parser.add_argument("--exports", nargs="*", default=[], choices=tasks, help="Also export the models of these.")
+    parser.add_argument(
+        "--exports", nargs="*", default=[], choices=tasks, help="Also export the models of these tasks, of one seed."
+    )
     parser.add_argument("--results", default=plan.results, help="Copy the records here; by default the plan's folder.")
     parser.add_argument("--precision", default="--bf16 --use_cpu", help="Options of the Trainer, '' for float32.")
     parser.add_argument("--jobs", type=int, default=1, help="Steps at a time, on one device.")
@@ -359,8 +369,6 @@ def main() -> None:
     plan = replace(plan, seeds=tuple(options.seeds))
     plan = replace(plan, seeds_apart=plan.seeds_apart or options.seeds_apart or bool(options.seeds))
     steps = plan.training_steps(options.tasks, options.methods)
-    if options.seeds and options.exports:
-        parser.error("--exports are those of the first seed's models: leave --seeds out.")
     for seed in options.seeds:
         if not any(model.name == f"seed-{seed}" for step in steps for model in step.models):
             parser.error(f"--seeds {seed}: no method that is to run has it as one of several seeds.")
