@@ -3,6 +3,7 @@
 import logging
 from typing import Any
 
+import pyarrow.compute
 from datasets import Dataset, DatasetDict
 from transformers import BatchEncoding, PreTrainedTokenizerBase
 
@@ -11,6 +12,9 @@ from bertkd.data.glue import Task
 __all__ = ["tokenize"]
 
 logger = logging.getLogger(__name__)
+
+# Texts that are cut are named where they are at least this share of the rows.
+NAMED_SHARE = 0.01
 
 
 def tokenize(
@@ -23,7 +27,7 @@ def tokenize(
 
     The result has what the tokenizer returns (`input_ids`, `attention_mask`, ...) and `label`, which is left out of
     splits whose labels are all -1. `datasets` caches it on disk: the same rows, tokenizer and length are tokenized
-    once.
+    once. A warning says so where one row in a hundred, or more, is as long as that and may have been cut.
 
     Args:
         datasets: splits with the columns `task.text_keys` and `label`, as `load_glue` and `load_files` return them.
@@ -59,12 +63,31 @@ def _tokenize_split(split: Dataset, name: str, task: Task, tokenizer: PreTrained
 
     kept = () if _is_unlabeled(split, name, task) else ("label",)
     # The function is one of the module and its arguments are plain, so that `datasets` finds the same call again.
-    return split.map(
+    tokenized = split.map(
         _encode,
         batched=True,
         fn_kwargs={"text_keys": task.text_keys, "tokenizer": tokenizer, "length": length},
         remove_columns=[column for column in split.column_names if column not in kept],
         desc=f"Tokenizing {name}",
+    )
+    _name_cut_rows(tokenized, name, tokenizer, length)
+    return tokenized
+
+
+def _name_cut_rows(tokenized: Dataset, name: str, tokenizer: PreTrainedTokenizerBase, length: int) -> None:
+    lengths = pyarrow.compute.list_value_length(tokenized.data.column("input_ids"))
+    full = pyarrow.compute.sum(pyarrow.compute.equal(lengths, length)).as_py() or 0
+    if full < NAMED_SHARE * len(tokenized) or full == 0:
+        return
+
+    more = f": max_seq_length may be up to {tokenizer.model_max_length}" if length < tokenizer.model_max_length else ""
+    logger.warning(
+        "Split %s: %d of %d rows fill all %d tokens, and what goes beyond is cut%s.",
+        name,
+        full,
+        len(tokenized),
+        length,
+        more,
     )
 
 

@@ -1,5 +1,6 @@
 """Masks tokens to predict: drawn anew in each step, by the step and the row's own tokens alone."""
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -81,8 +82,10 @@ class Masking:
         # The largest of log w + Gumbel noise are a draw without replacement in proportion to w.
         scores = weights - (-_uniform(keys + _DRAW).log()).log()
 
+        count: Tensor | int
         if self._unit == "batch":
-            count = (self._probability * active.sum()).ceil().long()
+            # In single precision, 15 % of 100 tokens would be a little more than 15.
+            count = math.ceil(self._probability * int(active.sum()))
             ranks = scores.flatten().argsort(descending=True).argsort().view_as(scores)
         else:
             share = self._probability * active.sum(1, keepdim=True)

@@ -25,11 +25,12 @@ def load_released(
 
     Their config.json names no model type, the weights are a PyTorch file (read without running anything in it), and
     beside BERT's names there are `fit_dense` (one projection) or `fit_denses.N` (one per level). The model's head is
-    new where the checkpoint has none, or one of another shape.
+    always new: theirs reads the ReLU of the pooled state, which no class of transformers does, and would give other
+    answers here.
 
     Args:
         folder: a folder with config.json and model.safetensors or pytorch_model.bin.
-        needs_head: whether a checkpoint without a head of that shape is refused.
+        needs_head: whether the checkpoint is refused, because its answers are needed.
         **settings: settings of the config, such as `num_labels=2`.
 
     Returns:
@@ -38,7 +39,7 @@ def load_released(
         `args.projection_from`.
 
     Raises:
-        ValueError: files are missing, or the weights do not fit the config.
+        ValueError: files are missing, the weights do not fit the config, or a trained head is needed.
     """
     path = Path(folder)
     weights = path / "model.safetensors"
@@ -46,6 +47,13 @@ def load_released(
         weights = path / "pytorch_model.bin"
     if not weights.is_file() or not (path / "config.json").is_file():
         raise ValueError(f"{path} is no TinyBERT checkpoint: it needs config.json and pytorch_model.bin.")
+
+    if needs_head:
+        raise ValueError(
+            f"{path} is a checkpoint as TinyBERT's authors released it: its head, if it has one, reads the ReLU of the "
+            "pooled state, which no class of transformers does, so that its answers would be others here. Train it on "
+            "the task first, with `bertkd tinybert` or `bertkd finetune`."
+        )
 
     is_safe = weights.suffix == ".safetensors"
     try:
@@ -56,13 +64,14 @@ def load_released(
     config = _config(read_json(path / "config.json"), settings)
     model = BertForSequenceClassification(config)
     model_state = model.state_dict()
+    head = tuple(f"{part}." for part in family_of(config).head)
 
     projection: dict[str, Tensor] = {}
     fitting: dict[str, Tensor] = {}
     for name, tensor in state.items():
         if name.startswith("fit_dense"):
             projection[_projection_name(name)] = tensor
-        elif name in model_state and model_state[name].shape == tensor.shape:
+        elif name in model_state and model_state[name].shape == tensor.shape and not name.startswith(head):
             fitting[name] = tensor
     report = model.load_state_dict(fitting, strict=False)
 
@@ -70,15 +79,8 @@ def load_released(
     if unused := [name for name in state if name.startswith(encoder) and name not in model_state]:
         raise ValueError(f"{weights} has {', '.join(unused[:3])}, for which its config.json has no layer.")
 
-    # A head for another task is left out, and the model's stays new.
-    head = tuple(f"{part}." for part in family_of(config).head)
     if missing := [name for name in report.missing_keys if not name.startswith(head)]:
         raise ValueError(f"{weights} lacks {', '.join(missing[:5])}: it is no BERT of the shape in its config.json.")
-    if needs_head and report.missing_keys:
-        raise ValueError(
-            f"{path} has no trained head for a task ({', '.join(report.missing_keys[:3])} missing), and an untrained "
-            "one would answer at random: fine-tune it on the task first, with `bertkd finetune`."
-        )
     return model.eval(), projection
 
 

@@ -432,4 +432,11 @@ CASES = [
         r"r/pytorch_model\.bin is damaged or was cut off",
         files={"r/config.json": '{"hidden_size": 16}', "r/pytorch_model.bin": "cut"},
     ),
+    CommandCase(
+        KIND,
+        "a released TinyBERT whose head is needed",
+        "bench r --output_dir out",
+        r"reads the ReLU of the pooled state, .* Train it on the task first",
+        files={"r/config.json": '{"hidden_size": 16}', "r/pytorch_model.bin": "cut"},
+    ),
 ]

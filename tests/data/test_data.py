@@ -629,6 +629,20 @@ def test_what_a_tokenizer_cannot_do_is_said(
     assert "max_seq_length=128 is more than the tokenizer's 6" in caplog.text
 
 
+def test_texts_that_are_cut_are_named(
+    pairs: DatasetDict, tokenizer: PreTrainedTokenizerBase, caplog: pytest.LogCaptureFixture
+) -> None:
+    limit = tokenizer.model_max_length
+    tokenize(pairs, GLUE_TASKS["rte"], tokenizer, max_seq_length=12)
+    assert not caplog.text
+    tokenize(pairs, GLUE_TASKS["rte"], tokenizer, max_seq_length=7)
+    assert "Split train: 1 of 2 rows fill all 7 tokens, and what goes beyond is cut: max_seq" in caplog.text
+    assert f"max_seq_length may be up to {limit}." in caplog.text and "Split test" not in caplog.text
+    tokenizer.model_max_length = 7
+    tokenize(pairs, GLUE_TASKS["rte"], tokenizer, max_seq_length=7)
+    assert "fill all 7 tokens, and what goes beyond is cut." in caplog.text
+
+
 def test_a_split_that_is_labeled_in_part_is_refused(tokenizer: PreTrainedTokenizerBase) -> None:
     rows = Dataset.from_dict({"sentence": ["a", "b"], "label": [1, -1]})
     with pytest.raises(ValueError, match=r"Split train has rows without a label \(label -1\) among labeled ones"):

@@ -241,6 +241,8 @@ def test_a_batch_may_be_masked_as_a_whole() -> None:
     mask[3, 8:] = 0
     _, labels = Masking(uniform_weights(), 4, 0.15, unit="batch")(ids, mask, 0)
     assert (labels != IGNORED).sum() == math.ceil(0.15 * int(mask.sum())) and not (labels != IGNORED)[mask == 0].any()
+    _, labels = Masking(uniform_weights(), 4, 0.15, unit="batch")(*rows_of(10, 10), 0)
+    assert (labels != IGNORED).sum() == 15  # in single precision, 0.15 · 100 is above 15
 
 
 def test_masks_depend_on_seed_step_and_row_alone() -> None:

@@ -428,11 +428,13 @@ def test_a_released_checkpoint_is_loaded_with_its_projection(file: str, version:
         save_file(state, tmp_path / file)
     config = {name: value for name, value in tiny.config.to_dict().items() if name in PLAIN}
     (tmp_path / "config.json").write_text(json.dumps({**config, "pre_trained": "", "training": ""}))
-    if version == 2:  # fine-tuned on a task with other labels, whose head is of no use
-        tuned = {**state, "classifier.weight": torch.zeros(2, 8), "classifier.bias": torch.zeros(2)}
+    if version == 2:  # fine-tuned on a task: its head reads other states than a stock model's
+        tuned = {**state, "classifier.weight": torch.zeros(3, 8), "classifier.bias": torch.zeros(3)}
         (torch.save if file.endswith(".bin") else save_file)(tuned, tmp_path / file)
     model, projection = load_released(tmp_path, num_labels=3)
-    assert model.config.num_labels == 3 and model.classifier.weight.shape == (3, 8)
+    assert model.config.num_labels == 3 and model.classifier.weight.abs().min() > 0
+    with pytest.raises(ValueError, match=r"reads the ReLU of the pooled state, .* Train it on the task first"):
+        load_released(tmp_path, num_labels=3, needs_head=True)
     for name, tensor in model.bert.state_dict().items():
         assert torch.equal(tensor, state[f"bert.{name}"])
     save_file(projection, tmp_path / "projection.safetensors")
