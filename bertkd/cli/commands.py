@@ -30,6 +30,7 @@ from bertkd.pipeline.experiment import finished, output_folder
 from bertkd.pipeline.folders import check_output, check_separate
 from bertkd.pipeline.hub import check_login
 from bertkd.records import RunResult, StageResult, terminal_table
+from bertkd.records.secrets import text_without_secrets
 
 __all__ = [
     "CORPUS_DEFAULTS",
@@ -334,7 +335,7 @@ def _write_log(error: Exception, name: str, argv: Sequence[str] | None) -> Path:
     """Writes where an error happened, into the output folder where there is one; returns the path of the log."""
     words = list(sys.argv[1:] if argv is None else argv)
     command = command_line(name.removeprefix("bertkd "), words)
-    text = f"{command}\n\n{''.join(traceback.format_exception(error))}"
+    text = text_without_secrets(f"{command}\n\n{''.join(traceback.format_exception(error))}")
 
     folder, rank = option_value(words, "output_dir"), os.environ.get("RANK", "0")
     for place in (*([folder] if folder else []), tempfile.gettempdir()):

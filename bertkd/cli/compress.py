@@ -54,6 +54,8 @@ OTHER_SPEED = 1.5
 ONLY_EXPORTED = {"calibration_rows", "max_drop", "pruning_rows", "quantization_aware_rows"}
 # A dry run ends before the size of a student is measured that comes out of a training.
 UNKNOWN = Choice(math.nan, math.nan)
+# The settings of a run that also hold for the first of DistilBERT's two steps.
+OF_BOTH_STEPS = ("bf16", "data_seed", "disable_tqdm", "fp16", "seed")
 # An export for the clock takes longer than its passes: with many of them, a network is measured well at once.
 DEFAULTS = {"engine": "openvino", "precision": "int8", "quantization_aware_rows": 6400, "repeats": 50}
 
@@ -434,6 +436,9 @@ def pretrain(options: Run, size: Size, folder: Path) -> Path:
         "distilbert", "", DistilBertKDConfig, words, defaults, distilbert.DistilBertOptions, CorpusOptions
     )
 
+    # What the command says of the run holds for both steps; the rest of its settings are the second step's.
+    given = {name: getattr(options.config, name) for name in OF_BOTH_STEPS}
+    given = {name: value for name, value in given.items() if value != options.default_config.get(name)}
     layers = ",".join(map(str, size.layers))
     own = Options(
         models=replace(
@@ -444,7 +449,7 @@ def pretrain(options: Run, size: Size, folder: Path) -> Path:
         ),
         data=replace(settings.data, corpus_files=options.own.corpus_files),
         own=replace(settings.own, dry_run=options.own.dry_run),
-        config=with_changes(settings.config, output_dir=str(general)),
+        config=with_changes(settings.config, output_dir=str(general), **given),
         command=options.command,
         default_config=settings.default_config,
     )

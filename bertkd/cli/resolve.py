@@ -26,6 +26,7 @@ from bertkd.pipeline import TaskData, limit_rows, load_model, load_teacher, reso
 from bertkd.pipeline.models import (
     check_same_vocabulary,
     copy_for_task,
+    has_tokenizer,
     installed_folder,
     is_released_tinybert,
     random_student,
@@ -96,7 +97,10 @@ def task_data(options: Options[TaskOptions, Any, DistillationConfig]) -> TaskDat
             different tokenizers.
     """
     rows, task = rows_to_train_on(options)
-    return TaskData.tokenized(rows, task, tokenizer_for(options.models), options.data.max_seq_length)
+    tokenizer = tokenizer_for(options.models)
+    if len(task.text_keys) > 1:
+        check_token_types(tokenizer, options.models)
+    return TaskData.tokenized(rows, task, tokenizer, options.data.max_seq_length)
 
 
 def rows_to_train_on(options: Options[TaskOptions, Any, DistillationConfig]) -> tuple[DatasetDict, Task]:
@@ -180,6 +184,24 @@ def fit_to_model(tokenizer: Any, tokenizer_name: str, model: str) -> None:
     positions = max_tokens(config)
     if positions is not None and positions < tokenizer.model_max_length:
         tokenizer.model_max_length = positions
+
+
+def check_token_types(tokenizer: Any, models: ModelOptions) -> None:
+    """Checks that a tokenizer tells apart the two texts of a pair for every model that was trained so.
+
+    Raises:
+        ValueError: a model would read each pair as one text.
+    """
+    if "token_type_ids" in tokenizer.model_input_names:
+        return
+    for name in (models.teacher_model_name_or_path, models.model_name_or_path):
+        if name is None or is_released_tinybert(name) or not has_tokenizer(name):
+            continue
+        if "token_type_ids" in load_tokenizer(installed_folder(name)).model_input_names:
+            raise ValueError(
+                f"The tokenizer of {models.tokenizer_name or models.teacher_model_name_or_path} gives no token types, "
+                f"by which {name} tells the two texts of a pair apart: give --tokenizer_name {name}."
+            )
 
 
 def corpus_rows(options: Options[CorpusOptions, Any, DistillationConfig], tokenizer: Any) -> tuple[Any, Any]:

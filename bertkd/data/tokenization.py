@@ -3,7 +3,7 @@
 import logging
 from typing import Any
 
-import pyarrow.compute
+import numpy as np
 from datasets import Dataset, DatasetDict
 from transformers import BatchEncoding, PreTrainedTokenizerBase
 
@@ -75,8 +75,9 @@ def _tokenize_split(split: Dataset, name: str, task: Task, tokenizer: PreTrained
 
 
 def _name_cut_rows(tokenized: Dataset, name: str, tokenizer: PreTrainedTokenizerBase, length: int) -> None:
-    lengths = pyarrow.compute.list_value_length(tokenized.data.column("input_ids"))
-    full = pyarrow.compute.sum(pyarrow.compute.equal(lengths, length)).as_py() or 0
+    full = 0
+    for chunk in tokenized.data.column("input_ids").chunks:
+        full += int((np.diff(chunk.offsets.to_numpy()) == length).sum())
     if full < NAMED_SHARE * len(tokenized) or full == 0:
         return
 

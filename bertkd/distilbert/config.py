@@ -89,6 +89,8 @@ class DistilBertKDConfig(DistillationConfig):
         settings["teacher_labels"] = "predictions of words are compared, not of a task's labels"
         if self.alpha_ce == 0:
             settings["temperature"] = "alpha_ce is 0, so that there are no soft targets"
+        if self.alpha_cos == 0:
+            settings["project_hidden"] = "alpha_cos is 0, so that no hidden states are compared"
         if not self.compares_logits:
             settings["restrict_ce_to_mask"] = "alpha_ce and alpha_mse are 0, so that no predictions are compared"
         return settings

@@ -206,8 +206,8 @@ def check_tokenizer(tokenizer: Any, vocab_size: int) -> None:
 
 
 def _label_feature(dataset: Any) -> Any:
-    """The feature of a `datasets` label column; None when there is none."""
-    if not isinstance(dataset, datasets.Dataset):
+    """The feature of a `datasets` label column; None when there is none, or a stream does not know its columns."""
+    if not isinstance(dataset, datasets.Dataset | datasets.IterableDataset) or dataset.features is None:
         return None
-    name = label_column(dataset)
+    name = label_column(dataset.features)
     return None if name is None else dataset.features[name]

@@ -26,6 +26,9 @@ class ExtraModulesMixin(TrainerHooks):
     """
 
     extra_modules: nn.ModuleDict
+    # Whether the optimizer was made here and not given, and whether a training has used it.
+    _optimizer_is_own = False
+    _optimizer_is_used = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -67,10 +70,18 @@ class ExtraModulesMixin(TrainerHooks):
             ValueError: the optimizer that was given does not train the extra modules, or none of the student's
                 weights.
         """
+        if self.optimizer is None:
+            self._optimizer_is_own = True
         with self._extra_modules_attached():
             optimizer = super().create_optimizer(model)
             self._check_optimizer(optimizer)
         return optimizer
+
+    def _forget_used_optimizer(self) -> None:
+        """Leave the optimizer of an earlier training behind: its learning rate, groups and moments are that one's."""
+        if self._optimizer_is_own and self._optimizer_is_used:
+            self.optimizer = None
+        self._optimizer_is_used = True
 
     def _start_epoch(self, epoch: int) -> None:
         # A subclass may make the optimizer in its own way.

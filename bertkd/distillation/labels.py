@@ -2,7 +2,7 @@
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 import datasets
@@ -116,12 +116,22 @@ class _CheckingCollator:
         return batch
 
 
-def label_column(dataset: datasets.Dataset) -> str | None:
-    """Returns the name of the column with labels; None where there is none."""
-    for name in LABEL_COLUMNS:
-        if name in dataset.column_names:
-            return name
-    return None
+def label_column(columns: Collection[str]) -> str | None:
+    """Returns the name of the column with labels; None where there is none.
+
+    Args:
+        columns: the names of all columns.
+
+    Raises:
+        ValueError: there are several.
+    """
+    found = [name for name in LABEL_COLUMNS if name in columns]
+    if len(found) > 1:
+        raise ValueError(
+            f"The rows have labels in {' and in '.join(found)}, and data collators take the one or the other: remove "
+            "the column that is not meant."
+        )
+    return found[0] if found else None
 
 
 def is_at_hand(dataset: Any) -> bool:
@@ -137,7 +147,7 @@ def _labels_at_hand(dataset: Any) -> Sequence[Any] | None:
         return None
 
     if isinstance(dataset, datasets.Dataset):
-        name = label_column(dataset)
+        name = label_column(dataset.column_names)
         if name is None:
             return None
         column: Sequence[Any] = dataset.select_columns([name]).with_format("arrow")[:][name].to_pylist()
@@ -145,9 +155,9 @@ def _labels_at_hand(dataset: Any) -> Sequence[Any] | None:
 
     labels: list[Any] = []
     for row in dataset:
-        names = [name for name in LABEL_COLUMNS if hasattr(row, "keys") and name in row]
-        if names:
-            value = row[names[0]]
+        name = label_column(row) if hasattr(row, "keys") else None
+        if name is not None:
+            value = row[name]
             labels.append(value.tolist() if hasattr(value, "tolist") else value)
         else:
             labels.append(None)

@@ -1,6 +1,7 @@
 """Goes on with an interrupted training, or tells why a checkpoint does not belong to it."""
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,12 @@ class ResumingMixin(TrainerHooks):
                 )
 
         self._check_same_settings(Path(checkpoint))
+        if not self._has_finished(checkpoint) and damage_of(Path(checkpoint), with_optimizer=True):
+            warnings.warn(
+                f"The checkpoint {checkpoint} has the weights alone (save_only_model): optimizer and learning rate "
+                "begin anew, so that the training is not the one that was interrupted.",
+                stacklevel=3,
+            )
         return checkpoint
 
     def _check_same_settings(self, folder: Path) -> None:

@@ -194,8 +194,8 @@ class TeacherMixin(TrainerHooks):
         live = self._checked_outputs(probe, collated)
 
         columns = sorted(forward_arguments(self.teacher_model) - {"labels"})
-        if not is_of_bertkd(type(self).teacher_forward):
-            # It may read whatever a row has, labels too.
+        if not is_of_bertkd(type(self).teacher_forward) or not self.args.remove_unused_columns:
+            # It, or the collator, may read whatever a row has, labels too.
             columns = sorted({*columns, *self._row_columns()})
         settings = {
             "trainer": f"{type(self).__module__}.{type(self).__qualname__}",
@@ -311,7 +311,9 @@ class TeacherMixin(TrainerHooks):
     @property
     def _cache_tolerance(self) -> float:
         """How far cached outputs may be from live ones, as a share of the largest; padding and rounding move them."""
-        return 0.05 if self.accelerator.mixed_precision in ("bf16", "fp16") else 0.005
+        assert self.teacher_model is not None
+        is_half = self.teacher_model.dtype in (torch.bfloat16, torch.float16)
+        return 0.05 if is_half or self.accelerator.mixed_precision in ("bf16", "fp16") else 0.005
 
     def _cacheable_outputs(self, inputs: dict[str, Any]) -> dict[str, Tensor]:
         """The teacher's outputs for one batch, which a cache can hold if they are tensors."""

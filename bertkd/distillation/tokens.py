@@ -14,15 +14,18 @@ from bertkd.models.positions import max_tokens
 __all__ = ["check_tokens"]
 
 
-def check_tokens(dataset: Any, config: PretrainedConfig, which: str = "the training set") -> None:
+def check_tokens(
+    dataset: Any, config: PretrainedConfig, which: str = "the training set", whose: str = "student"
+) -> None:
     """Raises ValueError for rows that a model cannot read; on a GPU they would end the process without a word.
 
     Rows that are made when they are read are not looked at.
 
     Args:
         dataset: the rows.
-        config: the student's.
+        config: the model's.
         which: how an error calls the rows.
+        whose: how it calls the model.
     """
     if not is_at_hand(dataset):
         return
@@ -38,11 +41,13 @@ def check_tokens(dataset: Any, config: PretrainedConfig, which: str = "the train
         ids_of_all = np.concatenate(rows)
         is_good = min(lengths) > 0 and max(lengths) <= positions
         if not (is_good and ids_of_all.min() >= 0 and ids_of_all.max() < vocabulary):
-            _refuse_first(rows, first_row, vocabulary, positions, which)
+            _refuse_first(rows, first_row, vocabulary, positions, which, whose)
         first_row += len(rows)
 
 
-def _refuse_first(rows: list[np.ndarray], first_row: int, vocabulary: float, positions: float, which: str) -> None:
+def _refuse_first(
+    rows: list[np.ndarray], first_row: int, vocabulary: float, positions: float, which: str, whose: str
+) -> None:
     """Raise ValueError for the first bad row of a batch, whose first row has the number `first_row`."""
     for row, ids in enumerate(rows, start=first_row):
         problem = ""
@@ -51,11 +56,11 @@ def _refuse_first(rows: list[np.ndarray], first_row: int, vocabulary: float, pos
         elif ids.max() >= vocabulary or ids.min() < 0:
             number = ids.max() if ids.max() >= vocabulary else ids.min()
             problem = (
-                f"has the token {number}, and the student knows the tokens 0 to {vocabulary - 1}: tokenize with the "
-                "student's own tokenizer"
+                f"has the token {number}, and the {whose} knows the tokens 0 to {vocabulary - 1}: tokenize with the "
+                f"{whose}'s own tokenizer"
             )
         elif len(ids) > positions:
-            problem = f"has {len(ids)} tokens, and the student reads at most {positions}: truncate the rows"
+            problem = f"has {len(ids)} tokens, and the {whose} reads at most {positions}: truncate the rows"
         if problem:
             raise ValueError(f"Row {row} of {which} (the first is row 0) {problem}.")
 

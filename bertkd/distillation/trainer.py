@@ -134,11 +134,10 @@ class DistillationTrainer(TeacherMixin, StepsMixin, SettingsMixin, ResumingMixin
 
         self._check_kind_of_models()
         evaluated = self.eval_dataset.values() if isinstance(self.eval_dataset, dict) else [self.eval_dataset]
-        # A method on plain text or on states alone never reads a column of classes.
-        if self.needs_labels or self.compares_predictions:
+        if self._reads_classes:
             check_single_label(self.model.config)
-            for dataset in (self.train_dataset, *evaluated):
-                check_label_order(dataset, self.model.config)
+        for dataset in (self.train_dataset, *evaluated):
+            self._check_label_order(dataset)
         self._set_up_teacher()
         self._set_up_method()
         self._remember_settings()
@@ -148,6 +147,16 @@ class DistillationTrainer(TeacherMixin, StepsMixin, SettingsMixin, ResumingMixin
         for model in (self.model, self.teacher_model):
             if model is not None:
                 refuse_supernet(model, type(self).__name__)
+
+    @property
+    def _reads_classes(self) -> bool:
+        """Whether a column of classes is read; a method on plain text or on states alone never does."""
+        return self.needs_labels or self.compares_predictions
+
+    def _check_label_order(self, dataset: Any) -> None:
+        """Refuse rows whose classes stand in another order than the student's."""
+        if self._reads_classes:
+            check_label_order(dataset, self.model.config)
 
     # ---- what users override, besides `teacher_forward` ----
 
@@ -320,8 +329,14 @@ class DistillationTrainer(TeacherMixin, StepsMixin, SettingsMixin, ResumingMixin
         """Evaluate as `transformers.Trainer`; `eval_loss` is a mean over the rows that have a label.
 
         Raises:
-            ValueError: a label is bad, a prediction is not finite, or no row has a label.
+            ValueError: a label is bad or means another class, the model cannot read a row, a prediction is not finite,
+                or no row has a label.
         """
+        if not self.is_in_train:
+            check_tokens(dataloader.dataset, self.model.config, "the evaluation set")
+            # Who rearranges the logits knows of another order.
+            if self.preprocess_logits_for_metrics is None:
+                self._check_label_order(dataloader.dataset)
         self._check_labels_of(dataloader.dataset, "the evaluation set", is_used=self.compares_predictions)
         self._evaluated_labels = EvaluatedLabels()
         output = super().evaluation_loop(dataloader, *args, **kwargs)
@@ -376,6 +391,7 @@ class DistillationTrainer(TeacherMixin, StepsMixin, SettingsMixin, ResumingMixin
                 if checkpoint is not None and self._has_finished(checkpoint):
                     return self._load_finished(checkpoint)
 
+                self._forget_used_optimizer()
                 steps_before = 0 if checkpoint is None else self._steps_of(checkpoint)
                 output = super().train(checkpoint, trial, ignore_keys_for_eval)
                 self._check_finished(output, steps_before)
@@ -416,7 +432,10 @@ class DistillationTrainer(TeacherMixin, StepsMixin, SettingsMixin, ResumingMixin
                 "call model.requires_grad_(True), or do so for the layers to train."
             )
 
-        check_tokens(self.train_dataset, self.model.config)
+        for model, whose in ((self.model, "student"), (self.teacher_model, "teacher")):
+            if model is not None:
+                check_tokens(self.train_dataset, model.config, whose=whose)
+        self._check_label_order(self.train_dataset)
         if self.needs_labels:
             check_labels_present(self.train_dataset, self.args.alpha)
         self._check_labels_of(self.train_dataset, "the training set", is_used=self.needs_labels, needs_one=True)
@@ -425,6 +444,7 @@ class DistillationTrainer(TeacherMixin, StepsMixin, SettingsMixin, ResumingMixin
             for name, dataset in sets.items():
                 which = f"the evaluation set {name}".rstrip()
                 check_tokens(dataset, self.model.config, which)
+                self._check_label_order(dataset)
                 self._check_labels_of(dataset, which, self.compares_predictions)
 
 

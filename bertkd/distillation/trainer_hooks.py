@@ -15,11 +15,18 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler
 from transformers import Trainer
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from bertkd.atomic import atomic_folder
 from bertkd.distillation.config import DistillationConfig
 from bertkd.models.tokenizer_files import ready_to_save
 
 __all__ = ["TrainerHooks"]
+
+
+def _first_names(names: list[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return f"{', '.join(names[:3])}{more}"
 
 
 class TrainerHooks(Trainer):
@@ -130,7 +137,13 @@ class TrainerHooks(Trainer):
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
         folder = output_dir if output_dir is not None else self.args.output_dir
         self._before_saving()
-        self._save_student(Path(str(folder)), state_dict)
+        path = Path(str(folder))
+        if path.name.startswith(f"{PREFIX_CHECKPOINT_DIR}-"):
+            # A checkpoint that was cut off is found by the file that the Trainer writes last.
+            self._save_student(path, state_dict)
+            return
+        with atomic_folder(path) as partial:
+            self._save_student(partial, state_dict)
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
         # The code of a pruned model, without which nobody else could open it. The Trainer knows no such files.
@@ -156,8 +169,27 @@ class TrainerHooks(Trainer):
         return False
 
     def _issue_warnings_after_load(self, load_result: Any) -> None:
-        missing = [name for name in load_result.missing_keys if not self._is_stored_apart(name)]
-        super()._issue_warnings_after_load(type(load_result)(missing, load_result.unexpected_keys))
+        """Refuse a checkpoint whose weights are not the student's, instead of a warning."""
+        state = self.model.state_dict()
+        missing, unexpected = set(load_result.missing_keys), list(load_result.unexpected_keys)
+        left_out = (
+            {*(self.model._keys_to_ignore_on_save or ())} if hasattr(self.model, "_keys_to_ignore_on_save") else ()
+        )
+        # A tensor that has two names is stored under one of them.
+        loaded = {tensor.data_ptr() for name, tensor in state.items() if name not in missing}
+        lacking = []
+        for name in sorted(missing):
+            is_elsewhere = self._is_stored_apart(name) or name in left_out or state[name].data_ptr() in loaded
+            if not is_elsewhere:
+                lacking.append(name)
+
+        if lacking or unexpected:
+            problems = [f"lacks {_first_names(lacking)}"] if lacking else []
+            problems += [f"has {_first_names(unexpected)}, for which there is no place"] if unexpected else []
+            raise ValueError(
+                f"The checkpoint is one of another model than the student: it {' and '.join(problems)}. Resume with "
+                "the student that it was written with, or start anew in another output_dir."
+            )
 
     # ---- services that a subclass calls ----
 

@@ -123,6 +123,8 @@ class DynaBertKDConfig(DistillationConfig):
         if self.is_one_of_several_stages:
             return settings
 
+        if self.lambda1 == 0:
+            settings["temperature"] = "the stage's lambda1 is 0, so that no predictions are compared"
         read = READ_BY_STAGE[self.stage]
         others = {name for names in READ_BY_STAGE.values() for name in names if name not in read}
         return {**settings, **dict.fromkeys(sorted(others), f"stage {self.stage} does not read it")}

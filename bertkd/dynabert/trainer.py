@@ -84,6 +84,11 @@ class DynaBertKDTrainer(DistillationTrainer):
             self.student_forward_kwargs = {"output_hidden_states": True}
             self.teacher_forward_kwargs = {"output_hidden_states": True}
 
+    def call_model_init(self, trial: Any = None) -> Any:
+        """The student that `model_init` makes, as a supernet."""
+        model: Any = super().call_model_init(trial)
+        return model if is_adaptive(model) else make_adaptive(model)
+
     def _check_kind_of_models(self) -> None:
         check_layers_can_be_read(self.model, type(self).__name__)
         if model_inside(self.model) is not self.model:

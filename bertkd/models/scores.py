@@ -66,9 +66,13 @@ class CapturedScores:
         return any(bias is not None for bias in self._biases.values())
 
     @property
-    def have_gradients(self) -> bool:
-        """Whether a loss on the scores trains the model."""
-        return any(states.requires_grad for states in (*self._queries.values(), *self._keys.values()))
+    def layers_without_gradient(self) -> list[int]:
+        """The layers, counted from 0, that a loss on their scores would not train."""
+        return [
+            layer
+            for layer in self._layers
+            if not (self._queries[layer].requires_grad or self._keys[layer].requires_grad)
+        ]
 
     def _check_that_all_ran(self) -> None:
         missing = [layer for layer in self._layers if layer not in self._keys]

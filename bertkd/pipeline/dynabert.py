@@ -149,6 +149,9 @@ def stage_config(config: DynaBertKDConfig, stage: str) -> DynaBertKDConfig:
     """The config of one stage, in a folder of its own."""
     folder = str(output_folder(config) / stage)
     own = with_changes(config, stage=stage, output_dir=folder, is_one_of_several_stages=True)
+    if stage != "width":
+        # They say what the logits of the first teacher mean. That of stage depth has the task's labels.
+        own = with_changes(own, teacher_labels=None)
     # Stage finetune has no teacher, whatever alpha says for the others.
     return with_changes(own, alpha=0.0) if stage == "finetune" else own
 

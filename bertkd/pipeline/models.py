@@ -20,6 +20,7 @@ from bertkd.tinybert import load_released
 __all__ = [
     "check_same_vocabulary",
     "copy_for_task",
+    "has_tokenizer",
     "installed_folder",
     "is_released_tinybert",
     "label_settings",
@@ -98,14 +99,15 @@ def check_same_vocabulary(
     )
 
 
+def has_tokenizer(name: str) -> bool:
+    """Whether a model comes with its tokenizer: every one of the hub, and a folder that holds its files."""
+    folder = Path(name)
+    return not folder.is_dir() or any((folder / file).is_file() for file in TOKENIZER_FILES)
+
+
 def _vocabulary(name: str | None) -> dict[str, int] | None:
     """The tokens of a checkpoint; None for a folder without a tokenizer."""
-    if name is None:
-        return None
-
-    folder = Path(name)
-    has_tokenizer = any((folder / file).is_file() for file in TOKENIZER_FILES)
-    if folder.is_dir() and (is_released_tinybert(name) or not has_tokenizer):
+    if name is None or is_released_tinybert(name) or not has_tokenizer(name):
         return None
 
     vocabulary: dict[str, int] = load_tokenizer(installed_folder(name)).get_vocab()

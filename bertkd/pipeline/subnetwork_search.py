@@ -33,7 +33,7 @@ from bertkd.pipeline.evaluation import ADVICE, evaluate, logit_order
 from bertkd.pipeline.experiment import Experiment, check_no_training, output_folder, writes_output_folder
 from bertkd.pipeline.hub import upload
 from bertkd.pipeline.limits import COST_UNITS, Limit
-from bertkd.pipeline.models import load_model
+from bertkd.pipeline.models import copy_for_task, load_model
 from bertkd.pipeline.task_data import TaskData
 from bertkd.records import environment, terminal_table
 
@@ -83,9 +83,11 @@ def find_subnetwork(
     require_engine(deployment.engine, deployment.precision)
     folder = output_folder(config)
     check_no_training(folder)
-    model = make_adaptive(load_model(supernet))
+    whole_model = load_model(supernet)
     # Before minutes of measurements.
-    logit_order(model, data.task, ADVICE)
+    logit_order(whole_model, data.task, ADVICE)
+    # The importance compares its answers with the task's labels.
+    model = make_adaptive(copy_for_task(whole_model, data.task))
     batches = data.sampled_batches(importance.rows, config.seed, importance.split)
     scores = compute_importance(model, batches, importance.reduction, progress=not config.disable_tqdm)
 

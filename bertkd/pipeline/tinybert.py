@@ -58,6 +58,7 @@ class TinyBertStages:
             # Its loss goes on falling, and the metric is at chance: the last model is kept, as in the released code.
             load_best_model_at_end=False,
             metric_for_best_model="loss",
+            greater_is_better=False,
         )
 
 

@@ -8,7 +8,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
 from bertkd.distillation.checks import check_same_shape
-from bertkd.models import family_of
+from bertkd.models import family_of, label_names, label_permutation
 from bertkd.models.adaptive import refuse_supernet
 from bertkd.models.evaluated import evaluated
 from bertkd.models.sizes import refuse_factorized_or_shared
@@ -79,16 +79,21 @@ def reconstruct(
         pruned: a model as deep as the teacher, with at most its units in each layer.
         teacher: the model before pruning.
         batches: dicts of tensors; labels are ignored. The first quarter, at most 512 rows, chooses among the fits.
-        ridges: strengths to be tried.
+        ridges: strengths to be tried, each above 0.
         progress: whether a progress bar is shown.
 
     Returns:
         `pruned`.
 
     Raises:
-        ValueError: models of different family, labels, depth or hidden size, another model than a sequence classifier,
-            a supernet, factorized or shared layers, predictions that are not finite, or fewer batches than two.
+        ValueError: a ridge that is not above 0, models of different family, labels, depth or hidden size, another
+            model than a sequence classifier, a supernet, factorized or shared layers, predictions that are not finite,
+            or fewer batches than two.
     """
+    if any(not 0 < ridge < float("inf") for ridge in ridges):
+        raise ValueError(
+            f"ridges must be above 0, not {', '.join(map(str, ridges))}: without one, a fit learns its rows by heart."
+        )
     check_made_of(pruned, teacher)
     fitting, choosing = divided(as_batches(batches, pruned))
     with evaluated(pruned, teacher), torch.no_grad():
@@ -116,6 +121,13 @@ def check_made_of(pruned: PreTrainedModel, teacher: PreTrainedModel, caller: str
         raise ValueError(
             f"The pruned model is of type {pruned.config.model_type} with {ours} labels, and the teacher of type "
             f"{teacher.config.model_type} with {theirs}: {caller} needs the model that was pruned."
+        )
+    names, names_of_teacher = label_names(pruned.config), label_names(teacher.config)
+    if label_permutation(names, names_of_teacher, wanted_by="the pruned model") is not None:
+        raise ValueError(
+            f"The labels of the pruned model are {', '.join(names)}, and those of the teacher "
+            f"{', '.join(names_of_teacher)}: {caller} compares their predictions one by one. Give the teacher with "
+            "the student's order."
         )
     check_same_shape(
         pruned.config,

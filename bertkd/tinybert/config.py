@@ -132,7 +132,13 @@ class TinyBertKDConfig(DistillationConfig):
 
         reason = f"stage {self.stage} compares no {'predictions' if self.compares_states else 'states'}"
         names = OF_PREDICTIONS if self.compares_states else OF_STATES
-        return {**settings, **dict.fromkeys(names, reason)}
+        settings |= dict.fromkeys(names, reason)
+        if self.compares_states and self.hidden_weight == self.embedding_weight == 0:
+            reason = (
+                "hidden_weight and embedding_weight are 0, so that no states are compared but for attention scores"
+            )
+            settings |= dict.fromkeys(("projection", "relative_states"), reason)
+        return settings
 
     @property
     def compares_states(self) -> bool:

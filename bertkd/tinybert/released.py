@@ -50,9 +50,9 @@ def load_released(
 
     if needs_head:
         raise ValueError(
-            f"{path} is a checkpoint as TinyBERT's authors released it: its head, if it has one, reads the ReLU of the "
-            "pooled state, which no class of transformers does, so that its answers would be others here. Train it on "
-            "the task first, with `bertkd tinybert` or `bertkd finetune`."
+            f"{path} is a checkpoint as TinyBERT's authors released it: its head, if it has one, reads the ReLU of "
+            "the pooled state, which no class of transformers does, so that its answers would be others here. Train "
+            "it on the task first, with `bertkd tinybert` or `bertkd finetune`."
         )
 
     is_safe = weights.suffix == ".safetensors"

@@ -285,9 +285,9 @@ class TinyBertKDTrainer(DistillationTrainer):
 
 
 def _refuse_scores_without_gradient(captured: CapturedScores, outputs: Any) -> None:
-    """Raise ValueError where the loss on attention scores would train nothing, although there are layers to train."""
-    is_trained = any(state is not None and state.requires_grad for state in outputs.hidden_states)
-    if is_trained and not captured.have_gradients:
+    """Raise ValueError where a loss on the scores of a layer trains nothing, although its input has a gradient."""
+    inputs = outputs.hidden_states
+    if any(inputs[layer] is not None and inputs[layer].requires_grad for layer in captured.layers_without_gradient):
         raise ValueError(
             "The attention scores have no gradient: activation checkpointing with use_reentrant=True computes them "
             'without one. Use activation_checkpointing_kwargs={"use_reentrant": False}, or attention_weight=0.'

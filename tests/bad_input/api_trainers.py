@@ -772,6 +772,18 @@ SETTINGS_THAT_CHANGE = [
             activation_checkpointing_kwargs={"use_reentrant": True},
         ),
     ),
+    training_case(
+        "options and settings",
+        "checkpointing that hides the attention scores of every second layer from the gradient",
+        "The attention scores have no gradient.*use_reentrant",
+        lambda place: make_trainer(
+            place,
+            TinyBertKDConfig,
+            tiny_model(layers=4, hidden=8),
+            activation_checkpointing=True,
+            activation_checkpointing_kwargs={"use_reentrant": True, "every_n_layers": 2},
+        ),
+    ),
 ]
 
 

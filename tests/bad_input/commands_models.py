@@ -29,6 +29,13 @@ KIND = "models and checkpoints"
 Change = Callable[[Path], Any]
 
 
+def without_token_types(folder: Path) -> None:
+    """Makes a tokenizer one of DistilBERT, which reads no token types."""
+    path = folder / "tokenizer_config.json"
+    content = json.loads(path.read_text()) | {"model_input_names": ["input_ids", "attention_mask"]}
+    path.write_text(json.dumps(content))
+
+
 def copied(change: Change, source: str = "teacher") -> Callable[[Place], None]:
     """Puts a copy of a model into the folder `bad` and changes it."""
 
@@ -434,9 +441,11 @@ CASES = [
     ),
     CommandCase(
         KIND,
-        "a released TinyBERT whose head is needed",
-        "bench r --output_dir out",
-        r"reads the ReLU of the pooled state, .* Train it on the task first",
-        files={"r/config.json": '{"hidden_size": 16}', "r/pytorch_model.bin": "cut"},
+        "a tokenizer that does not tell the two texts of a pair apart",
+        "kd --teacher_model_name_or_path {teacher} --tokenizer_name bad --train_file p.csv --validation_file p.csv "
+        "--text_column_names a b --class_names negative positive --use_cpu --output_dir out",
+        r"The tokenizer of bad gives no token types, by which .* tells the two texts of a pair apart",
+        files={"p.csv": "a,b,label\n" + "fine,dull,positive\ndull,fine,negative\n" * 8},
+        prepare=copied(without_token_types),
     ),
 ]

@@ -431,6 +431,8 @@ def test_a_process_whose_group_is_gone_blames_nobody(tmp_path: Path, monkeypatch
     gone = RuntimeError("[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:534] Connection closed by peer")
     words = ["--output_dir", str(tmp_path)]
     assert "a fault of bertkd" in sentence_of(gone, "bertkd kd", words) and (tmp_path / "bertkd-error.log").is_file()
+    sentence_of(KeyError(f"refused for {SECRET}"), "bertkd kd", words)
+    assert "refused for HIDDEN" in (log := (tmp_path / "bertkd-error.log").read_text()) and SECRET not in log
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert sentence_of(gone, "bertkd kd", words) == "another process has ended: see what it says, if it could."

@@ -1,7 +1,9 @@
 """The recipes end to end on tiny models and files, as a user starts them."""
 
+import copy
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -47,6 +49,7 @@ from bertkd.data import GLUE_TASKS
 from bertkd.dynabert import CostTable, Importance, Subnetwork, make_adaptive
 from bertkd.efficiency import count_parameters, measure_latency
 from bertkd.export import open_exported
+from bertkd.models import label_names
 from bertkd.pipeline import (
     TaskData,
     check_teacher,
@@ -432,6 +435,35 @@ def test_the_search_answers_a_budget_with_a_folder(
     assert "predicted" in out and "measured" in out and str(folder) in out
     with pytest.raises(ValueError, match="Give a --budget"):
         search.main([*arguments, "--output_dir", str(folder)])
+
+
+def test_the_search_computes_importance_on_the_tasks_labels(
+    teacher: Path, glue_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A supernet may have its labels in another order than the task."""
+    model = AutoModelForSequenceClassification.from_pretrained(teacher)
+    names = label_names(model.config)[::-1]
+    model.config.id2label = dict(enumerate(names))
+    model.config.label2id = {name: label for label, name in enumerate(names)}
+    with torch.no_grad():
+        for tensor in (model.classifier.weight, model.classifier.bias):
+            tensor.copy_(tensor.flip(0))
+    supernet = shutil.copytree(teacher, tmp_path / "supernet")
+    model.save_pretrained(supernet)
+
+    given: list[Any] = []
+
+    def importance(model: Any, *_: Any, **__: Any) -> Any:
+        given.append(copy.deepcopy(model))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(subnetwork_search, "compute_importance", importance)
+    words = ["--task_name", "sst2", "--glue_dir", str(glue_dir), *QUICK, "--budget", "50%", "--unit", "parameters"]
+    with pytest.raises(KeyboardInterrupt):
+        search.main(["--model_name_or_path", str(supernet), *words, "--output_dir", str(tmp_path / "found")])
+    assert label_names(given[0].config) == names[::-1]
+    original = AutoModelForSequenceClassification.from_pretrained(teacher)
+    assert torch.equal(given[0].classifier.weight, original.classifier.weight)
 
 
 def test_what_sizes_cost_is_that_of_a_machine_as_fast_as_before(monkeypatch: pytest.MonkeyPatch) -> None:

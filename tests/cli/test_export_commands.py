@@ -360,8 +360,10 @@ def test_distilbert_learns_from_text_and_then_the_task_within_a_budget(
         sizes_of([*command(tuned, "1"), *text[:-1], str(tuned)])
     counts = [count_parameters(size.make()).total for size in sizes_of([*command(tuned, "1"), *text])]
     options = [*command(tuned, str(counts[1])), *text, *task, *QUICK, "--max_steps", "2", "--max_drop", "1"]
-    options += ["--engine", "pytorch", "--ignore_weak_teacher"]
+    options += ["--engine", "pytorch", "--ignore_weak_teacher", "--seed", "7"]
     answer = compress.main([*options, "--output_dir", str(tmp_path / "out")])
+    first_step = json.loads((tmp_path / "out" / "pretrained" / "settings.json").read_text())
+    assert first_step["seed"] == 7 and first_step["max_steps"] == 2
     assert answer["predicted"] == answer["measured"] == counts[1] and answer["is_within_budget"]
     assert answer["exported"]["method"] == "distilbert-kd" and answer["exported"]["layers"] == 4
     assert (tmp_path / "out" / "pretrained" / "model.safetensors").is_file()

@@ -28,6 +28,7 @@ from bertkd.cli.options import CorpusOptions, ShapeOptions
 from bertkd.cli.parser import Options
 from bertkd.distillation.extra_modules import EXTRA_FILE
 from bertkd.pipeline.models import shape_of
+from bertkd.pipeline.tinybert import TinyBertStages
 from bertkd.records import StageResult, read_result
 from bertkd.students import Shape
 from bertkd.tinybert import NUM_COPIES
@@ -143,6 +144,12 @@ def test_general_distillation_goes_on_with_its_projection(text: list[str], pretr
     tinybert_general.main([*arguments, *start, "--output_dir", str(tmp_path / "b")])
     before, after = (load_file(tmp_path / name / EXTRA_FILE) for name in ("a", "b"))
     assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_of_stage_intermediate_the_least_loss_counts() -> None:
+    config = TinyBertKDConfig(output_dir="out", use_cpu=True, metric_for_best_model="task", greater_is_better=True)
+    stage = TinyBertStages().intermediate_config(config)
+    assert (stage.metric_for_best_model, stage.greater_is_better) == ("loss", False)
 
 
 def test_a_streamed_corpus_needs_a_number_of_steps(text: list[str], pretrained: Path, tmp_path: Path) -> None:

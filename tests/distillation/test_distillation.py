@@ -407,6 +407,47 @@ def test_a_cache_is_used_again_and_rebuilt_when_anything_changed(tmp_path: Path)
     assert len(list(cache.glob("*/meta.json"))) == 5  # other weights
 
 
+def test_a_cache_knows_the_texts_that_a_collator_tokenizes(tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+
+    def collate(features: list[dict[str, Any]]) -> dict[str, Any]:
+        rows = [{"input_ids": [3 + ord(letter) % 40 for letter in row["text"]]} for row in features]
+        for row, feature in zip(rows, features, strict=True):
+            row |= {"attention_mask": [1] * len(row["input_ids"]), "labels": 0}
+            # The first rows are collated before they have a number.
+            row |= {name: value for name, value in feature.items() if name == "teacher_row"}
+        return Collator()(rows)
+
+    def caches(texts: list[str]) -> int:
+        DistillationTrainer(
+            model=tiny_model(seed=1),
+            teacher_model=tiny_model(seed=2),
+            args=DistillationConfig(
+                output_dir=str(tmp_path / "run"),
+                teacher_cache_dir=str(cache),
+                alpha=1.0,
+                remove_unused_columns=False,
+                train_sampling_strategy="random",
+                **{**SETTINGS, "num_train_epochs": 1},
+            ),
+            train_dataset=datasets.Dataset.from_dict({"text": texts}),
+            data_collator=collate,
+        ).train()
+        return len(list(cache.glob("*/meta.json")))
+
+    texts = [f"text {number}" for number in range(100, 164)]
+    assert caches(texts) == caches(texts) == 1
+    # One that lies between the rows by which a cache is compared with the teacher.
+    assert caches([*texts[:1], "another", *texts[2:]]) == 2
+
+
+def test_a_teacher_in_half_precision_may_round_from_batch_to_batch(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path)
+    assert trainer._cache_tolerance == 0.005
+    trainer.teacher_model.to(torch.bfloat16)
+    assert trainer._cache_tolerance == 0.05
+
+
 def test_runs_that_share_a_cache_wait_for_the_one_that_makes_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -24,6 +24,7 @@ from bertkd import (
     TinyBertKDTrainer,
 )
 from bertkd.distillation.checkpoints import last_checkpoint
+from bertkd.pruning import PrunedKDConfig, PrunedKDTrainer
 
 TRAINERS: dict[type, Any] = {
     DistillationConfig: DistillationTrainer,
@@ -189,8 +190,103 @@ def test_checkpoints_of_weights_alone_can_be_resumed_where_they_were_asked_for(t
     trainer.add_callback(StopAt(2))
     trainer.train()
     resumed = make_trainer(tmp_path, DistillationConfig, **settings)
-    go_on(resumed, steps=2)
+    with pytest.warns(UserWarning, match="has the weights alone .*: optimizer and learning rate begin anew"):
+        go_on(resumed, steps=2)
     assert resumed.state.global_step == 4
+
+
+@pytest.mark.parametrize("save_only_model", [True, False])
+def test_a_checkpoint_of_another_student_is_refused(save_only_model: bool, tmp_path: Path) -> None:
+    settings = {"save_strategy": "steps", "save_steps": 1, "save_only_model": save_only_model}
+    make_trainer(tmp_path, DistillationConfig, **settings).train()
+    deeper = make_trainer(tmp_path, DistillationConfig, tiny_model(layers=3, seed=1), **settings)
+    with pytest.raises(ValueError, match=r"one of another model .* it lacks bert\.encoder\.layer\.2\..* and 13 more"):
+        deeper.train(resume_from_checkpoint=True)
+    flatter = make_trainer(tmp_path, DistillationConfig, tiny_model(layers=1, seed=1), **settings)
+    with pytest.raises(ValueError, match=r"it has bert\.encoder\.layer\.1\..* for which there is no place"):
+        flatter.train(resume_from_checkpoint=True)
+
+
+def test_a_second_training_has_an_optimizer_of_its_own(tmp_path: Path) -> None:
+    twice = make_trainer(tmp_path, DistillationConfig, optim="adamw_torch", learning_rate=1e-3)
+    twice.train()
+    twice.args.learning_rate = 1e-2
+    once = make_trainer(tmp_path, DistillationConfig, optim="adamw_torch", learning_rate=1e-2)
+    once.model.load_state_dict(twice.model.state_dict())
+    for trainer in (twice, once):
+        trainer.train()
+    assert_same_run(twice, once)
+
+    # One that was given stays.
+    trainer = make_trainer(tmp_path, DistillationConfig)
+    given = trainer.optimizer = torch.optim.SGD(trainer.model.parameters(), lr=0.1)
+    for _ in range(2):
+        trainer.train()
+        assert trainer.optimizer.optimizer is given
+
+
+def test_embeddings_that_are_no_longer_frozen_are_trained(tmp_path: Path) -> None:
+    trainer = PrunedKDTrainer(
+        model=tiny_model(seed=1),
+        teacher_model=tiny_model(seed=2),
+        args=PrunedKDConfig(output_dir=str(tmp_path), **SETTINGS),
+        train_dataset=dataset(16, pairs=True),
+        data_collator=Collator(),
+    )
+    words = trainer.model.bert.embeddings.word_embeddings.weight
+    start = words.detach().clone()
+    trainer.train()
+    assert torch.equal(words, start)
+    trainer.args.freeze_embeddings = False
+    trainer.train()
+    assert not torch.equal(words, start)
+
+
+def test_a_model_is_saved_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = make_trainer(tmp_path / "run", DistillationConfig)
+    trainer.save_model(tmp_path / "student")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "student").iterdir()}
+
+    def cut(path: Any, *_: Any, **__: Any) -> None:
+        Path(path, "model.safetensors").write_bytes(b"cut")
+        raise OSError("killed")
+
+    monkeypatch.setattr(trainer.model, "save_pretrained", cut)
+    with pytest.raises(OSError, match="killed"):
+        trainer.save_model(tmp_path / "student")
+    assert before == {path.name: path.read_bytes() for path in (tmp_path / "student").iterdir()}
+
+
+def test_an_ordinary_model_that_is_made_anew_becomes_a_supernet(tmp_path: Path) -> None:
+    trainer = DynaBertKDTrainer(
+        model_init=lambda: tiny_model(layers=2, seed=1),
+        teacher_model=tiny_model(layers=2, seed=2),
+        args=DynaBertKDConfig(output_dir=str(tmp_path), **SETTINGS),
+        train_dataset=dataset(16),
+        data_collator=Collator(),
+    )
+    trainer.train()
+    assert trainer.state.global_step == 2
+
+
+@pytest.mark.parametrize(
+    ("config_class", "settings", "named"),
+    [
+        (
+            TinyBertKDConfig,
+            {"hidden_weight": 0.0, "embedding_weight": 0.0, "relative_states": True},
+            "relative_states",
+        ),
+        (DynaBertKDConfig, {"width_lambda1": 0.0, "temperature": 4.0}, "temperature"),
+        (DistilBertKDConfig, {"alpha_cos": 0.0, "project_hidden": True}, "project_hidden"),
+    ],
+)
+def test_settings_of_a_part_without_weight_are_named(
+    config_class: Any, settings: dict[str, Any], named: str, tmp_path: Path
+) -> None:
+    assert named in config_class(output_dir=str(tmp_path), **settings).without_effect()
+    others = {name: value for name, value in settings.items() if name == named}
+    assert named not in config_class(output_dir=str(tmp_path), **others).without_effect()
 
 
 # ---- wrapped models ----
