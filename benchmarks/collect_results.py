@@ -57,7 +57,8 @@ def fill_readme(text: str, sets: Sequence[ReportSet]) -> str:
         return text
 
     notes = [
-        "Mean ± standard deviation over seeds, in percent. Bold is the best method with this number of layers; the "
+        "Mean ± standard deviation over seeds, in percent. Bold is the best student with this number of layers, and "
+        "pruned students are not compared so; the "
         "share of the teacher is that of the mean over the tasks that most rows have. "
         f"[All results, settings and commands]({INDEX})."
     ]

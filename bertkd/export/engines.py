@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification
 
-from bertkd.atomic import read_json
+from bertkd.atomic import file_sha256, read_json
 from bertkd.efficiency import Runner, TorchRunner, check_device, is_fast_in_int8
 from bertkd.efficiency.inputs import check_inputs, with_all_inputs
 from bertkd.export.checks import check_threads
@@ -41,6 +41,8 @@ MANIFEST = "export.json"
 OWN_KEY = "bertkd"
 # Key in that part: whether int8 weights use half of their range, so that sums cannot overflow on any CPU.
 REDUCED_RANGE = "reduced_range"
+# Key in that part: the SHA-256 of each file with a graph or weights, by name.
+FILES = "files"
 
 _ENGINE_OF_FORMAT = {"onnx": "onnxruntime", "openvino": "openvino"}
 GRAPH_FILES = {"onnxruntime": "*.onnx", "openvino": "*.xml"}
@@ -109,7 +111,7 @@ def open_exported(folder: str | Path, threads: int | None = None, device: str = 
     Raises:
         FileNotFoundError: the folder holds neither an exported model nor a model of transformers.
         ImportError: the engine is not installed.
-        ValueError: the folder is of a format that is not one of ours.
+        ValueError: the folder is of a format that is not one of ours, or a file is not the one that was exported.
     """
     folder = Path(folder)
     check_threads(threads)
@@ -119,6 +121,7 @@ def open_exported(folder: str | Path, threads: int | None = None, device: str = 
 
     manifest = _read_manifest(folder)
     own_part = manifest.get(OWN_KEY, {})
+    _check_files(folder, own_part.get(FILES, {}))
     precision = own_part.get("precision", "float32")
     export_format = manifest.get("export_format", "pytorch")
     if export_format == "pytorch":
@@ -139,6 +142,19 @@ def open_exported(folder: str | Path, threads: int | None = None, device: str = 
             stacklevel=2,
         )
     return ExportedRunner(folder, engine, precision, threads or torch.get_num_threads())
+
+
+def _check_files(folder: Path, files: Mapping[str, str]) -> None:
+    """Refuses a folder whose figures were measured on other files than it holds."""
+    for name, digest in files.items():
+        path = folder / name
+        if not path.is_file():
+            raise FileNotFoundError(f"{folder} holds no {name}, which {MANIFEST} speaks of: export it anew.")
+        if file_sha256(path) != digest:
+            raise ValueError(
+                f"{path} is not the file that was exported and measured: it was damaged, or changed afterwards. Copy "
+                "the folder again, or export it anew."
+            )
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:

@@ -17,11 +17,11 @@ import torch
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel, TorchAoConfig
 
-from bertkd.atomic import write_json
+from bertkd.atomic import file_sha256, read_json, write_json
 from bertkd.efficiency import is_fast_in_int8
 from bertkd.efficiency.inputs import with_all_inputs
 from bertkd.export.checks import check_calibration, check_export_tokenizer, check_model
-from bertkd.export.engines import ENGINES, MANIFEST, OWN_KEY, PRECISIONS, REDUCED_RANGE, require_engine
+from bertkd.export.engines import ENGINES, FILES, MANIFEST, OWN_KEY, PRECISIONS, REDUCED_RANGE, require_engine
 from bertkd.export.onnx_graphs import fold_transposed_weights
 from bertkd.models.adaptive import refuse_supernet
 from bertkd.models.evaluated import eval_mode, float32_copy, has_flash_attention, in_own_precision
@@ -34,6 +34,9 @@ __all__ = ["INT8", "in_float32", "needs_calibration", "quantization_schemes", "r
 # The names of the quantization schemes, as results files and the manifests of exports have them.
 INT8, PARTLY, WEIGHTS = "int8", "int8 but for the second feed-forward maps", "int8 weights"
 SCHEMES_IN_INT8 = (INT8, PARTLY, WEIGHTS)
+
+# The ends of the names of files with graphs and weights.
+COMPUTING = (".bin", ".data", ".onnx", ".safetensors", ".xml")
 
 Batches = Sequence[dict[str, Tensor]]
 
@@ -118,9 +121,18 @@ def write_export(
         else:
             _write_graph(model, folder, engine, scheme, tokenizer, calibration, is_accurate)
 
+    _seal(folder)
     if tokenizer is not None:
         save_tokenizer(tokenizer, folder, model.config)
     return folder
+
+
+def _seal(folder: Path) -> None:
+    """Notes in the manifest what the files hold that compute, so that another file is noticed when they are opened."""
+    manifest = read_json(folder / MANIFEST)
+    files = [path for path in sorted(folder.iterdir()) if path.suffix in COMPUTING]
+    manifest[OWN_KEY][FILES] = {path.name: file_sha256(path) for path in files}
+    write_json(folder / MANIFEST, manifest)
 
 
 def _write_graph(
