@@ -15,7 +15,9 @@ __all__ = ["damage_of", "last_checkpoint"]
 STATE_FILES = ("optimizer.pt", "scheduler.pt")
 
 
-def last_checkpoint(output_dir: str | Path, with_optimizer: bool = False, tells: bool = False) -> str | None:
+def last_checkpoint(
+    output_dir: str | Path, with_optimizer: bool = False, tells: bool = False, processes: int = 1
+) -> str | None:
     """Finds the newest whole checkpoint in a folder.
 
     Args:
@@ -23,6 +25,7 @@ def last_checkpoint(output_dir: str | Path, with_optimizer: bool = False, tells:
         with_optimizer: whether a checkpoint without the optimizer's state is passed over, too: a training that went
             on from it would not be the one that was interrupted.
         tells: whether warnings name newer ones that are passed over.
+        processes: how many train together; each has a file with the state of its random numbers.
 
     Returns:
         Its path, or None where there is none.
@@ -35,7 +38,7 @@ def last_checkpoint(output_dir: str | Path, with_optimizer: bool = False, tells:
             by_step[int(number)] = folder
 
     for step in sorted(by_step, reverse=True):
-        damage = damage_of(by_step[step], with_optimizer)
+        damage = damage_of(by_step[step], with_optimizer, processes)
         if not damage:
             return str(by_step[step])
         if tells:
@@ -43,12 +46,13 @@ def last_checkpoint(output_dir: str | Path, with_optimizer: bool = False, tells:
     return None
 
 
-def damage_of(folder: Path, with_optimizer: bool) -> str:
+def damage_of(folder: Path, with_optimizer: bool, processes: int = 1) -> str:
     """Says what is wrong with a checkpoint; empty for a whole one.
 
     Args:
         folder: the checkpoint.
         with_optimizer: whether it has to hold the optimizer's state.
+        processes: see `last_checkpoint`.
     """
     try:
         # The Trainer writes it last: a folder without a readable one was torn by a kill.
@@ -75,6 +79,12 @@ def damage_of(folder: Path, with_optimizer: bool) -> str:
             is_whole = False
         if not is_whole:
             return f"has a damaged {path.name}"
+
+    # The first process writes the file that makes a checkpoint whole, and does not wait for the others.
+    numbered = [f"rng_state_{process}.pth" for process in range(processes)] if processes > 1 else []
+    for name in numbered:
+        if not (folder / name).is_file():
+            return f"has no {name}"
 
     # A sharded training has a folder, or a file for each process.
     is_sharded = any(folder.glob("global_step*")) or any(folder.glob("*optimizer_*"))

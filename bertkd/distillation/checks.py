@@ -1,6 +1,7 @@
 """Refuses what cannot work before the first step; each message names both sides and the way out."""
 
 import inspect
+import logging
 from typing import Any
 
 import datasets
@@ -28,7 +29,10 @@ __all__ = [
     "check_student",
     "check_tokenizer",
     "check_vocabularies",
+    "warn_of_nameless",
 ]
+
+logger = logging.getLogger(__name__)
 
 
 def check_single_label(config: PretrainedConfig, whose: str = "student") -> None:
@@ -140,6 +144,19 @@ def check_label_order(dataset: Any, student: PretrainedConfig) -> None:
             f"The data set lists its labels as {', '.join(feature.names)} and the student as {', '.join(names)}: use "
             "`dataset.align_labels_with_mapping(student.config.label2id, ...)`, or make the student with the data "
             "set's order."
+        )
+
+
+def warn_of_nameless(dataset: Any, student: PretrainedConfig, teacher: PretrainedConfig) -> None:
+    """Warn where rows have classes with names, and neither model says which of its logits is which."""
+    feature = _label_feature(dataset)
+    if not isinstance(feature, datasets.ClassLabel) or unnamed(feature.names):
+        return
+    if unnamed(label_names(student)) and unnamed(label_names(teacher)):
+        logger.warning(
+            "Neither student nor teacher says what its logits mean: both are taken to have the order of the data set, "
+            "%s. If the teacher was trained with another one, say so with teacher_labels.",
+            ", ".join(feature.names),
         )
 
 

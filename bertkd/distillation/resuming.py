@@ -48,14 +48,16 @@ class ResumingMixin(TrainerHooks):
             checkpoint = last_checkpoint(str(self.args.output_dir), tells=True)
             # A run that had finished is only loaded.
             if checkpoint is not None and not self._has_finished(checkpoint):
-                checkpoint = last_checkpoint(str(self.args.output_dir), needs_optimizer, tells=True)
+                checkpoint = last_checkpoint(
+                    str(self.args.output_dir), needs_optimizer, tells=True, processes=self.args.world_size
+                )
             if checkpoint is None:
                 return None
         else:
             checkpoint = str(resume)
             damage = damage_of(Path(checkpoint), with_optimizer=False)
             if not damage and not self._has_finished(checkpoint):
-                damage = damage_of(Path(checkpoint), needs_optimizer)
+                damage = damage_of(Path(checkpoint), needs_optimizer, self.args.world_size)
             if damage:
                 raise ValueError(
                     f"The checkpoint {checkpoint} {damage}, so that the training cannot go on as it was: resume from "

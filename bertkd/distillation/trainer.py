@@ -29,6 +29,7 @@ from bertkd.distillation.checks import (
     check_precision,
     check_single_label,
     check_student,
+    warn_of_nameless,
 )
 from bertkd.distillation.config import DistillationConfig
 from bertkd.distillation.finite import FiniteMixin
@@ -139,6 +140,8 @@ class DistillationTrainer(TeacherMixin, StepsMixin, SettingsMixin, ResumingMixin
         for dataset in (self.train_dataset, *evaluated):
             self._check_label_order(dataset)
         self._set_up_teacher()
+        if self.compares_predictions and self.teacher_model is not None and self.args.teacher_labels is None:
+            warn_of_nameless(self.train_dataset, self.model.config, self.teacher_model.config)
         self._set_up_method()
         self._remember_settings()
 

@@ -74,6 +74,21 @@ def test_rows_that_the_teacher_cannot_read_are_named(tmp_path: Path) -> None:
         trainer.train()
 
 
+def test_two_models_without_names_beside_rows_with_names_are_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def make(rows: Any, **settings: Any) -> str:
+        caplog.clear()
+        args = DistillationConfig(output_dir=str(tmp_path), **SETTINGS, **settings)
+        DistillationTrainer(tiny_model(seed=1), teacher_model=tiny_model(seed=2), args=args, train_dataset=rows)
+        return caplog.text
+
+    told = "both are taken to have the order of the data set, contradiction, entailment, neutral."
+    assert told in make(of_others())
+    names = ["LABEL_0", "LABEL_1", "LABEL_2"]
+    assert not make(dataset(16)) and not make(of_others(), teacher_labels=names)
+
+
 def test_labels_in_two_columns_are_refused(tmp_path: Path) -> None:
     rows = dataset(16)
     with pytest.raises(ValueError, match="have labels in labels and in label, .* remove the column that is not meant"):

@@ -180,6 +180,9 @@ def test_the_checkpoint_before_a_damaged_one_is_taken_with_a_warning(tmp_path: P
     (checkpoint / "optimizer.pt").write_bytes(b"")
     with pytest.warns(UserWarning, match="checkpoint-2 has a damaged optimizer.pt: it is passed over"):
         assert last_checkpoint(tmp_path, with_optimizer=True, tells=True) == str(tmp_path / "checkpoint-1")
+    # Of two processes, the second one may have been killed before it wrote its own file.
+    with pytest.warns(UserWarning, match="checkpoint-1 has no rng_state_0.pth: it is passed over"):
+        assert last_checkpoint(tmp_path, with_optimizer=True, tells=True, processes=2) is None
     # Its weights are whole, and enough for a run that had finished.
     assert last_checkpoint(tmp_path) == str(checkpoint)
 
