@@ -779,7 +779,6 @@ SETTINGS_THAT_CHANGE = [
         lambda place: make_trainer(
             place,
             TinyBertKDConfig,
-            tiny_model(layers=4, hidden=8),
             activation_checkpointing=True,
             activation_checkpointing_kwargs={"use_reentrant": True, "every_n_layers": 2},
         ),
