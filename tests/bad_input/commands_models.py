@@ -442,10 +442,13 @@ CASES = [
     CommandCase(
         KIND,
         "a tokenizer that does not tell the two texts of a pair apart",
-        "kd --teacher_model_name_or_path {teacher} --tokenizer_name bad --train_file p.csv --validation_file p.csv "
+        "kd --teacher_model_name_or_path {teacher} --tokenizer_name bad --train_file p.csv --validation_file q.csv "
         "--text_column_names a b --class_names negative positive --use_cpu --output_dir out",
         r"The tokenizer of bad gives no token types, by which .* tells the two texts of a pair apart",
-        files={"p.csv": "a,b,label\n" + "fine,dull,positive\ndull,fine,negative\n" * 8},
+        files={
+            "p.csv": "a,b,label\n" + "fine,dull,positive\ndull,fine,negative\n" * 8,
+            "q.csv": "a,b,label\n" + "a fine film,dull,positive\na dull film,fine,negative\n" * 4,
+        },
         prepare=copied(without_token_types),
     ),
 ]
