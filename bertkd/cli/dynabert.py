@@ -8,13 +8,14 @@ done. `--stages depth finetune` runs some of them. The sizes of the last one are
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from transformers import PreTrainedModel
 
 from bertkd import DynaBertKDConfig
 from bertkd.cli import resolve
 from bertkd.cli.commands import TaskRun, train_seeds
-from bertkd.cli.options import ImportanceOptions, TrainOptions, check_stages
+from bertkd.cli.options import AugmentationOptions, ImportanceOptions, TrainOptions, check_stages
 from bertkd.dynabert.config import STAGES
 from bertkd.dynabert.method import METHODS
 from bertkd.pipeline.dynabert import train_dynabert
@@ -23,7 +24,7 @@ from bertkd.records import RunResult
 
 
 @dataclass
-class DynaBertOptions(ImportanceOptions, TrainOptions):
+class DynaBertOptions(AugmentationOptions, ImportanceOptions, TrainOptions):
     """What the command does around the three stages."""
 
     stages: list[str] = field(
@@ -31,6 +32,13 @@ class DynaBertOptions(ImportanceOptions, TrainOptions):
         metadata={"help": "Which stages to run: some of width, depth and finetune, in this order."},
     )
     rewire: bool = field(default=True, metadata={"help": "Put the most important heads and neurons first."})
+    augment: bool = field(
+        default=False,
+        metadata={
+            "help": "Train stages width and depth on augmented rows, as the authors do.",
+            "needs": "stages=width|depth",
+        },
+    )
 
     def __post_init__(self) -> None:
         check_stages(self.stages, STAGES)
@@ -38,7 +46,10 @@ class DynaBertOptions(ImportanceOptions, TrainOptions):
 
 def train(options: TaskRun[DynaBertOptions, DynaBertKDConfig]) -> RunResult | None:
     """Runs the stages that are not done yet; returns the record of the last one."""
-    data = resolve.task_data(options)
+    if options.own.augment and not options.own.dry_run:
+        resolve.check_augmentation_model(options.own)
+    rows, task = resolve.rows_to_train_on(options)
+    data = resolve.tokenized(options, rows, task)
     check_labels(data, options.own)
 
     # Models are made when a stage needs them: one that is done needs neither teacher nor student.
@@ -54,6 +65,7 @@ def train(options: TaskRun[DynaBertOptions, DynaBertKDConfig]) -> RunResult | No
         options.own.stages,
         options.own.importance_settings() if options.own.rewire else None,
         options.models.ignore_weak_teacher,
+        partial(resolve.augmented_data, options, rows, task) if options.own.augment else None,
     )
 
 

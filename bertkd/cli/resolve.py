@@ -6,7 +6,14 @@ from typing import Any
 from datasets import Dataset, DatasetDict, concatenate_datasets
 from transformers import PreTrainedModel, set_seed
 
-from bertkd.cli.options import CorpusOptions, ModelOptions, ShapeOptions, TaskOptions
+from bertkd.cli.options import (
+    MISSING_MODEL,
+    AugmentationOptions,
+    CorpusOptions,
+    ModelOptions,
+    ShapeOptions,
+    TaskOptions,
+)
 from bertkd.cli.parser import Options, note
 from bertkd.data import (
     GLUE_TASKS,
@@ -23,6 +30,7 @@ from bertkd.distillation import DistillationConfig
 from bertkd.models.loading import load_config, load_tokenizer
 from bertkd.models.positions import max_tokens
 from bertkd.pipeline import TaskData, limit_rows, load_model, load_teacher, resolve_model_name
+from bertkd.pipeline.augmentation import augmented, number_of_copies, repeated
 from bertkd.pipeline.models import (
     check_same_vocabulary,
     copy_for_task,
@@ -36,6 +44,8 @@ from bertkd.pipeline.models import (
 from bertkd.students import LAYER_STRATEGIES, Shape
 
 __all__ = [
+    "augmented_data",
+    "check_augmentation_model",
     "corpus_rows",
     "layer_count",
     "new_student",
@@ -45,8 +55,11 @@ __all__ = [
     "task_data",
     "task_rows",
     "teacher",
+    "tokenized",
     "tokenizer_for",
 ]
+
+WITHOUT_AUGMENTATION = "To train on the rows as they are, add --augment false."
 
 # The rows of a stream that are in memory, to be drawn from.
 STREAM_BUFFER = 10_000
@@ -96,11 +109,51 @@ def task_data(options: Options[TaskOptions, Any, DistillationConfig]) -> TaskDat
         ValueError: the data cannot be read, there is nothing to evaluate on, or teacher and student were made for
             different tokenizers.
     """
-    rows, task = rows_to_train_on(options)
+    return tokenized(options, *rows_to_train_on(options))
+
+
+def tokenized(options: Options[TaskOptions, Any, DistillationConfig], rows: DatasetDict, task: Task) -> TaskData:
+    """Rows of a task, tokenized for the models that take part.
+
+    Raises:
+        ValueError: see `tokenizer_for` and `check_token_types`.
+    """
     tokenizer = tokenizer_for(options.models)
     if len(task.text_keys) > 1:
         check_token_types(tokenizer, options.models)
     return TaskData.tokenized(rows, task, tokenizer, options.data.max_seq_length)
+
+
+def augmented_data(options: Options[TaskOptions, Any, DistillationConfig], rows: DatasetDict, task: Task) -> TaskData:
+    """A task with variants of its training rows among them; for a dry run, with as many rows.
+
+    Raises:
+        ValueError: the rows cannot be augmented; the message says how to do without.
+    """
+    own = options.own
+    if own.dry_run:
+        # Each text of a pair varies on its own.
+        more = repeated(rows["train"], len(task.text_keys) * number_of_copies(own.augment_copies, task))
+    else:
+        try:
+            more = augmented(rows["train"], task, own.augmentation(options.config), options.config)
+        except (OSError, ValueError) as error:
+            raise ValueError(f"The training rows cannot be augmented. {error} {WITHOUT_AUGMENTATION}") from None
+    return tokenized(options, DatasetDict({**rows, "train": more}), task)
+
+
+def check_augmentation_model(options: AugmentationOptions) -> None:
+    """Checks that there is a model to augment with, before a teacher is loaded and evaluated.
+
+    Raises:
+        ValueError: none is named, or it cannot be found; the message says how to do without.
+    """
+    if options.augment_model is None:
+        raise ValueError(f"{MISSING_MODEL}. {WITHOUT_AUGMENTATION}")
+    try:
+        resolve_model_name(options.augment_model)
+    except OSError as error:
+        raise ValueError(f"--augment_model: {error} {WITHOUT_AUGMENTATION}") from None
 
 
 def rows_to_train_on(options: Options[TaskOptions, Any, DistillationConfig]) -> tuple[DatasetDict, Task]:

@@ -12,24 +12,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from datasets import Dataset, DatasetDict
 from transformers import PreTrainedModel
 
 from bertkd import TinyBertKDConfig
 from bertkd.cli import resolve
 from bertkd.cli.commands import TaskRun, train_seeds
-from bertkd.cli.options import MISSING_MODEL, AugmentationOptions, ModelOptions, ShapeOptions, check_stages
+from bertkd.cli.options import AugmentationOptions, ModelOptions, ShapeOptions, check_stages
 from bertkd.cli.rules import NOT_NEGATIVE
 from bertkd.data import Task
-from bertkd.pipeline import TaskData, load_model, resolve_model_name
-from bertkd.pipeline.augmentation import augmented, number_of_copies, repeated
+from bertkd.pipeline import TaskData, load_model
 from bertkd.pipeline.models import is_released_tinybert, projection_folder
 from bertkd.pipeline.tinybert import STAGES, TinyBertStages, released_student, train_tinybert
 from bertkd.records import RunResult
 from bertkd.tinybert.config import MAPS
 from bertkd.tinybert.method import METHODS
-
-WITHOUT_AUGMENTATION = "To train on the rows as they are, add --augment false."
 
 
 @dataclass
@@ -87,19 +83,15 @@ def train(options: Run) -> RunResult | None:
     resolve.required_teacher(options.models)
     own, config = options.own, options.config
     if own.augment and not own.dry_run:
-        check_augmentation_model(own)
+        resolve.check_augmentation_model(own)
 
-    tokenizer = resolve.tokenizer_for(options.models)
     rows, task = resolve.rows_to_train_on(options)
-    original = TaskData.tokenized(rows, task, tokenizer, options.data.max_seq_length)
+    original = resolve.tokenized(options, rows, task)
     teacher = resolve.teacher(options, task)
 
     # After the teacher was checked: augmenting a large task takes hours.
     def make_rows() -> TaskData:
-        if not own.augment:
-            return original
-        more = DatasetDict({**rows, "train": more_rows(options, rows, task)})
-        return TaskData.tokenized(more, task, tokenizer, options.data.max_seq_length)
+        return resolve.augmented_data(options, rows, task) if own.augment else original
 
     stages = TinyBertStages(own.stages, own.intermediate_num_train_epochs, own.intermediate_learning_rate)
     return train_tinybert(
@@ -114,32 +106,6 @@ def train(options: Run) -> RunResult | None:
         own.augment_prediction,
         options.models.ignore_weak_teacher,
     )
-
-
-def more_rows(options: Run, rows: DatasetDict, task: Task) -> Dataset:
-    """The augmented training rows; for a dry run, as many rows."""
-    if options.own.dry_run:
-        # Each text of a pair varies on its own.
-        return repeated(rows["train"], len(task.text_keys) * number_of_copies(options.own.augment_copies, task))
-    augmentation = options.own.augmentation(options.config)
-    try:
-        return augmented(rows["train"], task, augmentation, options.config)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"The training rows cannot be augmented. {error} {WITHOUT_AUGMENTATION}") from None
-
-
-def check_augmentation_model(options: AugmentationOptions) -> None:
-    """Checks that there is a model to augment with, before a teacher is loaded and evaluated.
-
-    Raises:
-        ValueError: none is named, or it cannot be found; the message says how to do without.
-    """
-    if options.augment_model is None:
-        raise ValueError(f"{MISSING_MODEL}. {WITHOUT_AUGMENTATION}")
-    try:
-        resolve_model_name(options.augment_model)
-    except OSError as error:
-        raise ValueError(f"--augment_model: {error} {WITHOUT_AUGMENTATION}") from None
 
 
 def start_of_student(

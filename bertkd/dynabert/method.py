@@ -7,14 +7,19 @@ from bertkd.dynabert.trainer import DynaBertKDTrainer
 __all__ = ["METHODS"]
 
 STAGE_LABELS = {"width": "stage width", "depth": "stage depth", "finetune": "fine-tuned"}
-ABLATION_LABELS = {"": "", "-unwired": ", not rewired", "-nokd": ", without distillation"}
+CHANGED_LABELS = {
+    "": "",
+    "-unwired": ", not rewired",
+    "-nokd": ", without distillation",
+    "-augmented": ", augmented rows",
+}
 
 
 def _variants() -> dict[str, str]:
-    """The names of each stage, as it is and without a part of the method."""
+    """The names of each stage, as it is, without a part of the method, and on augmented rows."""
     labels = {}
 
-    for suffix, what in ABLATION_LABELS.items():
+    for suffix, what in CHANGED_LABELS.items():
         for stage in STAGES:
             labels[f"dynabert-{stage}{suffix}"] = f"DynaBERT, {STAGE_LABELS[stage]}{what}"
 

@@ -79,6 +79,7 @@ def train_dynabert(
     stages: Sequence[str] = STAGES,
     importance: ImportanceSettings | None = None,
     ignore_weak_teacher: bool = False,
+    make_rows: Callable[[], TaskData] | None = None,
 ) -> RunResult | None:
     """Runs the stages that an earlier start has not done, each in a folder of its own.
 
@@ -91,6 +92,8 @@ def train_dynabert(
         stages: which of `STAGES` run, in their order.
         importance: how heads and neurons are put in order before stage "width"; None leaves them as they are.
         ignore_weak_teacher: whether a teacher that is no better than a constant answer is accepted.
+        make_rows: gives the task with augmented rows, which stages "width" and "depth" then learn from; importance and
+            stage "finetune" have the original ones.
 
     Returns:
         The record of the last stage; None for a dry run.
@@ -101,6 +104,7 @@ def train_dynabert(
     folder = output_folder(config)
     is_main = config.process_index == 0
     result = None
+    more_data: TaskData | None = None
 
     for stage in stages:
         own_config = stage_config(config, stage)
@@ -128,13 +132,16 @@ def train_dynabert(
         else:
             student = _finished_model(folder, STAGES[STAGES.index(stage) - 1])
 
+        # After the teacher was checked: augmenting a large task takes hours.
+        if stage != "finetune" and make_rows is not None and more_data is None:
+            more_data = make_rows()
         result = train_on_task(
             experiment,
-            data,
+            data if stage == "finetune" or more_data is None else more_data,
             student,
             own_config,
             DynaBertKDTrainer,
-            _method_name(stage, is_rewired=importance is not None, is_distilled=config.alpha > 0),
+            _method_name(stage, importance is not None, config.alpha > 0, make_rows is not None),
             teacher if stage != "finetune" else None,
             metrics,
             partial(measure_sizes, data=data, config=own_config, is_timed=experiment.measures_speed),
@@ -174,10 +181,10 @@ def _finished_model(folder: Path, stage: str) -> PreTrainedModel:
     return load_model(str(folder / stage))
 
 
-def _method_name(stage: str, is_rewired: bool, is_distilled: bool) -> str:
-    """The name of a stage, with the parts of the method that are left out."""
-    left_out = ("" if is_rewired else "-unwired") + ("" if is_distilled else "-nokd")
-    return f"dynabert-{stage}{left_out}"
+def _method_name(stage: str, is_rewired: bool, is_distilled: bool, is_augmented: bool) -> str:
+    """The name of a stage, with the parts of the method that are left out, and whether rows are augmented."""
+    changes = {"unwired": not is_rewired, "nokd": not is_distilled, "augmented": is_augmented}
+    return "-".join(["dynabert", stage, *(name for name, applies in changes.items() if applies)])
 
 
 def measure_sizes(

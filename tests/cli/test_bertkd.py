@@ -25,7 +25,7 @@ from transformers import TrainingArguments
 
 import bertkd.cli
 from bertkd import DistillationConfig, DistillationTrainer, methods
-from bertkd.cli import COMMANDS, IN_ONE_PROCESS, compress, dynabert, kd, main, mlm, patient_kd, tinybert
+from bertkd.cli import COMMANDS, IN_ONE_PROCESS, compress, dynabert, kd, main, mlm, patient_kd, resolve, tinybert
 from bertkd.cli import run_command as run_named
 from bertkd.cli.commands import check_outputs, run_safely, sentence_of
 from bertkd.cli.parser import CommandParser, command_line, parse_runs
@@ -233,11 +233,13 @@ def test_a_dry_run_of_several_stages_tells_each(
     assert out.count("Dry run") == 3 and "dynabert-finetune" in out
 
 
-def test_a_dry_run_counts_the_variants_of_both_texts() -> None:
+def test_a_dry_run_counts_the_variants_of_both_texts(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = Dataset.from_dict({"sentence1": ["a film"], "sentence2": ["the plot"], "label": [1]})
     own = tinybert.TinyBertOptions(dry_run=True, augment_copies=3)
-    found = tinybert.more_rows(SimpleNamespace(own=own), DatasetDict(train=rows), GLUE_TASKS["mrpc"])  # type: ignore[arg-type]
-    assert len(found) == 7
+    monkeypatch.setattr(resolve, "tokenized", lambda _options, rows, _task: rows)
+    options: Any = SimpleNamespace(own=own)
+    found: Any = resolve.augmented_data(options, DatasetDict(train=rows), GLUE_TASKS["mrpc"])
+    assert len(found["train"]) == 7
 
 
 def test_a_dry_run_on_a_corpus(pretrained: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -23,10 +23,11 @@ from transformers import (
 )
 
 from bertkd import TinyBertKDConfig, TinyBertKDTrainer
-from bertkd.cli import augment, finetune, mlm, tinybert, tinybert_general
+from bertkd.cli import augment, dynabert, finetune, mlm, tinybert, tinybert_general
 from bertkd.cli.options import CorpusOptions, ShapeOptions
 from bertkd.cli.parser import Options
 from bertkd.distillation.extra_modules import EXTRA_FILE
+from bertkd.methods import method_named
 from bertkd.pipeline.models import shape_of
 from bertkd.pipeline.tinybert import TinyBertStages
 from bertkd.records import StageResult, read_result
@@ -366,6 +367,23 @@ def test_the_papers_settings() -> None:
             3,
         )
         assert (training.temperature, training.alpha, training.per_device_train_batch_size) == (1.0, 1.0, 32)
+
+
+def test_dynabert_learns_from_augmented_rows_but_in_its_last_stage(
+    task: list[str], teacher: Path, language_model: Path, tmp_path: Path
+) -> None:
+    sizes = ["--width_mult_list", "0.5", "1", "--depth_mult_list", "1", "--importance_rows", "16"]
+    words = [*task, "--teacher_model_name_or_path", str(teacher), "--ignore_weak_teacher", *sizes, "--augment"]
+    with pytest.raises(ValueError, match=r"--augment_model.* add --augment false"):
+        dynabert.main([*words, "--output_dir", str(tmp_path)])
+    more = ["--augment_model", str(language_model), "--augment_copies", "2", "--augment_candidates", "3"]
+    dynabert.main([*words, *more, "--output_dir", str(tmp_path)])
+    results = {stage: read_result(tmp_path / stage / "results.json") for stage in ("width", "depth", "finetune")}
+    width, depth, last = (results[stage].rows["train"] for stage in ("width", "depth", "finetune"))
+    assert 96 < width == depth <= 144 and last == 48
+    assert {result.rows["validation"] for result in results.values()} == {40}
+    assert results["depth"].method == "dynabert-depth-augmented"
+    assert method_named("dynabert").variants["dynabert-depth-augmented"] == "DynaBERT, stage depth, augmented rows"
 
 
 # ---- augmentation ----
