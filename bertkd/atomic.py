@@ -95,14 +95,17 @@ def atomic_folder(folder: str | Path) -> Iterator[Path]:
 
     try:
         yield partial
-        files = sorted(partial.iterdir(), key=lambda file: file.name == "config.json")
+        config = partial / "config.json"
+        files = sorted((path for path in partial.rglob("*") if path.is_file()), key=lambda file: file == config)
         for file in files:
             _to_disk(file)
         # An earlier model's config would open the new weights, or the new one the earlier weights.
-        if files and files[-1].name == "config.json":
+        if files and files[-1] == config:
             (folder / "config.json").unlink(missing_ok=True)
         for file in files:
-            os.replace(file, folder / file.name)
+            target = folder / file.relative_to(partial)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(file, target)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

@@ -27,6 +27,7 @@ from bertkd.data import (
     tokenize_corpus,
 )
 from bertkd.distillation import DistillationConfig
+from bertkd.models import family_of
 from bertkd.models.loading import load_config, load_tokenizer
 from bertkd.models.positions import max_tokens
 from bertkd.pipeline import TaskData, limit_rows, load_model, load_teacher, resolve_model_name
@@ -249,6 +250,9 @@ def check_token_types(tokenizer: Any, models: ModelOptions) -> None:
         return
     for name in (models.teacher_model_name_or_path, models.model_name_or_path):
         if name is None or is_released_tinybert(name) or not has_tokenizer(name):
+            continue
+        config = load_config(resolve_model_name(name))
+        if family_of(config).token_type_embeddings is None or config.type_vocab_size < 2:
             continue
         if "token_type_ids" in load_tokenizer(installed_folder(name)).model_input_names:
             raise ValueError(

@@ -75,10 +75,12 @@ def _tokenize_split(split: Dataset, name: str, task: Task, tokenizer: PreTrained
 
 
 def _name_cut_rows(tokenized: Dataset, name: str, tokenizer: PreTrainedTokenizerBase, length: int) -> None:
+    if len(tokenized) == 0:
+        return
     full = 0
     for chunk in tokenized.data.column("input_ids").chunks:
         full += int((np.diff(chunk.offsets.to_numpy()) == length).sum())
-    if full < NAMED_SHARE * len(tokenized) or full == 0:
+    if full < max(1, NAMED_SHARE * len(tokenized)):
         return
 
     more = f": max_seq_length may be up to {tokenizer.model_max_length}" if length < tokenizer.model_max_length else ""

@@ -81,10 +81,10 @@ def damage_of(folder: Path, with_optimizer: bool, processes: int = 1) -> str:
             return f"has a damaged {path.name}"
 
     # The first process writes the file that makes a checkpoint whole, and does not wait for the others.
-    numbered = [f"rng_state_{process}.pth" for process in range(processes)] if processes > 1 else []
-    for name in numbered:
-        if not (folder / name).is_file():
-            return f"has no {name}"
+    is_of_several = any(folder.glob("rng_state_*.pth"))
+    for process in range(processes) if is_of_several else ():
+        if not (folder / f"rng_state_{process}.pth").is_file():
+            return f"has no rng_state_{process}.pth"
 
     # A sharded training has a folder, or a file for each process.
     is_sharded = any(folder.glob("global_step*")) or any(folder.glob("*optimizer_*"))

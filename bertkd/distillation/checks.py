@@ -127,13 +127,21 @@ def check_layers_can_be_read(model: Any, trainer: str) -> None:
         )
 
 
-def check_label_order(dataset: Any, student: PretrainedConfig) -> None:
-    """Raise ValueError when a `datasets` data set names its labels in another order than the student, or others."""
+def check_label_order(dataset: Any, student: PretrainedConfig, of_as_many: bool = False) -> None:
+    """Raise ValueError when a `datasets` data set names its labels in another order than the student, or others.
+
+    Args:
+        dataset: the rows.
+        student: the model's config.
+        of_as_many: whether another number of labels is accepted.
+    """
     feature = _label_feature(dataset)
     if not isinstance(feature, datasets.ClassLabel):
         return
 
     names = label_names(student)
+    if of_as_many and len(names) != len(feature.names):
+        return
     if len(names) == len(feature.names) and (unnamed(names) or unnamed(feature.names)):
         # LABEL_0, LABEL_1 and the like say nothing of an order.
         return

@@ -26,9 +26,9 @@ class ExtraModulesMixin(TrainerHooks):
     """
 
     extra_modules: nn.ModuleDict
-    # Whether the optimizer was made here and not given, and whether a training has used it.
-    _optimizer_is_own = False
-    _optimizer_is_used = False
+    # The optimizer that was made here and not given, and that of the last training.
+    _own_optimizer: Any = None
+    _used_optimizer: Any = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -70,18 +70,23 @@ class ExtraModulesMixin(TrainerHooks):
             ValueError: the optimizer that was given does not train the extra modules, or none of the student's
                 weights.
         """
-        if self.optimizer is None:
-            self._optimizer_is_own = True
+        is_new = self.optimizer is None
         with self._extra_modules_attached():
             optimizer = super().create_optimizer(model)
             self._check_optimizer(optimizer)
+        if is_new:
+            self._own_optimizer = _inside(optimizer)
         return optimizer
 
     def _forget_used_optimizer(self) -> None:
         """Leave the optimizer of an earlier training behind: its learning rate, groups and moments are that one's."""
-        if self._optimizer_is_own and self._optimizer_is_used:
-            self.optimizer = None
-        self._optimizer_is_used = True
+        optimizer = _inside(self.optimizer)
+        if optimizer is not None and optimizer is self._own_optimizer and optimizer is self._used_optimizer:
+            self.optimizer = self.lr_scheduler = None
+
+    def _remember_used_optimizer(self) -> None:
+        if self.state.global_step > 0:
+            self._used_optimizer = _inside(self.optimizer)
 
     def _start_epoch(self, epoch: int) -> None:
         # A subclass may make the optimizer in its own way.
@@ -150,6 +155,11 @@ class ExtraModulesMixin(TrainerHooks):
 
     def _is_stored_apart(self, name: str) -> bool:
         return name.startswith(_ATTRIBUTE)
+
+
+def _inside(optimizer: Any) -> Any:
+    """The optimizer that accelerate has wrapped."""
+    return getattr(optimizer, "optimizer", optimizer)
 
 
 def _has_all(trained: set[int], module: nn.Module) -> bool:

@@ -68,6 +68,8 @@ class LabelsMixin(TrainerHooks):
         labels = _labels_at_hand(dataset)
         if labels is None:
             return
+        if is_used and isinstance(dataset, datasets.Dataset):
+            _check_other_columns(dataset, labels)
         problem = _first_problem(labels, self.model.config, is_used)
         if problem is not None:
             raise ValueError(f"Row {problem[0]} of {name} (the first is row 0) {problem[1]}.")
@@ -117,21 +119,21 @@ class _CheckingCollator:
 
 
 def label_column(columns: Collection[str]) -> str | None:
-    """Returns the name of the column with labels; None where there is none.
+    """Returns the name of the column with labels among these columns; None where there is none."""
+    return next((name for name in LABEL_COLUMNS if name in columns), None)
 
-    Args:
-        columns: the names of all columns.
 
-    Raises:
-        ValueError: there are several.
-    """
-    found = [name for name in LABEL_COLUMNS if name in columns]
-    if len(found) > 1:
-        raise ValueError(
-            f"The rows have labels in {' and in '.join(found)}, and data collators take the one or the other: remove "
-            "the column that is not meant."
-        )
-    return found[0] if found else None
+def _check_other_columns(dataset: datasets.Dataset, labels: Sequence[Any]) -> None:
+    """Raise ValueError where another column that a collator may take for the labels holds others."""
+    name = label_column(dataset.column_names)
+    for other in LABEL_COLUMNS:
+        if other == name or other not in dataset.column_names:
+            continue
+        if dataset.select_columns([other]).with_format("arrow")[:][other].to_pylist() != labels:
+            raise ValueError(
+                f"The rows have labels in {name} and others in {other}, and data collators take the one or the other: "
+                "remove the column that is not meant."
+            )
 
 
 def is_at_hand(dataset: Any) -> bool:

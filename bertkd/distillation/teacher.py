@@ -312,7 +312,7 @@ class TeacherMixin(TrainerHooks):
     def _cache_tolerance(self) -> float:
         """How far cached outputs may be from live ones, as a share of the largest; padding and rounding move them."""
         assert self.teacher_model is not None
-        is_half = self.teacher_model.dtype in (torch.bfloat16, torch.float16)
+        is_half = any(weight.dtype in (torch.bfloat16, torch.float16) for weight in self.teacher_model.parameters())
         return 0.05 if is_half or self.accelerator.mixed_precision in ("bf16", "fp16") else 0.005
 
     def _cacheable_outputs(self, inputs: dict[str, Any]) -> dict[str, Tensor]:

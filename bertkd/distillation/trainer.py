@@ -86,6 +86,10 @@ class DistillationTrainer(TeacherMixin, StepsMixin, SettingsMixin, ResumingMixin
 
     # The share of labeled rows by which the loss of the current micro-batch divides; None outside a step.
     _labeled_share_in_use: Tensor | None = None
+    # Whether `evaluate` and `predict` refuse rows with another order of labels. Set it to False where
+    # `preprocess_logits_for_metrics` or the metric rearranges them.
+    checks_label_order = True
+    _is_training = False
     # A function of student logits, teacher logits, temperature and reduction.
     soft_loss = staticmethod(losses.kd_kl)
 
@@ -140,7 +144,8 @@ class DistillationTrainer(TeacherMixin, StepsMixin, SettingsMixin, ResumingMixin
         for dataset in (self.train_dataset, *evaluated):
             self._check_label_order(dataset)
         self._set_up_teacher()
-        if self.compares_predictions and self.teacher_model is not None and self.args.teacher_labels is None:
+        uses_teacher = self.compares_predictions and self.needs_teacher and self.teacher_model is not None
+        if uses_teacher and self.args.teacher_labels is None:
             warn_of_nameless(self.train_dataset, self.model.config, self.teacher_model.config)
         self._set_up_method()
         self._remember_settings()
@@ -156,10 +161,15 @@ class DistillationTrainer(TeacherMixin, StepsMixin, SettingsMixin, ResumingMixin
         """Whether a column of classes is read; a method on plain text or on states alone never does."""
         return self.needs_labels or self.compares_predictions
 
-    def _check_label_order(self, dataset: Any) -> None:
-        """Refuse rows whose classes stand in another order than the student's."""
+    def _check_label_order(self, dataset: Any, of_as_many: bool = False) -> None:
+        """Refuse rows whose classes stand in another order than the student's.
+
+        Args:
+            dataset: the rows.
+            of_as_many: whether rows of more or fewer classes are left to the metric, which may join classes.
+        """
         if self._reads_classes:
-            check_label_order(dataset, self.model.config)
+            check_label_order(dataset, self.model.config, of_as_many)
 
     # ---- what users override, besides `teacher_forward` ----
 
@@ -335,11 +345,10 @@ class DistillationTrainer(TeacherMixin, StepsMixin, SettingsMixin, ResumingMixin
             ValueError: a label is bad or means another class, the model cannot read a row, a prediction is not finite,
                 or no row has a label.
         """
-        if not self.is_in_train:
+        if not self._is_training:
             check_tokens(dataloader.dataset, self.model.config, "the evaluation set")
-            # Who rearranges the logits knows of another order.
-            if self.preprocess_logits_for_metrics is None:
-                self._check_label_order(dataloader.dataset)
+            if self.checks_label_order:
+                self._check_label_order(dataloader.dataset, of_as_many=True)
         self._check_labels_of(dataloader.dataset, "the evaluation set", is_used=self.compares_predictions)
         self._evaluated_labels = EvaluatedLabels()
         output = super().evaluation_loop(dataloader, *args, **kwargs)
@@ -396,10 +405,13 @@ class DistillationTrainer(TeacherMixin, StepsMixin, SettingsMixin, ResumingMixin
 
                 self._forget_used_optimizer()
                 steps_before = 0 if checkpoint is None else self._steps_of(checkpoint)
+                self._is_training = True
                 output = super().train(checkpoint, trial, ignore_keys_for_eval)
                 self._check_finished(output, steps_before)
                 return output
         finally:
+            self._is_training = False
+            self._remember_used_optimizer()
             # What was seen belongs to this training.
             self._start_watching()
 
@@ -435,9 +447,10 @@ class DistillationTrainer(TeacherMixin, StepsMixin, SettingsMixin, ResumingMixin
                 "call model.requires_grad_(True), or do so for the layers to train."
             )
 
-        for model, whose in ((self.model, "student"), (self.teacher_model, "teacher")):
-            if model is not None:
-                check_tokens(self.train_dataset, model.config, whose=whose)
+        check_tokens(self.train_dataset, self.model.config)
+        # A forward pass of the user's may cut the rows first.
+        if self.teacher_model is not None and self.needs_teacher and is_of_bertkd(type(self).teacher_forward):
+            check_tokens(self.train_dataset, self.teacher_model.config, whose="teacher")
         self._check_label_order(self.train_dataset)
         if self.needs_labels:
             check_labels_present(self.train_dataset, self.args.alpha)

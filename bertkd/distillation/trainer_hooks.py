@@ -19,14 +19,11 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from bertkd.atomic import atomic_folder
 from bertkd.distillation.config import DistillationConfig
+from bertkd.models.loading import forget_old_names
 from bertkd.models.tokenizer_files import ready_to_save
+from bertkd.models.unreadable import some
 
 __all__ = ["TrainerHooks"]
-
-
-def _first_names(names: list[str]) -> str:
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return f"{', '.join(names[:3])}{more}"
 
 
 class TrainerHooks(Trainer):
@@ -129,6 +126,7 @@ class TrainerHooks(Trainer):
 
     def _save_student(self, folder: Path, weights: dict[str, Tensor] | None) -> None:
         """Write config, weights and tokenizer to a folder; without `weights`, those of the model."""
+        forget_old_names(self.model)
         # Without one of its own, the Trainer saves the collator's.
         tokenizer = self.processing_class or getattr(self.data_collator, "tokenizer", None)
         with ready_to_save(tokenizer, getattr(self.model, "config", None)):
@@ -138,7 +136,8 @@ class TrainerHooks(Trainer):
         folder = output_dir if output_dir is not None else self.args.output_dir
         self._before_saving()
         path = Path(str(folder))
-        if path.name.startswith(f"{PREFIX_CHECKPOINT_DIR}-"):
+        is_checkpoint = path.name.startswith(f"{PREFIX_CHECKPOINT_DIR}-")
+        if is_checkpoint or not self.args.should_save:
             # A checkpoint that was cut off is found by the file that the Trainer writes last.
             self._save_student(path, state_dict)
             return
@@ -184,8 +183,8 @@ class TrainerHooks(Trainer):
                 lacking.append(name)
 
         if lacking or unexpected:
-            problems = [f"lacks {_first_names(lacking)}"] if lacking else []
-            problems += [f"has {_first_names(unexpected)}, for which there is no place"] if unexpected else []
+            problems = [f"lacks {some(lacking)}"] if lacking else []
+            problems += [f"has {some(unexpected)}, for which there is no place"] if unexpected else []
             raise ValueError(
                 f"The checkpoint is one of another model than the student: it {' and '.join(problems)}. Resume with "
                 "the student that it was written with, or start anew in another output_dir."

@@ -164,7 +164,8 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         return {}
 
     manifest = read_json(path)
-    if not isinstance(manifest, dict) or not isinstance(manifest.get(OWN_KEY, {}), dict):
+    own_part = manifest.get(OWN_KEY, {}) if isinstance(manifest, dict) else None
+    if not isinstance(own_part, dict) or not isinstance(own_part.get(FILES, {}), dict):
         raise ValueError(f"{path} is no manifest of an export, it has no fields: export it anew.")
     if manifest.get("export_format", "pytorch") in _ENGINE_OF_FORMAT and not manifest.get("components"):
         raise ValueError(f"{path} is no manifest of an export, it names no components: export it anew.")

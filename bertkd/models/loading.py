@@ -87,10 +87,20 @@ def load_checkpoint(
     except Exception as error:
         raise ValueError(why_unreadable(name, error, what)) from error
 
+    forget_old_names(model)
     called = called or str(name)
     _compare(model, report, called, needs_head, what)
     check_finite(model, f"The {what} {called}")
     return model
+
+
+def forget_old_names(model: Any) -> None:
+    """Lets a model be saved under the names that its weights have now.
+
+    One that was read from a file with older names (`LayerNorm.gamma`, as in bert-base-uncased) is saved under these
+    again by transformers, and a checkpoint under them cannot be loaded into the model.
+    """
+    vars(model).pop("_weight_conversions", None)
 
 
 def _label_count(settings: Mapping[str, Any]) -> int | None:

@@ -66,6 +66,11 @@ class CapturedScores:
         return any(bias is not None for bias in self._biases.values())
 
     @property
+    def layers(self) -> list[int]:
+        """The layers asked for, counted from 0."""
+        return list(self._layers)
+
+    @property
     def layers_without_gradient(self) -> list[int]:
         """The layers, counted from 0, that a loss on their scores would not train."""
         return [

@@ -80,6 +80,7 @@ def evaluate(
     for callback in (ProgressCallback, PrinterCallback):
         trainer.remove_callback(callback)
     if order is not None:
+        trainer.checks_label_order = False
         trainer.preprocess_logits_for_metrics = lambda logits, labels: logits[:, order]
 
     scores = []

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from bertkd.atomic import atomic_folder, write_text
+from bertkd.atomic import write_text
 from bertkd.data import Task
 from bertkd.distillation import DistillationConfig, DistillationTrainer
 from bertkd.dynabert import extract_subnetwork
@@ -318,7 +318,6 @@ def _write_predictions(trainer: DistillationTrainer, data: TaskData, folder: Pat
 def save_model(trainer: DistillationTrainer, folder: Path) -> None:
     """Writes the student and its tokenizer to a folder; each file appears whole or not at all."""
     if trainer.is_world_process_zero():
-        with atomic_folder(folder) as partial:
-            trainer.save_model(str(partial))
+        trainer.save_model(str(folder))
 
     trainer.accelerator.wait_for_everyone()

@@ -11,6 +11,7 @@ from bertkd.distillation.checks import check_same_shape
 from bertkd.models import family_of, label_names, label_permutation
 from bertkd.models.adaptive import refuse_supernet
 from bertkd.models.evaluated import evaluated
+from bertkd.models.labels import unnamed
 from bertkd.models.sizes import refuse_factorized_or_shared
 from bertkd.pruning.fitting import Moments, fit_channels, token_weights
 from bertkd.pruning.network import (
@@ -123,7 +124,9 @@ def check_made_of(pruned: PreTrainedModel, teacher: PreTrainedModel, caller: str
             f"{teacher.config.model_type} with {theirs}: {caller} needs the model that was pruned."
         )
     names, names_of_teacher = label_names(pruned.config), label_names(teacher.config)
-    if label_permutation(names, names_of_teacher, wanted_by="the pruned model") is not None:
+    are_named = not (unnamed(names) or unnamed(names_of_teacher))
+    advice = "set config.id2label of both to what their logits mean"
+    if are_named and label_permutation(names, names_of_teacher, wanted_by="the pruned model", advice=advice):
         raise ValueError(
             f"The labels of the pruned model are {', '.join(names)}, and those of the teacher "
             f"{', '.join(names_of_teacher)}: {caller} compares their predictions one by one. Give the teacher with "

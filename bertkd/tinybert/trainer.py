@@ -285,9 +285,12 @@ class TinyBertKDTrainer(DistillationTrainer):
 
 
 def _refuse_scores_without_gradient(captured: CapturedScores, outputs: Any) -> None:
-    """Raise ValueError where a loss on the scores of a layer trains nothing, although its input has a gradient."""
-    inputs = outputs.hidden_states
-    if any(inputs[layer] is not None and inputs[layer].requires_grad for layer in captured.layers_without_gradient):
+    """Raise ValueError where the scores of a layer have no gradient although something below it is trained, or where
+    none of them have although something is."""
+    # Of the states, only those that are compared are there.
+    trained = [level for level, state in enumerate(outputs.hidden_states) if state is not None and state.requires_grad]
+    left_out = captured.layers_without_gradient
+    if trained and left_out and (min(trained) <= max(left_out) or left_out == captured.layers):
         raise ValueError(
             "The attention scores have no gradient: activation checkpointing with use_reentrant=True computes them "
             'without one. Use activation_checkpointing_kwargs={"use_reentrant": False}, or attention_weight=0.'

@@ -149,6 +149,8 @@ def train(method: str, family: str, hidden: int, world_size: int, accumulation: 
     trainer.train()
     if accumulation > 1 and trainer.args.teacher_cache_dir is not None:
         assert list(Path(trainer.args.teacher_cache_dir).glob("*/meta.json")), "there is no cache"
+    # Every process calls it, and one writes.
+    trainer.save_model(f"{output}.student")
     predictions = trainer.predict(trainer.eval_dataset).predictions
     # The last batches of two processes are filled up with rows that do not count.
     eval_loss = trainer.evaluate()["eval_loss"] if trainer.compares_predictions else 0.0

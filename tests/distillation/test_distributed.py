@@ -54,6 +54,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, int], di
         path = folder / f"{name}-{processes}.json"
         # A case that fails ends those behind it.
         assert path.is_file(), said[processes]
+        saved = {file.name for file in Path(f"{path}.student").iterdir()}
+        assert saved >= {"config.json", "model.safetensors"} and ".partial" not in saved
         return json.loads(path.read_text())
 
     return read

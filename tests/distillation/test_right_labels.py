@@ -41,9 +41,11 @@ def test_rows_that_come_later_are_compared_too(tmp_path: Path) -> None:
     trainer = trainer_of(tmp_path, dataset(16))
     with pytest.raises(ValueError, match=REFUSED):
         trainer.evaluate(of_others())
-    # Whoever rearranges the logits knows of it.
-    trainer.preprocess_logits_for_metrics = lambda logits, labels: logits[:, [2, 0, 1]]
+    # Whoever rearranges the logits may say so, and a metric may join classes.
+    trainer.checks_label_order = False
     trainer.evaluate(of_others())
+    trainer.checks_label_order = True
+    trainer.evaluate(dataset(8, labels=2).cast_column("labels", datasets.ClassLabel(names=["no", "yes"])))
     trainer.train_dataset = of_others()
     with pytest.raises(ValueError, match=REFUSED):
         trainer.train()
@@ -72,6 +74,10 @@ def test_rows_that_the_teacher_cannot_read_are_named(tmp_path: Path) -> None:
     )
     with pytest.raises(ValueError, match="tokens, and the teacher reads at most 8: truncate the rows"):
         trainer.train()
+    # One that is not used reads nothing.
+    trainer.args.alpha = 0.0
+    with pytest.warns(UserWarning, match="The teacher is not used"):
+        trainer.train()
 
 
 def test_two_models_without_names_beside_rows_with_names_are_told(
@@ -91,8 +97,13 @@ def test_two_models_without_names_beside_rows_with_names_are_told(
 
 def test_labels_in_two_columns_are_refused(tmp_path: Path) -> None:
     rows = dataset(16)
-    with pytest.raises(ValueError, match="have labels in labels and in label, .* remove the column that is not meant"):
-        trainer_of(tmp_path, rows.add_column("label", rows["labels"])).train()
+    with pytest.raises(
+        ValueError, match="have labels in labels and others in label, .* remove the column that is not"
+    ):
+        trainer_of(tmp_path, rows.add_column("label", [0] * 16)).train()
+    # Equal ones are usual, and unused ones harm nobody.
+    trainer_of(tmp_path, rows.add_column("label", rows["labels"][:])).train()
+    trainer_of(tmp_path, rows.add_column("label", [0] * 16), alpha=1.0).train()
 
 
 def test_what_the_first_teachers_logits_mean_is_nothing_to_later_stages() -> None:
@@ -114,6 +125,7 @@ def test_a_pruned_model_is_compared_with_a_teacher_of_the_same_labels() -> None:
     with pytest.raises(ValueError, match=told):
         Pruner.prepared(student, batches, teacher=named(THEIRS))
     reconstruct(student, named(OURS), batches)
+    reconstruct(student, tiny_model(), batches)  # without names there is no other order
     for ridge in (0.0, -1.0, float("nan")):
         with pytest.raises(ValueError, match="ridges must be above 0"):
             reconstruct(student, named(OURS), batches, ridges=(ridge,))

@@ -1,14 +1,16 @@
 """No setting is ignored: not one that changes after the trainer was made, nor one that a checkpoint has otherwise."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from helpers import SETTINGS, Collator, StopAt, assert_same_run, dataset, go_on, tiny_model, word_tokenizer
+from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import BertConfig, BertForMaskedLM, set_seed
+from transformers import BertConfig, BertForMaskedLM, BertForSequenceClassification, set_seed
 from transformers.trainer_utils import HPSearchBackend
 
 from bertkd import (
@@ -24,6 +26,7 @@ from bertkd import (
     TinyBertKDTrainer,
 )
 from bertkd.distillation.checkpoints import last_checkpoint
+from bertkd.models.adaptive import is_adaptive
 from bertkd.pruning import PrunedKDConfig, PrunedKDTrainer
 
 TRAINERS: dict[type, Any] = {
@@ -181,7 +184,8 @@ def test_the_checkpoint_before_a_damaged_one_is_taken_with_a_warning(tmp_path: P
     with pytest.warns(UserWarning, match="checkpoint-2 has a damaged optimizer.pt: it is passed over"):
         assert last_checkpoint(tmp_path, with_optimizer=True, tells=True) == str(tmp_path / "checkpoint-1")
     # Of two processes, the second one may have been killed before it wrote its own file.
-    with pytest.warns(UserWarning, match="checkpoint-1 has no rng_state_0.pth: it is passed over"):
+    shutil.copy(tmp_path / "checkpoint-1" / "rng_state.pth", tmp_path / "checkpoint-1" / "rng_state_0.pth")
+    with pytest.warns(UserWarning, match="checkpoint-1 has no rng_state_1.pth: it is passed over"):
         assert last_checkpoint(tmp_path, with_optimizer=True, tells=True, processes=2) is None
     # Its weights are whole, and enough for a run that had finished.
     assert last_checkpoint(tmp_path) == str(checkpoint)
@@ -210,6 +214,30 @@ def test_a_checkpoint_of_another_student_is_refused(save_only_model: bool, tmp_p
         flatter.train(resume_from_checkpoint=True)
 
 
+def test_a_student_of_a_file_with_older_names_loads_its_checkpoints(tmp_path: Path) -> None:
+    """bert-base-uncased calls the weights of its norms gamma and beta, and transformers saves them so again."""
+    model = tiny_model(layers=2, seed=1)
+    model.save_pretrained(tmp_path / "old")
+    older = {}
+    for name, tensor in load_file(tmp_path / "old" / "model.safetensors").items():
+        older[name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta")] = tensor
+    save_file(older, tmp_path / "old" / "model.safetensors", metadata={"format": "pt"})
+
+    settings = {"save_strategy": "epoch", "eval_strategy": "epoch", "load_best_model_at_end": True}
+    for name in ("model", "path"):
+        student = BertForSequenceClassification.from_pretrained(tmp_path / "old") if name == "model" else None
+        trainer = DistillationTrainer(
+            model=student if student is not None else str(tmp_path / "old"),
+            args=DistillationConfig(output_dir=str(tmp_path / name), alpha=0.0, **{**SETTINGS, **settings}),
+            train_dataset=dataset(16),
+            eval_dataset=dataset(8),
+            data_collator=Collator(),
+        )
+        trainer.train()
+        saved = load_file(Path(trainer.state.best_model_checkpoint) / "model.safetensors")
+        assert torch.equal(saved["bert.embeddings.LayerNorm.weight"], trainer.model.bert.embeddings.LayerNorm.weight)
+
+
 def test_a_second_training_has_an_optimizer_of_its_own(tmp_path: Path) -> None:
     twice = make_trainer(tmp_path, DistillationConfig, optim="adamw_torch", learning_rate=1e-3)
     twice.train()
@@ -226,6 +254,16 @@ def test_a_second_training_has_an_optimizer_of_its_own(tmp_path: Path) -> None:
     for _ in range(2):
         trainer.train()
         assert trainer.optimizer.optimizer is given
+    # So does one that is given, or made, between two trainings.
+    trainer = make_trainer(tmp_path, DistillationConfig)
+    trainer.train()
+    given = trainer.optimizer = torch.optim.SGD(trainer.model.parameters(), lr=0.1)
+    trainer.train()
+    assert trainer.optimizer.optimizer is given
+    trainer.optimizer = None
+    made = trainer.create_optimizer()
+    trainer.train()
+    assert trainer.optimizer.optimizer is made
 
 
 def test_embeddings_that_are_no_longer_frozen_are_trained(tmp_path: Path) -> None:
@@ -269,7 +307,7 @@ def test_an_ordinary_model_that_is_made_anew_becomes_a_supernet(tmp_path: Path) 
         data_collator=Collator(),
     )
     trainer.train()
-    assert trainer.state.global_step == 2
+    assert trainer.state.global_step == 2 and is_adaptive(trainer.model)
 
 
 @pytest.mark.parametrize(
