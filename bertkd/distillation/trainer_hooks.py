@@ -171,9 +171,7 @@ class TrainerHooks(Trainer):
         """Refuse a checkpoint whose weights are not the student's, instead of a warning."""
         state = self.model.state_dict()
         missing, unexpected = set(load_result.missing_keys), list(load_result.unexpected_keys)
-        left_out = (
-            {*(self.model._keys_to_ignore_on_save or ())} if hasattr(self.model, "_keys_to_ignore_on_save") else ()
-        )
+        left_out = getattr(self.model, "_keys_to_ignore_on_save", None) or ()
         # A tensor that has two names is stored under one of them.
         loaded = {tensor.data_ptr() for name, tensor in state.items() if name not in missing}
         lacking = []
