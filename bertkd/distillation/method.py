@@ -50,5 +50,13 @@ class Method:
 METHODS = (
     Method("teacher", "Teacher", "finetune", "", defaults={"alpha": 0.0}),
     Method("finetuned", "Fine-tuned", "finetune", "", defaults={"alpha": 0.0}),
-    Method("kd", "KD", "kd", "1503.02531", compared_with="finetuned"),
+    Method(
+        "kd",
+        "KD",
+        "kd",
+        "1503.02531",
+        compared_with="finetuned",
+        variants={"kd-teacher-layers": "KD from the teacher's layers"},
+        variants_compared_with={"kd-teacher-layers": "kd"},
+    ),
 )

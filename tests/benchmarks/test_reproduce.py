@@ -87,7 +87,7 @@ def test_the_minilm_plan_has_all_methods_searches_ablations_and_exports() -> Non
     plan = plan_of()
     tasks, methods = tasks_and_methods(plan)
     steps = plan.training_steps(tasks, methods)
-    assert tasks == ["sst2", "stsb", "mrpc", "cola", "rte", "imdb"] and len(methods) == 25
+    assert tasks == ["sst2", "stsb", "mrpc", "cola", "rte", "imdb"] and len(methods) == 26
     assert {step.method for step in steps if step.task == TEXT} == set(plan.text)
 
     for task in tasks:
