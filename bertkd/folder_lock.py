@@ -23,7 +23,8 @@ except ImportError:  # Windows has other locks, and goes without.
 
 __all__ = ["LOCK_FILE", "check_writable", "folder_in_use", "has_dead_holder"]
 
-LOCK_FILE = ".in_use"
+# The Trainer uploads no file whose name begins so.
+LOCK_FILE = "_in_use"
 # How the operating system says that another process holds a lock.
 HELD_BY_ANOTHER = (errno.EACCES, errno.EAGAIN)
 

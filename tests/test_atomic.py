@@ -78,7 +78,7 @@ def test_a_folder_that_cannot_be_renamed_is_replaced_file_by_file(
     folder = tmp_path / "first"
     folder.mkdir()
     (folder / "lost+found").mkdir()
-    (folder / ".in_use").touch()
+    (folder / "_in_use").touch()
     node = folder.stat().st_ino
     if where == "where we work":
         monkeypatch.chdir(folder)
@@ -87,7 +87,7 @@ def test_a_folder_that_cannot_be_renamed_is_replaced_file_by_file(
 
     for name in ("old", "new"):
         replaced("." if where == "where we work" else folder, name)
-        assert sorted(file.name for file in folder.iterdir()) == [".in_use", "lost+found", "mark", name]
+        assert sorted(file.name for file in folder.iterdir()) == ["_in_use", "lost+found", "mark", name]
     assert folder.stat().st_ino == node and [path.name for path in tmp_path.iterdir()] == ["first"]
 
     # A run that was killed while it moved files is started again.

@@ -213,7 +213,9 @@ class DistilBertKDTrainer(DistillationTrainer):
             assert teacher_states is not None
             projected = student_states
             if "projection" in self.extra_modules:
-                projected = self.extra_modules["projection"](student_states)
+                projection = self.extra_modules["projection"]
+                # As in TinyBERT's: an evaluation in half precision leaves the projection as it was.
+                projected = projection(student_states.to(next(projection.parameters()).dtype))
             parts["cos_loss"] = self.args.alpha_cos * losses.cosine_loss(projected, teacher_states, active)
         return parts
 

@@ -1,5 +1,6 @@
 """Settings of `DistillationTrainer`."""
 
+import inspect
 import math
 import warnings
 from collections.abc import Callable
@@ -166,6 +167,10 @@ class DistillationConfig(TrainingArguments):
         """Refuse batches by tokens beside what they cannot keep."""
         if self.max_tokens_per_batch is None:
             return
+        if self.auto_find_batch_size:
+            raise ValueError(
+                "auto_find_batch_size has no effect on batches of max_tokens_per_batch tokens: leave one of them out."
+            )
         if self.max_tokens_per_batch < 1:
             raise ValueError(f"max_tokens_per_batch must be at least 1, not {self.max_tokens_per_batch}.")
         if self.train_sampling_strategy != "group_by_length":
@@ -179,7 +184,7 @@ class DistillationConfig(TrainingArguments):
         # Not `member.type`, which HfArgumentParser changes.
         types: dict[str, Any] = {}
         for base in reversed(type(self).__mro__):
-            types.update(vars(base).get("__annotations__", {}))
+            types.update(inspect.get_annotations(base))
 
         for member in fields(self):
             kind = types[member.name]

@@ -99,9 +99,12 @@ class ExtraModulesMixin(TrainerHooks):
             # These put other tensors in the place of the parameters.
             return
 
+        # A layer-wise optimizer of transformers stands for one optimizer of each parameter.
+        layerwise = getattr(_inside(optimizer), "optimizer_dict", None)
         trained: set[int] = set()
-        for group in optimizer.param_groups:
-            trained.update(map(id, group["params"]))
+        for each in [optimizer] if layerwise is None else layerwise.values():
+            for group in each.param_groups:
+                trained.update(map(id, group["params"]))
 
         left_out = [name for name, module in self.extra_modules.items() if not _has_all(trained, module)]
         if left_out:

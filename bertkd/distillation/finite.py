@@ -88,7 +88,10 @@ class FiniteMixin(TrainerHooks):
         check_finite(self.model, "The model")
 
         output = super().evaluation_loop(*args, **kwargs)
-        _check_predictions(output)
+        # A function of the user's may mask logits with -inf.
+        if self.preprocess_logits_for_metrics is None:
+            _check_predictions(output)
+        _check_losses(output)
         return output
 
     def _before_saving(self) -> None:
@@ -173,6 +176,8 @@ def _check_predictions(output: EvalLoopOutput) -> None:
                 "metric says anything: evaluate in float32, and look at how the training ended."
             )
 
+
+def _check_losses(output: EvalLoopOutput) -> None:
     for name, value in (output.metrics or {}).items():
         if name.endswith("_loss") and not math.isfinite(value):
             raise ValueError(

@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput
 
 from bertkd.atomic import plain_json
 from bertkd.distillation.checkpoints import damage_of, last_checkpoint
-from bertkd.distillation.config import DistillationConfig, method_settings
+from bertkd.distillation.config import method_settings
 from bertkd.distillation.trainer_hooks import TrainerHooks
 
 __all__ = ["ResumingMixin"]
@@ -26,10 +27,15 @@ UNIMPORTANT = ("projection_from", "teacher_cache_dir")
 class ResumingMixin(TrainerHooks):
     """Keeps the method's settings in each checkpoint, and compares them when the training goes on from it."""
 
+    # The settings that the method was set up by.
+    _settings: dict[str, Any]
+
     def _save_student(self, folder: Path, weights: dict[str, Tensor] | None) -> None:
         super()._save_student(folder, weights)
         if self.args.should_save and folder.name.startswith(f"{PREFIX_CHECKPOINT_DIR}-"):
-            (folder / SETTINGS_FILE).write_text(json.dumps(_compared_settings(self.args), indent=2), encoding="utf-8")
+            # Those that the training began with: a callback may change them on the way.
+            settings = _compared_settings(self._settings)
+            (folder / SETTINGS_FILE).write_text(json.dumps(settings, indent=2), encoding="utf-8")
 
     def _checkpoint_to_resume(self, resume: str | bool | None) -> str | None:
         """The checkpoint that a training goes on from; None where it begins anew.
@@ -80,7 +86,8 @@ class ResumingMixin(TrainerHooks):
             # It was written by an earlier version.
             return
 
-        settings, now = json.loads(path.read_text(encoding="utf-8")), _compared_settings(self.args)
+        settings = json.loads(path.read_text(encoding="utf-8"))
+        now = _compared_settings(method_settings(self.args))
         changed = []
         for name in sorted(settings.keys() & now.keys()):
             if settings[name] != now[name]:
@@ -93,31 +100,42 @@ class ResumingMixin(TrainerHooks):
 
     def _steps_of(self, checkpoint: str) -> int:
         """The number of optimizer steps that a checkpoint was written after."""
-        return TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME)).global_step
+        return _state_of(checkpoint).global_step
 
     def _has_finished(self, checkpoint: str) -> bool:
         """Whether a checkpoint is the last of its run: resuming from it would take one more optimizer step."""
-        return self._steps_of(checkpoint) >= self._number_of_steps()
+        state = _state_of(checkpoint)
+        found = state.train_batch_size if self.args.auto_find_batch_size else None
+        return state.global_step >= self._number_of_steps(found)
 
     def _load_finished(self, checkpoint: str) -> TrainOutput:
         """Load the last checkpoint of a finished run, with the state and the result that its training ended with."""
         self._load_weights(checkpoint)
-        self.state = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
+        self.state = _state_of(checkpoint)
 
         if self.args.load_best_model_at_end and self.state.best_model_checkpoint is not None:
             # The folder may have been moved since the state was written.
             best = Path(checkpoint).parent / Path(self.state.best_model_checkpoint).name
+            if not best.is_dir():
+                raise ValueError(
+                    f"The training in {Path(checkpoint).parent} has finished, and the checkpoint of its best step, "
+                    f"{best.name}, is missing: put it back, or start anew in another output_dir."
+                )
             self.state.best_model_checkpoint = str(best)
             self._load_best_weights()
 
         return TrainOutput(self.state.global_step, 0.0, {})
 
 
-def _compared_settings(config: DistillationConfig) -> dict[str, Any]:
-    """The method's settings that decide how a training goes on."""
+def _state_of(checkpoint: str) -> TrainerState:
+    return TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
+
+
+def _compared_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the method's settings that decide how a training goes on."""
     compared = {}
     # Those of a user's own config may be of any type.
-    for name, value in plain_json(method_settings(config)).items():
+    for name, value in plain_json(dict(settings)).items():
         # What is shown by its address looks different in each run.
         if name not in UNIMPORTANT and " at 0x" not in str(value):
             compared[name] = value

@@ -180,8 +180,10 @@ def first_rows(values: Any, size: int, count: int) -> Any:
 
 
 def has_rows(dataset: Any) -> bool:
-    """Whether a data set has a length and is not empty (an iterable one has none)."""
-    return dataset is not None and hasattr(dataset, "__len__") and len(dataset) > 0
+    """Whether a data set has rows with numbers; a stream has none, even one that knows its length."""
+    if dataset is None or isinstance(dataset, IterableDataset):
+        return False
+    return hasattr(dataset, "__len__") and len(dataset) > 0
 
 
 def row_lengths(dataset: Any, length_column: str) -> list[int] | None:
@@ -206,13 +208,22 @@ def row_lengths(dataset: Any, length_column: str) -> list[int] | None:
 
 
 def model_inside(model: Any) -> Any:
-    """Takes a model out of its wrappers: PEFT, `torch.compile`, DistributedDataParallel and DataParallel."""
+    """Takes a model out of its wrappers: PEFT, `torch.compile`, DistributedDataParallel and DataParallel.
+
+    Raises:
+        ValueError: the model of PEFT has prompts, which are no part of the model inside.
+    """
     while True:
         if isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):
             model = model.module
         elif "_orig_mod" in getattr(model, "_modules", {}):
             model = model._orig_mod
         elif callable(getattr(model, "get_base_model", None)):
+            if getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False):
+                raise ValueError(
+                    "The model has prompts or prefixes of PEFT, without which it gives other answers, and which have "
+                    "no place in its layers: give one that was tuned in another way, such as LoRA."
+                )
             model = model.get_base_model()
         else:
             return model

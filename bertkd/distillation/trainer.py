@@ -130,6 +130,7 @@ class DistillationTrainer(TeacherMixin, StepsMixin, SettingsMixin, ResumingMixin
             if "requires" in str(error) and args.report_to:
                 raise ValueError(f"report_to={args.report_to} cannot be followed: {error}") from None
             raise
+        self._check_launcher()
         check_finite(self.model, "The model")
         # What a compiled or otherwise wrapped teacher hides is read from the model inside.
         self.teacher_model = model_inside(self._load(teacher_model, is_teacher=True))
@@ -149,6 +150,26 @@ class DistillationTrainer(TeacherMixin, StepsMixin, SettingsMixin, ResumingMixin
             warn_of_nameless(self.train_dataset, self.model.config, self.teacher_model.config)
         self._set_up_method()
         self._remember_settings()
+
+    def _check_new_model(self, model: Any) -> None:
+        check_student(model)
+
+    def _check_launcher(self) -> None:
+        """Refuse ways to spread a model or its batches over processes that go wrong later."""
+        plugin = self.accelerator.state.deepspeed_plugin if self.is_deepspeed_enabled else None
+        if self.is_fsdp_enabled or (plugin is not None and plugin.zero_stage == 3):
+            raise ValueError(
+                "FSDP and DeepSpeed's ZeRO-3 split a model over GPUs, where its layers cannot be compared with the "
+                "teacher's. An encoder fits into one GPU many times: launch with DistributedDataParallel, which is "
+                "what accelerate takes for several GPUs."
+            )
+
+        spread = self.accelerator.dataloader_config
+        if spread.split_batches or (spread.dispatch_batches and has_rows(self.train_dataset)):
+            raise ValueError(
+                "accelerator_config: split_batches and dispatch_batches spread the rows of a step in their own way; "
+                "the trainer spreads them itself, so that every row is seen once. Leave both out."
+            )
 
     def _check_kind_of_models(self) -> None:
         """Refuse models that this trainer cannot train or learn from."""
@@ -260,6 +281,8 @@ class DistillationTrainer(TeacherMixin, StepsMixin, SettingsMixin, ResumingMixin
         student = self.accelerator.unwrap_model(model, keep_torch_compile=False)
 
         def add_loss(_module: nn.Module, _args: Any, outputs: Any) -> dict[str, Any]:
+            # A loss may run the student once more, which has no loss of its own.
+            hook.remove()
             parts = self.distillation_loss(outputs, teacher_outputs, inputs)
             check_parts(parts)
             total = torch.stack(list(parts.values())).sum()
@@ -386,6 +409,10 @@ class DistillationTrainer(TeacherMixin, StepsMixin, SettingsMixin, ResumingMixin
         `resume_from_checkpoint=True` goes on from the newest whole checkpoint (a killed run may leave a torn one),
         or from the start when there is none. A run that had finished is loaded and not trained further.
         """
+        if self.model is None and self.model_init is not None:
+            # A search takes the model of its last trial away.
+            self.model = self.call_model_init(trial)
+        self._take_settings_of(trial)
         self._follow_settings()
         self._check_training()
         if self.args.max_tokens_per_batch is not None and not has_rows(self.train_dataset):

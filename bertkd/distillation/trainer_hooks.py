@@ -46,6 +46,9 @@ class TrainerHooks(Trainer):
         # Else the Trainer would hand the count of items to the model.
         self.model_accepts_loss_kwargs = False
 
+    def create_accelerator_and_postprocess(self) -> None:
+        """Make the accelerator, when the trainer is made and for each trial of a search."""
+        super().create_accelerator_and_postprocess()
         if self.accelerator.dataloader_config.dispatch_batches is None:
             # Else one process would read a stream for all, and fail where its batches differ in length.
             self.accelerator.dataloader_config.dispatch_batches = False
@@ -95,6 +98,15 @@ class TrainerHooks(Trainer):
         super()._hp_search_setup(trial)
         if self.hp_search_backend is not None and trial is not None:
             self._after_trial_settings()
+
+    def _check_new_model(self, model: Any) -> None:
+        """Called with each student that `model_init` has made."""
+
+    def call_model_init(self, trial: Any = None) -> nn.Module:
+        """Make a student as `transformers.Trainer` does."""
+        model = super().call_model_init(trial)
+        self._check_new_model(model)
+        return model
 
     def _start_epoch(self, epoch: int) -> None:
         """Called before the first batch of an epoch is drawn."""
@@ -218,10 +230,27 @@ class TrainerHooks(Trainer):
         """
         getattr(self, "_eval_dataloaders", {}).pop("eval", None)
 
-    def _number_of_steps(self) -> int:
-        """The optimizer steps that a whole training takes."""
-        *_, max_steps = self.set_initial_training_values(self.args, self.get_train_dataloader())
+    def _number_of_steps(self, batch_size: int | None = None) -> int:
+        """The optimizer steps that a whole training takes.
+
+        Args:
+            batch_size: the rows of a micro-batch in one process, where a smaller one was found than the given one.
+        """
+        usual = self._train_batch_size
+        self._train_batch_size = batch_size or usual
+        try:
+            *_, max_steps = self.set_initial_training_values(self.args, self.get_train_dataloader())
+        finally:
+            self._train_batch_size = usual
         return max_steps
+
+    def _take_settings_of(self, trial: Any) -> None:
+        """Put the values of a trial into the settings; the Trainer does so once more, after the data are prepared."""
+        self._hp_search_setup(trial)
+
+    def _wrap_anew(self) -> None:
+        """Let the next training wrap the student again, because other parameters of it may be trained."""
+        self.model_wrapped = self.model
 
     def _load_weights(self, checkpoint: str) -> None:
         """Give the student the weights of a checkpoint."""

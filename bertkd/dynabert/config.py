@@ -88,6 +88,9 @@ class DynaBertKDConfig(DistillationConfig):
         if self.stage == "finetune" and self.alpha == 1:
             # There is no teacher, and nobody asked for another weight than the default.
             self.alpha = 0.0
+        if self.greater_is_better is None and "loss_w" in (self.metric_for_best_model or ""):
+            # The loss of one sub-network: transformers knows a loss by the end of its name.
+            self.greater_is_better = False
         super().__post_init__()
 
     def check_settings(self) -> None:

@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from numbers import Real
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
-from transformers.trainer_utils import EvalLoopOutput
+from transformers.trainer_utils import EvalLoopOutput, default_compute_objective
 
 from bertkd import losses
 from bertkd.distillation.checks import check_layers_can_be_read, check_same_shape
@@ -254,8 +255,8 @@ class DynaBertKDTrainer(DistillationTrainer):
         if not self._evaluates_all:
             return super().evaluation_loop(*args, **kwargs)
 
-        values_by_name: dict[str, list[float]] = {}
-        metrics_of_each: dict[str, float] = {}
+        values_by_name: dict[str, list[Any]] = {}
+        metrics_of_each: dict[str, Any] = {}
         try:
             for label, (_, size) in self.subnetworks.items():
                 self._label = label
@@ -268,5 +269,21 @@ class DynaBertKDTrainer(DistillationTrainer):
         finally:
             self._label = ""
 
-        means = {name: float(np.mean(values)) for name, values in values_by_name.items()}
+        means = {name: float(np.mean(values)) for name, values in values_by_name.items() if _are_numbers(values)}
         return output._replace(metrics={**means, **metrics_of_each})
+
+    def hyperparameter_search(
+        self, hp_space: Any = None, compute_objective: Any = None, *args: Any, **kwargs: Any
+    ) -> Any:
+        """Search as `transformers.Trainer` does; by default for the mean over the sub-networks."""
+        return super().hyperparameter_search(hp_space, compute_objective or self._mean_objective, *args, **kwargs)
+
+    def _mean_objective(self, metrics: dict[str, float]) -> float:
+        """The default objective of transformers, of the means alone."""
+        of_sizes = tuple(f"_{label}" for label in self.subnetworks)
+        means = {name: value for name, value in metrics.items() if not name.endswith(of_sizes)}
+        return float(default_compute_objective(means))
+
+
+def _are_numbers(values: list[Any]) -> bool:
+    return all(isinstance(value, Real) for value in values)

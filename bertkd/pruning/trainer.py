@@ -36,10 +36,13 @@ class PrunedKDTrainer(DistillationTrainer):
     args: PrunedKDConfig
     config_class = PrunedKDConfig
 
-    def _set_up_method(self) -> None:
-        super()._set_up_method()
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         # Parameters that are frozen while this trainer trains.
         self._frozen: list[nn.Parameter] = []
+        super().__init__(*args, **kwargs)
+
+    def _set_up_method(self) -> None:
+        super()._set_up_method()
         self.student_forward_kwargs, self.teacher_forward_kwargs = {}, {}
         if self.args.beta == 0:
             return

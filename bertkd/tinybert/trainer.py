@@ -197,7 +197,8 @@ class TinyBertKDTrainer(DistillationTrainer):
         projection = self.extra_modules["projection"]
         if isinstance(projection, nn.ModuleDict):
             projection = projection[str(level)]
-        projected: Tensor = projection(hidden)
+        # An evaluation in half precision (bf16_full_eval) has the student in it, and the projection as it was.
+        projected: Tensor = projection(hidden.to(next(projection.parameters()).dtype))
         return projected
 
     # ---- the loss ----

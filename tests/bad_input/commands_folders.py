@@ -105,7 +105,7 @@ def held(name: str = "out") -> Callable[[Place], None]:
 
     def prepare(place: Place) -> None:
         (place.dir / name).mkdir()
-        lock = str(place.dir / name / ".in_use")
+        lock = str(place.dir / name / "_in_use")
         holder = subprocess.Popen([sys.executable, "-c", HOLDER, lock], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         assert holder.stdout is not None and holder.stdout.readline() == b"held\n"
         HOLDERS.append(holder)

@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -374,6 +375,14 @@ def test_a_wrapped_teacher_teaches_what_the_model_inside_does(config_class: Any,
     wrapped = make_trainer(tmp_path, config_class, teacher=WRAPPERS[wrapper](tiny_model(seed=2)), max_steps=1)
     wrapped.train()
     assert_same_run(plain, wrapped)
+
+
+def test_a_model_with_prompts_is_no_teacher_and_no_student(tmp_path: Path) -> None:
+    prompted = PeftLike(tiny_model(seed=2))
+    prompted.active_peft_config = SimpleNamespace(is_prompt_learning=True)
+    for place in ("teacher", "student"):
+        with pytest.raises(ValueError, match="has prompts or prefixes of PEFT, without which it gives other answers"):
+            make_trainer(tmp_path, DistillationConfig, **{place: prompted})
 
 
 @pytest.mark.parametrize("config_class", [DistillationConfig, PatientKDConfig, TinyBertKDConfig])

@@ -33,7 +33,7 @@ DONE, SENTENCE, TRACEBACK = 0, 3, 4
 # What only a programmer understands.
 UNCLEAR = re.compile(r"Traceback|Errno|object at 0x|enforce fail|os error")
 # Files that a finished command must not leave.
-LEFTOVERS = re.compile(r"\.tmp$|\.partial$|\.old$|^\.in_use$|^\.writable")
+LEFTOVERS = re.compile(r"\.tmp$|\.partial$|\.old$|^_in_use$|^\.writable")
 # A process whose partner was killed ends by itself, or is ended after so many seconds.
 PATIENCE = 20
 
