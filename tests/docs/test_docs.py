@@ -445,6 +445,24 @@ def test_figures_in_sentences_are_those_of_the_results_files() -> None:
     )
     assert f"STS-B {stsb:.1f}, CoLA {cola:.1f}, MRPC {mrpc:.1f} and RTE {rte:.1f} by the main metrics" in page
 
+    def lost_without(part: str) -> float:
+        parts = results_of("stsb", f"tinybert-{part}", "ablation")
+        return mean("stsb", "tinybert") - round(sum(parts) / len(parts), 1)
+
+    augmentation, attention, general = (lost_without(part) for part in ("noda", "noattn", "nogd"))
+    told = f"STS-B lost {augmentation:.0f} points without augmentation, {attention:.0f} without attention scores"
+    assert f"{told} and {general:.0f} without the general student" in page and lost_without("nohidn") < 0
+
+    def shown(file: Path) -> float:
+        return round(100 * float(json.loads(file.read_text())["value"]), 1)
+
+    older = ROOT / "docs/results/minilm-cpu"
+    drops = []
+    for task in ("cola", "sst2"):
+        whole = shown(older / task / "tinybert-seed42.json")
+        drops += [whole - shown(file) for file in (older / "ablation" / task).glob("tinybert-no*-seed42.json")]
+    assert len(drops) == 7 and f"no part was worth more than {max(drops):.1f} points" in page
+
     def benchmark_rows(name: str) -> dict[tuple[str, str], float]:
         rows = json.loads((ROOT / "docs/benchmark" / name / "bench.json").read_text())["rows"]
         return {(row["model"], row["way"]): row["speedup"] for row in rows}
@@ -519,6 +537,60 @@ def test_figures_in_sentences_are_those_of_the_results_files() -> None:
     before, after = 100 * kd["metrics_before"]["accuracy"], 100 * kd["value"]
     page = " ".join((ROOT / "docs/levers.md").read_text().split())
     assert f"from {before:.1f} to {after:.1f} % accuracy" in page and f"{kd['size_mb']:.1f} MB" in page
+
+
+def test_times_in_the_guide_are_those_of_the_results_files() -> None:
+    page = " ".join((DOCS / "faster.md").read_text().split())
+    rows = json.loads((DOCS / "benchmark/pruned/bench.json").read_text())["rows"]
+    ms = {row["model"]: row["p50_ms"] for row in rows if row["way"] == "openvino int8"}
+    half, quarter = (100 * ms[f"pruned-{share}"] / ms["teacher"] for share in ("50", "25"))
+    assert quarter < 50 < half, "half of the time lies between both"
+    told = f"in int8 a half of the FLOPs takes {half:.0f} % of the teacher's time, and a quarter {quarter:.0f} %"
+    assert told in page
+
+    runs = [run for run in json.loads((DOCS / "pruning.json").read_text())["runs"] if run["rows"] == 2048]
+    seconds = [run["seconds_harms"] + run["seconds_reconstruction"] for run in runs]
+    assert round(max(seconds) / 60) == 2 and "the pruning took about two minutes" in page
+
+    tasks = ("cola", "mrpc", "rte", "stsb")
+    small = [read_result(DOCS / f"results/minilm-cpu/{task}/pruned-50-seed42.json") for task in tasks]
+    assert {run.settings["num_train_epochs"] for run in small} == {5} and all(run.settings["bf16"] for run in small)
+    assert all(run.hardware["cores"] == 2 for run in small)
+    minutes = [run.seconds / 60 for run in small]
+    fewest, most = (f"{round(count(run.rows['train'] for run in small), -2):,}" for count in (min, max))
+    told = f"took {min(minutes):.0f} to {max(minutes):.0f} minutes with {fewest} to {most} rows and five epochs"
+    assert f"The training of a half in bfloat16 {told}" in page
+    long = read_result(DOCS / "results/minilm-cpu/sst2/pruned-50-seed42.json")
+    assert long.settings["num_train_epochs"] == 2
+    assert f"and {long.seconds / 60:.0f} minutes with all of SST-2 and two epochs" in page
+
+    large = [read_result(DOCS / f"results/base/{task}/pruned-50-seed42.json") for task in tasks]
+    assert all("H200" in run.hardware["gpu"][0] for run in large)
+    minutes = [run.seconds / 60 for run in large]
+    assert f"it took {min(minutes):.0f} to {max(minutes):.0f} minutes on the small tasks" in page
+
+
+def test_students_with_six_layers_compare_with_others_as_the_pages_say() -> None:
+    runs = pruning_table.read("base")
+
+    def mean(task: str, method: str, layers: int) -> float:
+        values = [run.value for run in runs if (run.task, run.method, run.layers) == (task, method, layers)]
+        return round(100 * fmean(values), 1)  # as the tables show it, whose differences a reader takes
+
+    ahead = mean("rte", "pkd-last", 6) - mean("rte", "kd", 6)
+    (rows,) = {run.rows["validation"] for run in runs if run.task == "rte"}
+    assert round(ahead / 100 * rows) == 3
+    page = " ".join((DOCS / "patient_kd.md").read_text().split())
+    assert f"PKD-last is {ahead:.1f} points ahead of vanilla KD, which is three of {rows} rows" in page
+
+    behind = []
+    for task in ("cola", "mrpc", "rte", "stsb"):
+        best = {layers: max(mean(task, name, layers) for name in ("kd", "pkd-skip", "pkd-last")) for layers in (6, 3)}
+        if best[6] < mean(task, "pruned-50", 12):
+            behind.append(task)
+        assert mean(task, "pruned-25", 12) > best[3] + 2, "a quarter is clearly better than three layers"
+    page = " ".join((DOCS / "choose.md").read_text().split())
+    assert behind == ["cola"] and "as good as the pruned half on [three of four tasks]" in page
 
 
 def test_the_tables_beside_the_papers_are_those_of_the_results_files() -> None:
@@ -788,11 +860,10 @@ def test_constant_answers_have_the_shares_that_the_pages_name(shared_data: Path)
         most = max(labels.count(label) for label in set(labels)) / len(labels)
         majority[task] = 100 * most / known["teacher", task, 12].metrics["accuracy"]
     rte, mrpc, sst2 = (f"{majority[task]:.0f} %" for task in ("rte", "mrpc", "sst2"))
-    for name in ("kd.md", "patient_kd.md"):
-        text = (DOCS / name).read_text()
-        assert f"A constant answer has a share too: {rte} on RTE, {mrpc} on MRPC, and {sst2} on SST-2." in text
-    text = (DOCS / "dynabert.md").read_text()
-    assert f"A constant answer has a share too: {rte} on RTE, {mrpc} on MRPC, and {sst2} on SST-2." in text
+    for name in ("kd.md", "patient_kd.md", "dynabert.md"):
+        text = " ".join((DOCS / name).read_text().split())
+        told = "Read these shares with care: a model that always gives the most frequent answer keeps"
+        assert f"{told} {rte} on RTE, {mrpc} on MRPC, and {sst2} on SST-2." in text
 
     text = " ".join((DOCS / "pruning.md").read_text().split())
     rte_answer = majority["rte"] * known["teacher", "rte", 12].metrics["accuracy"]
