@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         require_engine(engine)
 
     check_device(options.device)
-    check_output(options.output_dir, {})
+    check_output(options.output_dir)
 
     benchmark = Benchmark(
         options.models,

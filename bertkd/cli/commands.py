@@ -26,7 +26,7 @@ from bertkd.cli.options import CorpusOptions, MeasuringOptions, TaskOptions, Tra
 from bertkd.cli.parser import Config, Options, Own, command_line, note, option_value, parse_runs
 from bertkd.efficiency import is_fast_in_int8
 from bertkd.metrics import main_value
-from bertkd.pipeline.experiment import finished, output_folder
+from bertkd.pipeline.experiment import Finished, finished, output_folder
 from bertkd.pipeline.folders import check_output, check_separate
 from bertkd.pipeline.hub import check_login
 from bertkd.records import RunResult, StageResult, terminal_table
@@ -60,7 +60,6 @@ STOPPED_BY_USER, STOPPED_READING = 130, 141
 TaskRun = Options[TaskOptions, Own, Config]
 CorpusRun = Options[CorpusOptions, Own, Config]
 AnyRun = TypeVar("AnyRun", bound=Options[Any, Any, Any])
-Record = TypeVar("Record", RunResult, StageResult)
 
 
 def quiet() -> None:
@@ -120,8 +119,8 @@ def train_on_corpus(
 
 
 def _train_all(
-    runs: Sequence[AnyRun], train_one: Callable[[AnyRun], Record | None], record_class: type[Record]
-) -> list[Record]:
+    runs: Sequence[AnyRun], train_one: Callable[[AnyRun], Finished | None], record_class: type[Finished]
+) -> list[Finished]:
     """Trains each run that no earlier start has finished; returns the records."""
     check_outputs(runs)
     results = []
@@ -137,9 +136,9 @@ def _train_all(
 
 def run_or_resume(
     options: AnyRun,
-    train_one: Callable[[AnyRun], Record | None],
-    record_class: type[Record] = RunResult,  # type: ignore[assignment]
-) -> Record | None:
+    train_one: Callable[[AnyRun], Finished | None],
+    record_class: type[Finished] = RunResult,  # type: ignore[assignment]
+) -> Finished | None:
     """Trains one run, unless an earlier start of the same command finished it.
 
     Args:
@@ -154,7 +153,7 @@ def check_outputs(runs: Sequence[Options[Any, Any, Any]]) -> None:
     """Checks the output folder of every run and the login for an upload, before the first one starts.
 
     Raises:
-        ValueError, OSError: see `check_output` and `check_login`.
+        ValueError, OSError: see `check_separate`, `check_output` and `check_login`.
     """
     for options in runs:
         models, folder = options.models, output_folder(options.config)
@@ -163,10 +162,9 @@ def check_outputs(runs: Sequence[Options[Any, Any, Any]]) -> None:
             "--teacher_model_name_or_path": models.teacher_model_name_or_path,
             "--tokenizer_name": models.tokenizer_name,
         }
-        if getattr(options.own, "dry_run", False):
-            check_separate(folder, inputs)
-        else:
-            check_output(folder, inputs)
+        check_separate(folder, inputs)
+        if not getattr(options.own, "dry_run", False):
+            check_output(folder)
             if options.config.process_index == 0:
                 check_login(options.config)
         check_launcher(options.config)

@@ -5,11 +5,13 @@
 
 The teacher is pruned to the budget, measured in the engine and precision that will serve, fitted, distilled, exported,
 and measured once more. What several sizes reach without training is shown first. --budget 50% is a share of what the
-teacher costs, and --budget 1 --unit points asks for the fastest size that loses at most one point.
+teacher costs, and --budget 1 --unit points asks for the fastest of five sizes that loses at most one point before it
+is trained.
 
---method pkd-skip and others do a paper's way: the largest student of the method within the budget is found by
-measuring, before anything is trained (DynaBERT trains first and searches its supernet), and starts from the teacher's
-layers, or from --model_name_or_path where that is given. A command that was killed goes on when it is started again.
+With --method pkd-skip and others, the student is made by a paper's method: the largest student within the budget is
+found by measuring, before anything is trained (DynaBERT trains first and searches its supernet), and starts from the
+teacher's layers, or from --model_name_or_path where that is given. A command that was killed goes on when it is
+started again.
 """
 
 import math
@@ -51,7 +53,7 @@ METHOD_NAMES = [method.name for method in all_methods() if method.name != "teach
 # or quieter. On one machine it differs by less from hour to hour, as a rule.
 OTHER_SPEED = 1.5
 # What the choice of a size does not depend on.
-ONLY_EXPORTED = {"calibration_rows", "max_drop", "pruning_rows", "quantization_aware_rows"}
+NOT_FOR_THE_SIZE = {"calibration_rows", "max_drop", "pruning_rows", "quantization_aware_rows"}
 # A dry run ends before the size of a student is measured that comes out of a training.
 UNKNOWN = Choice(math.nan, math.nan)
 # The settings of a run that also hold for the first of DistilBERT's two steps.
@@ -214,17 +216,18 @@ def compress(options: Run) -> dict[str, Any]:
             "teaches there, with a head for masked words, with --language_model."
         )
 
+    student = folder / "student"
     if method.student == "pruned":
-        student, choice = prune_and_train(goal, options, folder)
+        choice = prune_and_train(goal, options, student)
     elif method.student == "supernet":
-        student, choice = train_and_search(method, options, folder)
+        choice = train_and_search(method, options, folder)
     else:
         kept_in = None if own.dry_run else folder
         size, choice = choose_size(
             sizes_of(method, options), goal, lambda: load_model(teacher_name), kept_in, asked(options), own.method
         )
         print(f"\nThe largest student within {goal.limit}: {size.name} ({choice.predicted:.4g} {goal.limit.unit}).")
-        student = train(method, options, size, folder)
+        train(method, options, size, folder)
     if own.dry_run:
         return {"method": own.method, "predicted": choice.predicted}
 
@@ -345,7 +348,7 @@ def goal_of(method: Method, own: CompressOptions) -> Goal:
 def asked(options: Run) -> dict[str, Any]:
     """Everything that the choice of a size depends on; what only the export reads may change afterwards."""
     names = {member.name for member in fields(CompressOptions)} - {member.name for member in fields(TrainOptions)}
-    names -= ONLY_EXPORTED
+    names -= NOT_FOR_THE_SIZE
     values = {name: getattr(options.own, name) for name in sorted(names)}
     teacher = {"teacher_model_name_or_path": options.models.teacher_model_name_or_path}
     return {**values, **teacher, "contents": content_digests({**asdict(options.models), **values})}
@@ -398,15 +401,15 @@ def training_options(method: Method, options: Run, folder: Path, **models: Any) 
     )
 
 
-def train(method: Method, options: Run, size: Size, folder: Path) -> Path:
-    """Trains the student of the chosen size; returns its folder."""
+def train(method: Method, options: Run, size: Size, folder: Path) -> None:
+    """Trains the student of the chosen size, in the folder "student" within."""
     student = folder / "student"
     models = options.models
 
     if method.student == "pretrained":
         general = pretrain(options, size, folder)
         if options.own.dry_run:  # the second step starts from what the first leaves
-            return student
+            return
         own = training_options(method, options, student, model_name_or_path=str(general))
         own = replace(own, own=replace(own.own, result_name=own.own.result_name or "distilbert-kd"))
         run_or_resume(own, kd.train)
@@ -424,7 +427,6 @@ def train(method: Method, options: Run, size: Size, folder: Path) -> Path:
         init_from = "teacher" if models.model_name_or_path is None else models.init_from
         own = training_options(method, options, student, num_student_layers=len(size.layers), init_from=init_from)
         run_or_resume(own, lambda run: kd.distill_run(run, method.name, method.trainer_class))
-    return student
 
 
 def pretrain(options: Run, size: Size, folder: Path) -> Path:
@@ -457,9 +459,9 @@ def pretrain(options: Run, size: Size, folder: Path) -> Path:
     return general
 
 
-def prune_and_train(goal: Goal, options: Run, folder: Path) -> tuple[Path, Choice]:
-    """Prunes the teacher to the goal and distills the student; returns its folder and what its size was chosen by."""
-    student, own = folder / "student", options.own
+def prune_and_train(goal: Goal, options: Run, student: Path) -> Choice:
+    """Prunes the teacher to the goal and distills the student; returns what its size was chosen by."""
+    own = options.own
     pruning = Pruning([goal.limit], goal.deployment, own.pruning_rows, has_curve=True)
     data = resolve.task_data(options)
     # What only the export reads may change after the training.
@@ -474,26 +476,26 @@ def prune_and_train(goal: Goal, options: Run, folder: Path) -> tuple[Path, Choic
         options.models.ignore_weak_teacher,
     )
     if own.dry_run:
-        return student, UNKNOWN
+        return UNKNOWN
 
     facts = read_json(student / START / FILE)
     value = facts["curve"][0]["value"] if goal.limit.unit == "points" else None
-    return student, Choice(facts["budget"], facts["measured"], facts["whole"], value)
+    return Choice(facts["budget"], facts["measured"], facts["whole"], value)
 
 
-def train_and_search(method: Method, options: Run, folder: Path) -> tuple[Path, Choice]:
+def train_and_search(method: Method, options: Run, folder: Path) -> Choice:
     """Trains DynaBERT's supernet, and takes the best sub-network within the budget out of it.
 
     Returns:
-        Its folder, and what its size was chosen by.
+        What the size of the student was chosen by, which lies in the folder "student" within.
     """
-    # Of another method that was asked for in this folder before.
-    check_no_training(folder / "student")
-    run_or_resume(training_options(method, options, folder / "supernet"), dynabert.train)
-    if options.own.dry_run:
-        return folder, UNKNOWN
-
     student, own = folder / "student", options.own
+    # Of another method that was asked for in this folder before.
+    check_no_training(student)
+    run_or_resume(training_options(method, options, folder / "supernet"), dynabert.train)
+    if own.dry_run:
+        return UNKNOWN
+
     shared = {member.name for member in fields(SearchOptions)} & {member.name for member in fields(own)}
     values = {name: getattr(own, name) for name in sorted(shared)}
     answer = search.search(
@@ -509,7 +511,7 @@ def train_and_search(method: Method, options: Run, folder: Path) -> tuple[Path, 
             config=with_changes(options.config, output_dir=str(student), alpha=0.0, push_to_hub=False),
         )
     )
-    return student, Choice(answer["budget"], answer["predicted"], answer["whole"])
+    return Choice(answer["budget"], answer["predicted"], answer["whole"])
 
 
 def deployed_options(options: Run, student: Path, folder: Path) -> Run:

@@ -25,5 +25,5 @@ def main(argv: Sequence[str] | None = None) -> list[RunResult]:
     options = parser.parse(argv)
 
     quiet()
-    check_output(options.output_dir, {})
+    check_output(options.output_dir)
     return run_demo(Path(options.output_dir), options.epochs, command_line("demo", argv))

@@ -41,7 +41,11 @@ class DistilBertOptions(TrainOptions):
         },
     )
     random_start: bool = field(
-        default=False, metadata={"help": "Start with random weights, as in the paper's ablation."}
+        default=False,
+        metadata={
+            "help": "Start with random weights, as in the paper's ablation.",
+            "needs": "not model_name_or_path",
+        },
     )
 
 
@@ -77,12 +81,10 @@ def start_of_student(options: Run, teacher: PreTrainedModel) -> PreTrainedModel:
     """The student at its start: a checkpoint to go on with, or some of the teacher's layers, or random weights.
 
     Raises:
-        ValueError: two ways to start, or layers that do not fit.
+        ValueError: layers that do not fit.
     """
     models, own = options.models, options.own
     if models.model_name_or_path is not None:
-        if own.random_start:
-            raise ValueError("--random_start and --model_name_or_path are two ways to start: give one of them.")
         return load_language_model(resolve_model_name(models.model_name_or_path)).train()
 
     count = models.num_student_layers if models.student_layers == PAPER_LAYERS else resolve.layer_count(models)

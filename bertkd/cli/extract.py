@@ -17,7 +17,7 @@ from bertkd.dynabert.extraction import FORMATS
 from bertkd.folder_lock import folder_in_use
 from bertkd.pipeline.dynabert import extract_to_folder
 from bertkd.pipeline.experiment import check_no_training
-from bertkd.pipeline.folders import check_output
+from bertkd.pipeline.folders import check_output, check_separate
 
 
 def parser() -> PlainParser:
@@ -53,7 +53,8 @@ def main(argv: Sequence[str] | None = None) -> PreTrainedModel:
     options = parser().parse(argv)
     quiet()
     supernet, folder, command = options.model_name_or_path, Path(options.output_dir), command_line("extract", argv)
-    check_output(folder, {"--model_name_or_path": supernet})
+    check_separate(folder, {"--model_name_or_path": supernet})
+    check_output(folder)
     check_no_training(folder)
     with folder_in_use(folder, command):
         return extract_to_folder(supernet, folder, options.width, options.depth, options.format, command)

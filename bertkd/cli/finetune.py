@@ -10,6 +10,7 @@ from typing import Any
 from bertkd import DistillationConfig, DistillationTrainer
 from bertkd.cli import resolve
 from bertkd.cli.commands import TaskRun, train_seeds
+from bertkd.methods import method_named
 from bertkd.pipeline import train_on_task
 from bertkd.records import RunResult
 
@@ -31,5 +32,5 @@ def train(options: TaskRun[Any, DistillationConfig]) -> RunResult | None:
 
 def main(argv: Sequence[str] | None = None) -> list[RunResult]:
     """Trains one model per seed."""
-    # There is no teacher: the loss is that of the labels alone.
-    return train_seeds("finetune", str(__doc__), DistillationConfig, train, argv, defaults={"alpha": 0.0})
+    defaults = dict(method_named("finetuned").defaults)
+    return train_seeds("finetune", str(__doc__), DistillationConfig, train, argv, defaults)

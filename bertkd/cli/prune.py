@@ -3,9 +3,9 @@
     bertkd prune --teacher_model_name_or_path outputs/teacher --task_name sst2 --budget 50% --unit gflops \
         --output_dir outputs/half
 
-The units that the teacher's own predictions depend on least go, in each layer as many as a measured table of costs and
-harms says. Several budgets, from the largest to the smallest, are rungs: each student starts from the one before, or
-with --rungs false from the teacher.
+The heads and neurons that the teacher's own predictions depend on least are removed. A measured table of costs and
+harms says how many in each layer. Several budgets, from the largest to the smallest, are called rungs: each student is
+pruned from the one before, or with --rungs false from the teacher.
 """
 
 from collections.abc import Sequence

@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
     """
     options = parser().parse(argv)
     folder, source = Path(options.output_dir), Path(options.results_dir)
-    check_output(folder, {})
+    check_output(folder)
     sets = [results for results in read_sets(source) if results.runs or results.exports]
     if not sets:
         raise ValueError(f"{source} has only runs of searches and ablations; a report needs main runs beside them.")

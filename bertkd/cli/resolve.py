@@ -324,14 +324,16 @@ def teacher(options: Options[Any, Any, DistillationConfig], task: Task) -> PreTr
     return load_teacher(required_teacher(options.models), task, options.config.teacher_labels)
 
 
-def student(models: ModelOptions, task: Task, seed: int, whole: PreTrainedModel | None = None) -> PreTrainedModel:
+def student(
+    models: ModelOptions, task: Task, seed: int, teacher_model: PreTrainedModel | None = None
+) -> PreTrainedModel:
     """The student at its start: layers of the pretrained checkpoint or of the teacher, or a checkpoint as it is.
 
     Args:
         models: say which.
         task: whose labels the head is to have.
         seed: of the weights of a new head.
-        whole: the teacher, where there is one.
+        teacher_model: the teacher, where there is one.
 
     Raises:
         ValueError: nothing to start from is named, or the layers do not fit it.
@@ -343,9 +345,9 @@ def student(models: ModelOptions, task: Task, seed: int, whole: PreTrainedModel 
     set_seed(seed)
 
     if models.init_from == "teacher":
-        if whole is None:
+        if teacher_model is None:
             raise ValueError("--init_from teacher needs --teacher_model_name_or_path.")
-        start = copy_for_task(whole, task)
+        start = copy_for_task(teacher_model, task)
     elif models.model_name_or_path is not None:
         start = load_model(models.model_name_or_path, task)
     else:
@@ -364,7 +366,7 @@ def layer_count(models: ModelOptions) -> int | None:
 
 
 def new_student(
-    models: ModelOptions, shape: ShapeOptions, seed: int, whole: PreTrainedModel, task: Task | None = None
+    models: ModelOptions, shape: ShapeOptions, seed: int, teacher_model: PreTrainedModel, task: Task | None = None
 ) -> PreTrainedModel:
     """A student with random weights, in the shape that is asked for.
 
@@ -384,4 +386,5 @@ def new_student(
             "Name the student to start from with --model_name_or_path, or give a new one's shape: --student_shape "
             "TinyBERT4, or --num_hidden_layers, --hidden_size and --intermediate_size."
         )
-    return random_student(whole, shape_of(whole, shape.student_shape, **sizes), seed, task)
+    new_shape = shape_of(teacher_model, shape.student_shape, **sizes)
+    return random_student(teacher_model, new_shape, seed, task)

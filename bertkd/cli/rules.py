@@ -169,6 +169,7 @@ ONLY_NAMED = {
     "importance_split",
     "intermediate_size",
     "max_seq_length",
+    "measure_speedup",
     "model_name_or_path",
     "num_attention_heads",
     "num_hidden_layers",
@@ -190,13 +191,15 @@ _WITHOUT_TEACHER = {
     "teacher_labels",
     "temperature",
 }
-_ON_TEXT = {"alpha", "ignore_weak_teacher", "kd_reduction", "teacher_labels"}
+_ON_TEXT = {"alpha", "ignore_weak_teacher", "kd_reduction", "measure_speedup", "paper", "teacher_labels"}
 _WITHOUT_STUDENT = {"num_student_layers", "student_layers"}
 _UNUSED = {
     "augment": {
         "max_seq_length",
         "model_name_or_path",
+        "paper",
         "push_to_hub",
+        "result_name",
         "teacher_labels",
         "teacher_model_name_or_path",
         "tokenizer_name",
@@ -212,6 +215,7 @@ _UNUSED = {
     },
     "distilbert": {*_ON_TEXT, "init_from"},
     "dynabert": {"stage"},
+    "export": {"paper"},
     "finetune": {*_WITHOUT_TEACHER, "alpha", "unlabeled_file"},
     "mlm": {
         *_ON_TEXT,
@@ -223,7 +227,7 @@ _UNUSED = {
         "tokenizer_name",
     },
     "prune": {*_WITHOUT_STUDENT, "init_from", "model_name_or_path"},
-    "search": {"teacher_labels"},
+    "search": {"paper", "result_name", "teacher_labels"},
     "shrink": {"teacher_labels", "teacher_model_name_or_path"},
     "tinybert-general": {*_ON_TEXT, "temperature"},
 }

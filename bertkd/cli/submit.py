@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
     options = parser().parse(argv)
     quiet()
     models = models_by_task(options.models)
-    check_output(options.output_dir, {})
+    check_output(options.output_dir)
 
     predictions: dict[str, np.ndarray] = {}
     for task, folder in models.items():

@@ -22,7 +22,7 @@ from bertkd.cli.rules import NOT_NEGATIVE
 from bertkd.data import Task
 from bertkd.pipeline import TaskData, load_model
 from bertkd.pipeline.models import is_released_tinybert, projection_folder
-from bertkd.pipeline.tinybert import STAGES, TinyBertStages, released_student, train_tinybert
+from bertkd.pipeline.tinybert import TASK_STAGES, TinyBertStages, released_student, train_tinybert
 from bertkd.records import RunResult
 from bertkd.tinybert.config import MAPS
 from bertkd.tinybert.method import METHODS
@@ -33,7 +33,7 @@ class TinyBertOptions(AugmentationOptions, ShapeOptions):
     """What the command does around the two stages. The trainer's own options are those of stage prediction."""
 
     stages: list[str] = field(
-        default_factory=lambda: list(STAGES),
+        default_factory=lambda: list(TASK_STAGES),
         metadata={"help": "Which stages to run: intermediate, prediction or both."},
     )
     augment: bool = field(default=True, metadata={"help": "Train on augmented rows."})
@@ -61,7 +61,7 @@ class TinyBertOptions(AugmentationOptions, ShapeOptions):
     )
 
     def __post_init__(self) -> None:
-        check_stages(self.stages, STAGES)
+        check_stages(self.stages, TASK_STAGES)
 
 
 Run = TaskRun[TinyBertOptions, TinyBertKDConfig]

@@ -17,7 +17,6 @@ from bertkd.cli.options import ShapeOptions
 from bertkd.cli.tinybert import check_trainer_stage
 from bertkd.models.loading import load_checkpoint
 from bertkd.pipeline import resolve_model_name, train_on_text
-from bertkd.pipeline.experiment import with_changes
 from bertkd.pipeline.models import is_released_tinybert, projection_folder
 from bertkd.records import StageResult
 from bertkd.students import layers_to_keep
@@ -37,19 +36,19 @@ def train(options: Run) -> StageResult | None:
     tokenizer = resolve.tokenizer_for(models)
     student = start_of_student(options, teacher)
 
-    # A projection that an earlier distillation has trained goes on.
-    projection = config.projection_from or projection_folder(models.model_name_or_path)
     return train_on_text(
         options.experiment(),
         resolve.corpus_rows(options, tokenizer),
         student,
-        with_changes(config, projection_from=projection),
+        config,
         TinyBertKDTrainer,
         "tinybert-general",
         tokenizer,
         auto_class="AutoModel",
         untrained="pooler and head are",
         teacher=teacher,
+        # A projection that an earlier distillation has trained goes on.
+        projection_from=config.projection_from or projection_folder(models.model_name_or_path),
     )
 
 

@@ -1,13 +1,14 @@
 """Describes a compression method, and the ones that need no folder of their own: teacher, fine-tuning, vanilla KD."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Any
 
 from bertkd.distillation.config import DistillationConfig
 from bertkd.distillation.trainer import DistillationTrainer
 
-__all__ = ["METHODS", "Method"]
+__all__ = ["METHODS", "Method", "combined"]
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,27 @@ class Method:
     least_layers: int = 1
     variants: Mapping[str, str] = field(default_factory=dict)
     variants_compared_with: Mapping[str, str] = field(default_factory=dict)
+
+
+def combined(changes: Sequence[Mapping[str, str]]) -> dict[str, str]:
+    """The ends of a method's names and labels for all changes that a training may have, those with fewer ones first.
+
+    Args:
+        changes: what may be changed, in the order of the names. Each has the ends of names and of labels, such as
+            {"-noda": ", w/o augmentation"}; of those in one mapping a training has one at most.
+
+    Returns:
+        The ends of labels by those of names. The first one is that of a training without changes, which is empty.
+    """
+    choices = list(product(*([("", ""), *ends.items()] for ends in changes)))
+    changed = [[place for place, (end, _) in enumerate(choice) if end] for choice in choices]
+    order = sorted(range(len(choices)), key=lambda number: (len(changed[number]), changed[number]))
+
+    labels = {}
+    for number in order:
+        ends, texts = zip(*choices[number], strict=True)
+        labels["".join(ends)] = "".join(texts)
+    return labels
 
 
 # Without a teacher the loss is that of the labels alone.

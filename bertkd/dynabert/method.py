@@ -1,27 +1,27 @@
 """Describes DynaBERT to the rest of bertkd."""
 
-from bertkd.distillation.method import Method
+from bertkd.distillation.method import Method, combined
 from bertkd.dynabert.config import STAGES, DynaBertKDConfig
 from bertkd.dynabert.trainer import DynaBertKDTrainer
 
 __all__ = ["METHODS"]
 
 STAGE_LABELS = {"width": "stage width", "depth": "stage depth", "finetune": "fine-tuned"}
-CHANGED_LABELS = {
-    "": "",
-    "-unwired": ", not rewired",
-    "-nokd": ", without distillation",
-    "-augmented": ", augmented rows",
-}
+# What a training may do otherwise than by default: ends of names, in their order, and of labels.
+CHANGES = (
+    {"-unwired": ", not rewired"},
+    {"-nokd": ", without distillation"},
+    {"-augmented": ", augmented rows"},
+)
 
 
 def _variants() -> dict[str, str]:
-    """The names of each stage, as it is, without a part of the method, and on augmented rows."""
+    """The names of each stage, as it is, without parts of the method, and on augmented rows."""
     labels = {}
 
-    for suffix, what in CHANGED_LABELS.items():
+    for end, changes in combined(CHANGES).items():
         for stage in STAGES:
-            labels[f"dynabert-{stage}{suffix}"] = f"DynaBERT, {STAGE_LABELS[stage]}{what}"
+            labels[f"dynabert-{stage}{end}"] = f"DynaBERT, {STAGE_LABELS[stage]}{changes}"
 
     return {**labels, "dynabert-subnetwork": "DynaBERT, a sub-network"}
 

@@ -5,7 +5,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,9 +24,9 @@ from bertkd.export.checks import (
     check_threads,
 )
 from bertkd.export.comparison import Answers, Comparison, RowByRow, answers_of, compare, has_many_labels
-from bertkd.export.engines import MANIFEST, open_exported, require_engine
+from bertkd.export.engines import INT8, MANIFEST, open_exported, require_engine
 from bertkd.export.exporting import (
-    INT8,
+    COMPUTING,
     in_float32,
     needs_calibration,
     quantization_schemes,
@@ -53,7 +53,6 @@ COMPARED_SHAPES = ((1, 1), (1, 7), (3, 128))
 # The main metric must be one of which more is better.
 LESS_IS_BETTER = ("loss", "error", "mse", "mae", "perplexity")
 MODEL_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
-MODEL_FILES = (".onnx", ".data", ".xml", ".bin", ".safetensors")
 
 
 @dataclass(frozen=True)
@@ -179,32 +178,32 @@ def export_model(
         expected = answers_of(TorchRunner(model), evaluate, compared)
     _check_expected(expected, has_metrics=evaluate is not None)
 
-    trial = _Trial(expected, limits, evaluate, compared, precision, threads, device, has_many_labels(model))
-    attempts: list[Attempt] = []
+    trials = _Trials(
+        engine,
+        precision,
+        tokenizer,
+        batches,
+        expected,
+        limits,
+        evaluate,
+        compared,
+        threads,
+        device,
+        has_many_labels(model),
+    )
     with atomic_replacement(folder, MANIFEST) as partial:
         for scheme in schemes:
             shutil.rmtree(partial, ignore_errors=True)
-            write_export(model, partial, engine, scheme, tokenizer, batches)
-            kept = trial.of(partial, scheme)
-            attempts.append(kept.attempt)
-
+            kept = trials.written(model, partial, scheme, scheme)
             if scheme == INT8 and retrain is not None and expected.value - kept.attempt.value > TRAINED_FROM:
-                with tempfile.TemporaryDirectory() as work:
-                    other = Path(work) / "trained"
-                    write_export(in_float32(retrain(model)), other, engine, scheme, tokenizer, batches)
-                    trained = trial.of(other, TRAINED_INT8)
-                    attempts.append(trained.attempt)
-                    if trained.attempt.value > kept.attempt.value:
-                        kept = trained
-                        shutil.rmtree(partial)
-                        shutil.move(other, partial)
+                kept = trials.better_of_trained(kept, partial, in_float32(retrain(model)))
             if kept.is_good:
                 break
         else:
-            raise limits.error(f"{engine} in {precision}", attempts, expected, kept.comparison)
+            raise limits.error(f"{engine} in {precision}", trials.attempts, expected, kept.comparison)
 
     runner = open_exported(folder, threads, device)
-    return Exported(folder, runner, kept.answers.metrics, expected.metrics, attempts, kept.attempt)
+    return Exported(folder, runner, kept.answers.metrics, expected.metrics, trials.attempts, kept.attempt)
 
 
 def _check_expected(expected: Answers, has_metrics: bool) -> None:
@@ -283,34 +282,57 @@ class _Tried(NamedTuple):
     is_good: bool
 
 
-class _Trial:
-    """Opens what was written, and compares it with the model that it was made of."""
+@dataclass
+class _Trials:
+    """Writes models for an engine, opens what was written, and compares it with the answers that are expected.
 
-    def __init__(
-        self,
-        expected: Answers,
-        limits: _Limits,
-        evaluate: Callable[[Runner], dict[str, float]] | None,
-        compared: Sequence[dict[str, Tensor]],
-        precision: str,
-        threads: int | None,
-        device: str,
-        has_many_labels: bool,
-    ) -> None:
-        self.has_many_labels = has_many_labels
-        self.expected, self.limits, self.evaluate, self.compared = expected, limits, evaluate, compared
-        self.precision, self.threads, self.device = precision, threads, device
+    Attributes:
+        attempts: the figures of all that was written, in their order.
+    """
 
-    def compared_with_expected(self, answers: Answers) -> Comparison:
-        """The differences of answers to the model's own."""
-        return compare(answers, self.expected, self.precision == "float32", self.has_many_labels)
+    engine: str
+    precision: str
+    tokenizer: Any
+    calibration: Sequence[dict[str, Tensor]] | None
+    expected: Answers
+    limits: _Limits
+    evaluate: Callable[[Runner], dict[str, float]] | None
+    compared: Sequence[dict[str, Tensor]]
+    threads: int | None
+    device: str
+    has_many_labels: bool
+    attempts: list[Attempt] = field(default_factory=list)
 
-    def of(self, folder: Path, way: str) -> _Tried:
-        """Opens and runs what a folder holds.
+    def better_of_trained(self, kept: _Tried, folder: Path, trained: PreTrainedModel) -> _Tried:
+        """Writes a model that was trained to bear int8, and keeps the better of both in the folder.
+
+        Args:
+            kept: what the folder holds.
+            folder: of the export.
+            trained: the model.
+        """
+        with tempfile.TemporaryDirectory() as work:
+            other = Path(work) / "trained"
+            tried = self.written(trained, other, INT8, TRAINED_INT8)
+            if tried.attempt.value > kept.attempt.value:
+                shutil.rmtree(folder)
+                shutil.move(other, folder)
+                return tried
+        return kept
+
+    def written(self, model: PreTrainedModel, folder: Path, scheme: str, way: str) -> _Tried:
+        """Writes a model, opens and runs what was written.
+
+        Args:
+            model: what is exported.
+            folder: where it is written.
+            scheme: of the quantization.
+            way: the name of the attempt.
 
         Raises:
             ValueError: it is in float32 and gives other logits.
         """
+        write_export(model, folder, self.engine, scheme, self.tokenizer, self.calibration)
         runner = open_exported(folder, self.threads, self.device)
         answers = answers_of(runner, self.evaluate, self.compared)
         comparison = self.compared_with_expected(answers)
@@ -330,8 +352,12 @@ class _Trial:
                 "it is not kept."
             )
         size = exported_size_mb(folder)
-        attempt = Attempt(way, answers.value, comparison.difference, comparison.agreement, size)
-        return _Tried(attempt, answers, comparison, is_good)
+        self.attempts.append(Attempt(way, answers.value, comparison.difference, comparison.agreement, size))
+        return _Tried(self.attempts[-1], answers, comparison, is_good)
+
+    def compared_with_expected(self, answers: Answers) -> Comparison:
+        """The differences of answers to the model's own."""
+        return compare(answers, self.expected, self.precision == "float32", self.has_many_labels)
 
 
 def predict(runner: Runner, rows: Any, collate: Callable[[list[Any]], Any], batch_size: int = 32) -> np.ndarray:
@@ -370,4 +396,4 @@ def predict(runner: Runner, rows: Any, collate: Callable[[list[Any]], Any], batc
 
 def exported_size_mb(folder: Path) -> float:
     """Measures the files that an engine reads in a folder, graph and weights without tokenizer, in MB (1e6 bytes)."""
-    return sum(file.stat().st_size for file in folder.iterdir() if file.suffix in MODEL_FILES) / 1e6
+    return sum(file.stat().st_size for file in folder.iterdir() if file.suffix in COMPUTING) / 1e6

@@ -33,6 +33,8 @@ __all__ = [
 
 ENGINES = ("pytorch", "onnxruntime", "openvino")
 PRECISIONS = ("float32", "bfloat16", "int8")
+# The names of the quantization schemes, as results files and the manifests of exports have them.
+INT8, PARTLY, WEIGHTS = "int8", "int8 but for the second feed-forward maps", "int8 weights"
 # The figures of an export depend on the versions of these packages, besides those that every figure depends on.
 ENGINE_PACKAGES = ("onnxruntime", "openvino", "nncf", "torchao")
 
@@ -179,7 +181,7 @@ def _open_torch(folder: Path, precision: str, device: str, scheme: str | None) -
 
     is_quantized = any(type(weight).__module__.startswith("torchao.") for weight in runner.model.parameters())
     # Where the weights alone are int8, the products are not.
-    if is_quantized and scheme != "int8 weights":
+    if is_quantized and scheme != WEIGHTS:
         runner.precision = "int8"
     return runner
 

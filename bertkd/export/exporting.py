@@ -15,24 +15,35 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import PretrainedConfig, PreTrainedModel, TorchAoConfig
+from transformers import PreTrainedModel, TorchAoConfig
 
 from bertkd.atomic import file_sha256, read_json, write_json
 from bertkd.efficiency import is_fast_in_int8
 from bertkd.efficiency.inputs import with_all_inputs
 from bertkd.export.checks import check_calibration, check_export_tokenizer, check_model
-from bertkd.export.engines import ENGINES, FILES, MANIFEST, OWN_KEY, PRECISIONS, REDUCED_RANGE, require_engine
+from bertkd.export.engines import (
+    ENGINES,
+    FILES,
+    INT8,
+    MANIFEST,
+    OWN_KEY,
+    PARTLY,
+    PRECISIONS,
+    REDUCED_RANGE,
+    WEIGHTS,
+    require_engine,
+)
 from bertkd.export.onnx_graphs import fold_transposed_weights
 from bertkd.models.adaptive import refuse_supernet
 from bertkd.models.evaluated import eval_mode, float32_copy, has_flash_attention, in_own_precision
-from bertkd.models.families import PRUNED_PREFIX, encoder_layers, family_of
+from bertkd.models.families import encoder_layers, family_of
 from bertkd.models.positions import max_tokens
+from bertkd.models.pruned import PrunedModel
 from bertkd.models.tokenizer_files import save_tokenizer
+from bertkd.students.width import config_for, stock_class_of
 
-__all__ = ["INT8", "in_float32", "needs_calibration", "quantization_schemes", "random_batches", "write_export"]
+__all__ = ["COMPUTING", "in_float32", "needs_calibration", "quantization_schemes", "random_batches", "write_export"]
 
-# The names of the quantization schemes, as results files and the manifests of exports have them.
-INT8, PARTLY, WEIGHTS = "int8", "int8 but for the second feed-forward maps", "int8 weights"
 SCHEMES_IN_INT8 = (INT8, PARTLY, WEIGHTS)
 
 # The ends of the names of files with graphs and weights.
@@ -164,7 +175,9 @@ def _write_graph(
     finally:
         nn.Module.to(model, device)
 
-    exported.config = _stock_config(model.config)
+    # That of the stock family, so that the folder opens without our classes.
+    is_pruned = isinstance(model, PrunedModel)
+    exported.config = config_for(stock_class_of(type(model)), model.config, {}) if is_pruned else model.config
     exported.save_pretrained(folder)
 
     manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
@@ -224,21 +237,6 @@ def _sample_inputs(model: PreTrainedModel, tokenizer: Any) -> dict[str, Any]:
     # A tokenizer may give more than the model takes.
     parameters = inspect.signature(model.forward).parameters
     return {name: sample[name] for name in names if name in parameters}
-
-
-def _stock_config(config: PretrainedConfig) -> PretrainedConfig:
-    """Returns the config of a pruned model as its stock family's, so that the folder opens without our classes."""
-    if not config.model_type.startswith(PRUNED_PREFIX):
-        return config
-
-    parents = [base for base in type(config).__mro__ if issubclass(base, PretrainedConfig)]
-    stock_class: Any = next(base for base in parents if not base.model_type.startswith(PRUNED_PREFIX))
-    values = config.to_dict()
-    for name in ("model_type", "auto_map", "per_layer_config", "architectures", "transformers_version"):
-        values.pop(name, None)
-
-    stock_config: PretrainedConfig = stock_class.from_dict(values)
-    return stock_config
 
 
 @contextlib.contextmanager

@@ -6,7 +6,6 @@ A single size of such a network leaves it as a model in a folder of its own.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
@@ -36,6 +35,7 @@ from bertkd.records import (
     RunResult,
     SubnetworkResult,
     metric_label,
+    now,
     subnetwork_rows,
     task_label,
     terminal_table,
@@ -136,7 +136,8 @@ def train_dynabert(
         if stage != "finetune" and make_rows is not None and more_data is None:
             more_data = make_rows()
         result = train_on_task(
-            experiment,
+            # A name that the user gives is that of the last stage.
+            experiment if stage == stages[-1] else replace(experiment, result_name=""),
             data if stage == "finetune" or more_data is None else more_data,
             student,
             own_config,
@@ -229,11 +230,13 @@ def measure_sizes(
 def show_sizes(result: RunResult, folder: Path) -> None:
     """Prints the table of sizes, and draws accuracy against latency beside the stage's folder."""
     print(f"\n{terminal_table(subnetwork_rows(result))}")
+    if all(size.latency_ms is not None for size in result.subnetworks):
+        _draw_sizes(result, folder.with_suffix(".png"))
+    print(f"Supernet (a model of full size), its card and {RunResult.FILE}: {folder}")
 
-    if any(size.latency_ms is None for size in result.subnetworks):
-        print(f"Supernet (a model of full size), its card and {RunResult.FILE}: {folder}")
-        return
 
+def _draw_sizes(result: RunResult, path: Path) -> None:
+    """Draws the accuracy of each size against its latency, which all of them have."""
     curves: dict[str, list[ChartPoint]] = {}
     for size in result.subnetworks:
         curve = curves.setdefault(f"{size.layers} layers (depth {size.depth:g})", [])
@@ -247,13 +250,12 @@ def show_sizes(result: RunResult, folder: Path) -> None:
 
     draw_curves(
         curves,
-        folder.with_suffix(".png"),
+        path,
         f"{task_label(result.task)}: sub-networks, labeled with their width",
         "Latency (ms, batch 1, 128 tokens)",
         f"{metric_label(result.metric)} (%)",
         reference=reference,
     )
-    print(f"Supernet (a model of full size), its card and {RunResult.FILE}: {folder}")
 
 
 # ---- sub-networks in folders of their own ----
@@ -312,32 +314,29 @@ def describe_subnetwork(
     folder: Path,
     model: PreTrainedModel,
     command: str,
-    value: float = math.nan,
-    metrics: dict[str, float] | None = None,
-    speedup: float | None = None,
-) -> RunResult | None:
-    """Writes the record and the card of a model that was taken out of a supernet.
+    value: float,
+    metrics: dict[str, float],
+    speedup: float | None,
+) -> None:
+    """Writes the record and the card of a model that was taken out of a supernet, where the supernet has a record.
 
     Args:
         supernet: the folder of the supernet, whose record tells how it was trained.
         folder: the model's.
         model: the sub-network.
         command: what was typed.
-        value, metrics, speedup: what is known of it; the rest stays unknown.
-
-    Returns:
-        The record; None where the supernet's folder has none.
+        value, metrics, speedup: what is known of it: NaN, nothing and None where nothing is.
     """
     parent = RunResult.of(supernet)
     if parent is None:
-        return None
+        return
 
     parameters = count_parameters(model)
     result = replace(
         parent,
         method="dynabert-subnetwork",
         value=value,
-        metrics=metrics or {},
+        metrics=metrics,
         metrics_before={},
         speedup=speedup,
         # What is known of it was measured beside the whole supernet.
@@ -348,9 +347,8 @@ def describe_subnetwork(
         size_mb=model_size_mb(folder),
         layers=model.config.num_hidden_layers,
         command=command,
-        finished=datetime.now(UTC).isoformat(timespec="seconds"),
+        finished=now(),
     )
 
     write_model_card(folder, result, teacher=str(parent.settings.get("teacher_model_name_or_path") or ""))
     result.write(folder)
-    return result

@@ -30,6 +30,7 @@ __all__ = [
     "output_folder",
     "remove_checkpoints",
     "start_in_folder",
+    "trainer_config",
     "training_environment",
     "with_changes",
     "writes_output_folder",
@@ -143,6 +144,16 @@ def with_changes(config: Config, **changes: Any) -> Config:
     for name, value in changes.items():
         setattr(changed, name, value)
     return changed
+
+
+def trainer_config(experiment: Experiment, config: Config) -> Config:
+    """What a trainer gets of a training's config: the folder is uploaded as a whole at the end, with its card.
+
+    The trainer would upload checkpoints. The folder's settings are those of `config` itself.
+    """
+    own = with_changes(config, push_to_hub=False, hub_token=None)
+    # A plan writes nothing, and the Trainer reads its trackers once, when it is made.
+    return with_changes(own, report_to=[]) if experiment.is_dry_run else own
 
 
 def writes_output_folder(function: Callable[Arguments, Answer]) -> Callable[Arguments, Answer]:
@@ -266,6 +277,11 @@ def _check_same_training(
             f"{folder} was written by an earlier version of bertkd, which did not note what data and models hold: "
             "they are taken to be unchanged."
         )
+
+    # Earlier versions noted the projection that lies beside the start, which nobody had named.
+    named = earlier.get("projection_from")
+    if settings.get("projection_from") is None and named == earlier.get("model_name_or_path"):
+        earlier.pop("projection_from", None)
 
     changed = []
     for name in sorted(settings.keys() | earlier.keys()):

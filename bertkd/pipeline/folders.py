@@ -14,19 +14,12 @@ from bertkd.pipeline.contents import PATH_OPTIONS, paths_of
 __all__ = ["check_not_input", "check_output", "check_separate"]
 
 
-def check_output(folder: str | Path, inputs: Mapping[str, str | None]) -> None:
-    """Checks that files can be written to a folder, and that a command reads nothing that it would overwrite there.
-
-    Args:
-        folder: of the output; it need not be there.
-        inputs: what the command reads, by option; a name that is no local folder, and None, are no obstacle.
+def check_output(folder: str | Path) -> None:
+    """Checks that files can be written to a folder, which need not be there.
 
     Raises:
-        ValueError: an input is the output.
         OSError: nothing can be written there.
     """
-    check_separate(folder, inputs)
-
     was_there = os.path.exists(folder)
     check_writable(Path(folder))
     # A command that is refused later leaves no empty folder. Of several processes, another one may be using it by now.
@@ -38,6 +31,10 @@ def check_output(folder: str | Path, inputs: Mapping[str, str | None]) -> None:
 
 def check_separate(folder: str | Path, inputs: Mapping[str, str | None]) -> None:
     """Checks that no input of a command is its output folder, under another spelling or through a link either.
+
+    Args:
+        folder: of the output.
+        inputs: what the command reads, by option; a name that is no local folder, and None, are no obstacle.
 
     Raises:
         ValueError: one is.

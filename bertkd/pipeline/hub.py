@@ -6,12 +6,13 @@ from huggingface_hub import HfApi
 
 from bertkd.atomic import ERROR_LOG
 from bertkd.distillation import DistillationConfig
+from bertkd.folder_lock import LOCK_FILE
 
 __all__ = ["check_login", "upload"]
 
 # Files that are not uploaded, in the folder and below it: what belongs to this machine's training (checkpoints,
 # settings, logs, augmented rows), and models of earlier stages.
-LOCAL_NAMES = ("checkpoint-*", "settings.json", f"{ERROR_LOG}*.log", ".*")
+LOCAL_NAMES = ("checkpoint-*", "settings.json", f"{ERROR_LOG}*.log", LOCK_FILE, ".*")
 LOCAL_FILES = [*LOCAL_NAMES, *(f"*/{name}" for name in LOCAL_NAMES), "augmented/*", "intermediate/*", "start/*"]
 
 
@@ -33,7 +34,7 @@ def check_login(config: DistillationConfig) -> None:
         ) from None
 
 
-def upload(folder: Path, config: DistillationConfig) -> str | None:
+def upload(folder: Path, config: DistillationConfig) -> None:
     """Uploads a folder, with its generated card, where `push_to_hub` asks for it.
 
     Args:
@@ -41,12 +42,9 @@ def upload(folder: Path, config: DistillationConfig) -> str | None:
         config: `hub_model_id` names the repository (default: the folder's name), `hub_private_repo` makes it private
             and `hub_revision` chooses a branch. The token is `hub_token`, or the one that `hf auth login` or
             the variable HF_TOKEN has set; it is never written anywhere.
-
-    Returns:
-        The address of the repository; None where no upload was asked for.
     """
     if not config.push_to_hub:
-        return None
+        return
 
     api = HfApi(token=config.hub_token)
     name = config.hub_model_id or folder.resolve().name
@@ -61,4 +59,3 @@ def upload(folder: Path, config: DistillationConfig) -> str | None:
         revision=revision,
     )
     print(f"Uploaded to {repository}")
-    return str(repository)

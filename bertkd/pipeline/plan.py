@@ -117,7 +117,8 @@ def _measure(trainer: DistillationTrainer) -> tuple[float, float]:
             save_strategy=SaveStrategy.NO,
             load_best_model_at_end=False,
             teacher_cache_dir=None,
-            report_to=[],
+            # Without a cache another type would be refused.
+            teacher_cache_dtype="float32",
             disable_tqdm=True,
         )
         trainer.train()

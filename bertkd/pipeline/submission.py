@@ -15,8 +15,6 @@ from bertkd.pipeline.models import load_model
 
 __all__ = ["predict_test_sets"]
 
-# What to do where the labels of model and task do not match: `bertkd submit` has no option that names them.
-
 
 def predict_test_sets(
     task_name: str,

@@ -1,7 +1,6 @@
 """Trains without a task's metric: language models on a corpus, and TinyBERT's first stages. Their loss is reported."""
 
 import time
-from datetime import UTC, datetime
 from typing import Any
 
 from transformers import PreTrainedModel
@@ -13,6 +12,7 @@ from bertkd.pipeline.experiment import (
     output_folder,
     remove_checkpoints,
     start_in_folder,
+    trainer_config,
     training_environment,
     with_changes,
     writes_output_folder,
@@ -20,7 +20,7 @@ from bertkd.pipeline.experiment import (
 from bertkd.pipeline.hub import upload
 from bertkd.pipeline.plan import print_plan
 from bertkd.pipeline.training import save_model
-from bertkd.records import StageResult, write_stage_card
+from bertkd.records import StageResult, now, write_stage_card
 
 __all__ = ["train_on_text", "train_stage"]
 
@@ -36,21 +36,27 @@ def train_on_text(
     auto_class: str,
     untrained: str,
     teacher: PreTrainedModel | None = None,
+    projection_from: str | None = None,
 ) -> StageResult | None:
     """Trains a model on a corpus, as `train_stage` does.
 
     Args:
         rows: the tokenized corpus: rows to train on, and rows that are held out.
         tokenizer: which made them.
+        projection_from: the folder of a projection that comes with the student, for a trainer that has one.
 
     Returns:
         The record of the training; None for a dry run.
     """
     train_rows, held_out = rows
+    args = trainer_config(experiment, config)
+    if projection_from is not None:
+        args = with_changes(args, projection_from=projection_from)
+
     trainer = trainer_class(
         model=student,
         teacher_model=teacher,
-        args=with_changes(config, push_to_hub=False, hub_token=None),
+        args=args,
         train_dataset=train_rows,
         eval_dataset=held_out,
         processing_class=tokenizer,
@@ -108,7 +114,7 @@ def train_stage(
         command=experiment.command,
         **described,
         seconds=round(seconds, 1),
-        finished=datetime.now(UTC).isoformat(timespec="seconds"),
+        finished=now(),
     )
 
     if config.process_index == 0:

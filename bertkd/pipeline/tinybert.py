@@ -1,5 +1,6 @@
 """Trains TinyBERT on a task: attention and states first (stage "intermediate"), then predictions."""
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -11,7 +12,7 @@ from bertkd.atomic import atomic_path
 from bertkd.data import Task
 from bertkd.distillation.extra_modules import EXTRA_FILE
 from bertkd.pipeline.evaluation import evaluate_teacher
-from bertkd.pipeline.experiment import Experiment, finished, output_folder, with_changes
+from bertkd.pipeline.experiment import Experiment, finished, output_folder, trainer_config, with_changes
 from bertkd.pipeline.models import label_settings, load_model
 from bertkd.pipeline.task_data import TaskData
 from bertkd.pipeline.text import train_stage
@@ -19,9 +20,9 @@ from bertkd.pipeline.training import train_on_task
 from bertkd.records import RunResult, StageResult
 from bertkd.tinybert import TinyBertKDConfig, TinyBertKDTrainer, load_released
 
-__all__ = ["STAGES", "MakeStudent", "TinyBertStages", "released_student", "train_tinybert"]
+__all__ = ["TASK_STAGES", "MakeStudent", "TinyBertStages", "released_student", "train_tinybert"]
 
-STAGES = ("intermediate", "prediction")
+TASK_STAGES = ("intermediate", "prediction")
 
 # Gives the student before stage "intermediate", and the folder of the projection that comes with it, if any.
 MakeStudent = Callable[[], tuple[PreTrainedModel, str | None]]
@@ -32,12 +33,12 @@ class TinyBertStages:
     """Which stages run, and how the first one trains; the trainer's config is that of stage "prediction".
 
     Attributes:
-        stages: some of `STAGES`, in their order.
+        stages: some of `TASK_STAGES`, in their order.
         num_train_epochs, learning_rate: of stage "intermediate", whose learning rate stays constant, as in the
             released code.
     """
 
-    stages: Sequence[str] = STAGES
+    stages: Sequence[str] = TASK_STAGES
     num_train_epochs: float = 20.0
     learning_rate: float = 5e-5
 
@@ -95,26 +96,24 @@ def train_tinybert(
         ValueError: stage "prediction" is to run before stage "intermediate" is done.
     """
     config = with_changes(config, is_one_of_several_stages=True)
-    teacher_metrics = evaluate_teacher(teacher, original, config, ignore_weak_teacher)
-
-    rows = make_rows()
     first = stages.intermediate_config(config)
-    if "intermediate" in stages.stages and finished(StageResult, experiment, first) is None:
-        _train_intermediate(experiment, rows, teacher, make_student, first)
-    if "prediction" not in stages.stages:
-        return None
-
-    if experiment.is_dry_run:
-        student, _ = make_student()
-    elif finished(StageResult, experiment, first) is None:
+    is_first_done = finished(StageResult, experiment, first) is not None
+    if "intermediate" not in stages.stages and not is_first_done and not experiment.is_dry_run:
         raise ValueError(
             f"Stage intermediate is not done in {first.output_dir}: run it first, with --stages intermediate or "
             "without."
         )
-    else:
-        student = load_model(str(first.output_dir), original.task)
+    teacher_metrics = evaluate_teacher(teacher, original, config, ignore_weak_teacher)
 
-    data = rows if augment_prediction else original
+    # Made only where a stage learns from them, and once: augmenting a large task takes hours.
+    rows = functools.cache(make_rows)
+    if "intermediate" in stages.stages and not is_first_done:
+        _train_intermediate(experiment, rows(), teacher, make_student, first)
+    if "prediction" not in stages.stages:
+        return None
+
+    student = make_student()[0] if experiment.is_dry_run else load_model(str(first.output_dir), original.task)
+    data = rows() if augment_prediction else original
     return train_on_task(experiment, data, student, config, TinyBertKDTrainer, method_name, teacher, teacher_metrics)
 
 
@@ -130,7 +129,7 @@ def _train_intermediate(
     trainer = TinyBertKDTrainer(
         model=student,
         teacher_model=teacher,
-        args=with_changes(config, projection_from=config.projection_from or projection),
+        args=with_changes(trainer_config(experiment, config), projection_from=config.projection_from or projection),
         train_dataset=data.splits["train"],
         eval_dataset=data.first_validation,
         processing_class=data.tokenizer,
@@ -159,7 +158,8 @@ def released_student(name: str, task: Task, config: TinyBertKDConfig) -> tuple[P
     folder = output_folder(config)
 
     with config.main_process_first(local=False, desc="projection"):
-        if config.process_index == 0:
+        # An empty file would be taken for a projection that is wrong.
+        if projection and config.process_index == 0:
             with atomic_path(folder / EXTRA_FILE) as partial:
                 save_file(projection, partial)
     return student, str(folder) if projection else None

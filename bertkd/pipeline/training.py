@@ -3,7 +3,6 @@
 import math
 import time
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from bertkd.pipeline.experiment import (
     output_folder,
     remove_checkpoints,
     start_in_folder,
+    trainer_config,
     training_environment,
     with_changes,
     writes_output_folder,
@@ -31,7 +31,7 @@ from bertkd.pipeline.hub import upload
 from bertkd.pipeline.models import load_model
 from bertkd.pipeline.plan import print_plan
 from bertkd.pipeline.task_data import TaskData, metric_names
-from bertkd.records import RunResult, SubnetworkResult, write_model_card
+from bertkd.records import RunResult, SubnetworkResult, now, write_model_card
 
 __all__ = ["TRAINING_DEFAULTS", "MeasureSubnetworks", "distill", "save_model", "train_on_task"]
 
@@ -54,6 +54,8 @@ TRAINING_DEFAULTS: dict[str, Any] = {
     "weight_decay": 0.01,
     "warmup_steps": 0.1,
     "logging_steps": 50,
+    # The commands keep the messages of transformers off, which the Trainer takes for a wish to see no progress either.
+    "disable_tqdm": False,
 }
 
 MeasureSubnetworks = Callable[[PreTrainedModel], list[SubnetworkResult]]
@@ -130,11 +132,10 @@ def train_on_task(
     metrics_before = {} if experiment.is_dry_run else evaluate(student, data, config, is_trained=False)
     start = _copy_of_weights(student) if keeps_better_start and _chooses_by_task(config, data.task) else None
 
-    # The folder is uploaded as a whole at the end, with its card; the trainer would upload checkpoints.
     trainer = trainer_class(
         model=student,
         teacher_model=teacher,
-        args=with_changes(config, push_to_hub=False, hub_token=None),
+        args=trainer_config(experiment, config),
         train_dataset=data.splits["train"],
         eval_dataset=data.validation if len(data.validation) > 1 else data.first_validation,
         processing_class=data.tokenizer,
@@ -217,7 +218,7 @@ def _record(
         layers=model.config.num_hidden_layers,
         seed=config.seed,
         command=experiment.command,
-        finished=datetime.now(UTC).isoformat(timespec="seconds"),
+        finished=now(),
         rows={str(name): len(rows) for name, rows in data.splits.items()},
         paper=experiment.note,
         **measured,

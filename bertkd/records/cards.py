@@ -1,6 +1,5 @@
 """Model cards: the README.md of a model's folder, written from its results and nothing else."""
 
-import json
 import math
 import re
 from collections.abc import Mapping
@@ -10,7 +9,7 @@ from typing import Any, TypeVar
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from bertkd.atomic import write_text
+from bertkd.atomic import read_json, write_text
 from bertkd.models.families import PRUNED_PREFIX
 from bertkd.records.rendering import render
 from bertkd.records.results import ExportResult, Record, RunResult, StageResult
@@ -148,7 +147,7 @@ def _write_card(
 
     # Only bertkd has the class of a pruned model.
     config = Path(folder) / "config.json"
-    is_pruned = config.is_file() and json.loads(config.read_text()).get("model_type", "").startswith(PRUNED_PREFIX)
+    is_pruned = config.is_file() and read_json(config).get("model_type", "").startswith(PRUNED_PREFIX)
 
     text = render(
         template,

@@ -195,8 +195,10 @@ def frontier_chart(models: pd.DataFrame, path: str | Path, title: str, y_label: 
         panel.set_xlabel(AXIS_LABELS[axis])
         panel.margins(0.25, 0.1)
 
+    drawn = set(models["method"])
     for method, marker in markers.items():
-        panels[0].plot([], [], marker, color=colors[method], label=method_label(method))
+        if method in drawn:
+            panels[0].plot([], [], marker, color=colors[method], label=method_label(method))
     panels[0].plot([], [], color="black", alpha=0.6, label="Pareto front (others pale; exports hollow)")
     figure.legend(loc="outside lower center", ncols=4, frameon=False)
     return _save(figure, path, models[CHARTED])

@@ -4,6 +4,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,14 @@ import torch
 
 from bertkd.efficiency import cpu_instructions
 
-__all__ = ["PACKAGES", "environment"]
+__all__ = ["PACKAGES", "environment", "now"]
 
 PACKAGES = ("bertkd", "torch", "transformers", "datasets", "evaluate", "accelerate")
+
+
+def now() -> str:
+    """The time, as records have it."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def environment(more_packages: Sequence[str] = ()) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bertkd.dynabert.config import STAGES
 from bertkd.records.results import ExportResult, RunResult, TaskRecord, read_result, result_files
 from bertkd.records.tables import task_label
 
@@ -15,9 +16,8 @@ __all__ = ["ReportSet", "read_sets"]
 
 # The folder of one of several seeds.
 SEED = re.compile(r"seed-\d+")
-# The folder of one of several budgets of a command, and of one of DynaBERT's stages.
+# The folder of one of several budgets of a command.
 BUDGET = re.compile(r"(ms|mb|parameters|gflops)-\d.*")
-STAGES = ("width", "depth", "finetune")
 KINDS = ("runs", "exports", "grid", "ablation")
 
 

@@ -239,7 +239,7 @@ class RunResult(TaskRecord):
         speedup_over: the parameters of the model that `speedup` is over, where they were noted.
         seconds: wall time of the training, since its last start where it was interrupted.
         rows: number of rows per split.
-        paper: reference of the method.
+        paper: a note of the user, such as what the paper reports.
         is_start: whether the training lowered the metric, so that the student is kept as it was before.
         subnetworks: the sizes inside a supernet, which is itself described by the other fields; else empty.
         schema: version of this format.

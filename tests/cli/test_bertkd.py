@@ -21,7 +21,8 @@ from helpers import tiny_model
 from huggingface_hub.errors import LocalTokenNotFoundError
 from huggingface_hub.utils import filter_repo_objects
 from parsing import all_parsers
-from transformers import TrainingArguments
+from transformers import TrainerCallback, TrainingArguments
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 import bertkd.cli
 from bertkd import DistillationConfig, DistillationTrainer, methods
@@ -212,7 +213,8 @@ def check_plan(out: str, folder: Path) -> None:
 def test_a_dry_run_says_what_would_be_trained_and_leaves_nothing(
     train: Callable[[Sequence[str]], Any], student: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    options = [*student, "--dry_run", "--teacher_cache_dir", str(tmp_path / "cache")]
+    cache = ["--teacher_cache_dir", str(tmp_path / "cache"), "--teacher_cache_dtype", "float16"]
+    options = [*student, "--dry_run", *cache]
     assert train([*options, "--output_dir", str(tmp_path / "run"), "--per_device_train_batch_size", "16"]) == []
     out = capsys.readouterr().out
     check_plan(out, tmp_path)
@@ -231,6 +233,35 @@ def test_a_dry_run_of_several_stages_tells_each(
     out = capsys.readouterr().out
     check_plan(out, tmp_path)
     assert out.count("Dry run") == 3 and "dynabert-finetune" in out
+
+
+def test_a_dry_run_tells_no_tracker(
+    student: list[str],
+    pretrained: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    made: list[str] = []
+
+    class Tracker(TrainerCallback):
+        def __init__(self) -> None:
+            made.append("tracker")
+
+    monkeypatch.setattr(bertkd.cli.parser, "get_available_reporting_integrations", lambda: ["tensorboard"])
+    monkeypatch.setitem(INTEGRATION_TO_CALLBACK, "tensorboard", Tracker)
+    reports = ["--report_to", "tensorboard", "--dry_run", "--output_dir", str(tmp_path / "run")]
+    models = [word for word in student if word not in ("--num_student_layers", "2")]
+    kd.main([*models, *reports])
+    tinybert.main([*models, "--no_augment", *reports])
+
+    corpus = tmp_path / "texts.txt"
+    corpus.write_text("\n".join(f"a fine film number {i} and a plot" for i in range(60)))
+    texts = ["--model_name_or_path", str(pretrained), "--corpus_files", str(corpus), "--eval_rows", "8", "--use_cpu"]
+    mlm.main([*texts, "--max_seq_length", "16", *reports])
+
+    assert capsys.readouterr().out.count("Estimated time:") == 4
+    assert not made and not written(tmp_path / "run")
 
 
 def test_a_dry_run_counts_the_variants_of_both_texts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -382,8 +413,8 @@ def test_of_several_stages_the_last_one_is_uploaded_and_of_several_budgets_none(
         ("settings.json", False),
         ("part/settings.json", False),
         ("part/checkpoint-2/model.safetensors", False),
-        (".in_use", False),
-        ("part/.in_use", False),
+        ("_in_use", False),
+        ("part/_in_use", False),
     ],
 )
 def test_what_belongs_to_this_machine_stays_here(name: str, is_uploaded: bool) -> None:

@@ -79,6 +79,19 @@ def test_the_help_leaves_out_what_a_command_does_not_use(capsys: pytest.CaptureF
     assert "--num_train_epochs" not in (shown := capsys.readouterr().out) and "--precision" in shown
 
 
+def test_notes_names_and_timings_that_nothing_reads_are_no_options(parsers: dict[str, CommandParser]) -> None:
+    unread = {
+        "augment": {"paper", "result_name"},
+        "distilbert": {"paper", "measure_speedup"},
+        "export": {"paper"},
+        "mlm": {"paper", "measure_speedup"},
+        "search": {"paper", "result_name"},
+        "tinybert-general": {"paper", "measure_speedup"},
+    }
+    for command, parser in parsers.items():
+        assert parser.unused & {"paper", "result_name", "measure_speedup"} == unread.get(command, set()), command
+
+
 @pytest.mark.parametrize(
     ("needs", "reason"),
     [
@@ -149,6 +162,7 @@ def test_options_of_a_file_give_way_to_the_command_line_and_are_named(
         ("tinybert", "--augment false --augment_copies 3", "--augment_copies has no effect unless --augment is true"),
         ("kd", "--num_train_epochs 3 --max_steps 9", "--num_train_epochs has no effect beside --max_steps"),
         ("export", "--learning_rate 1e-3", "`bertkd export` does not use --learning_rate"),
+        ("mlm", "--measure_speedup false", "`bertkd mlm` does not use --measure_speedup"),
         ("prune", "--unit gflops --precision int8", "--precision has no effect where --unit is gflops"),
         ("search", "--unit mb --threads 2", "--threads has no effect where --unit is mb"),
         ("prune", "--batch_size 4", "--batch_size 4 is the rows of a timed pass; a training's are"),

@@ -26,10 +26,11 @@ from bertkd import TinyBertKDConfig, TinyBertKDTrainer
 from bertkd.cli import augment, dynabert, finetune, mlm, tinybert, tinybert_general
 from bertkd.cli.options import CorpusOptions, ShapeOptions
 from bertkd.cli.parser import Options
+from bertkd.data import GLUE_TASKS
 from bertkd.distillation.extra_modules import EXTRA_FILE
 from bertkd.methods import method_named
 from bertkd.pipeline.models import shape_of
-from bertkd.pipeline.tinybert import TinyBertStages
+from bertkd.pipeline.tinybert import TinyBertStages, released_student
 from bertkd.records import StageResult, read_result
 from bertkd.students import Shape
 from bertkd.tinybert import NUM_COPIES
@@ -147,6 +148,34 @@ def test_general_distillation_goes_on_with_its_projection(text: list[str], pretr
     assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
 
 
+@pytest.mark.parametrize("is_finished", [True, False])
+def test_general_distillation_that_goes_on_from_another_is_started_again(
+    is_finished: bool, text: list[str], pretrained: Path, tmp_path: Path
+) -> None:
+    arguments, folder = [*text, "--teacher_model_name_or_path", str(pretrained)], tmp_path / "b"
+    tinybert_general.main([*arguments, *SMALL, "--output_dir", str(tmp_path / "a")])
+    going_on = [*arguments, "--model_name_or_path", str(tmp_path / "a"), "--keep_checkpoints"]
+    (result,) = tinybert_general.main([*going_on, "--output_dir", str(folder)])
+    (again,) = tinybert_general.main([*going_on, "--output_dir", str(folder)])
+    assert again == result
+
+    # Folders of earlier versions name the projection that came with the start.
+    settings = json.loads((folder / "settings.json").read_text())
+    settings["projection_from"] = settings["model_name_or_path"]
+    settings["contents"]["projection_from"] = settings["contents"]["model_name_or_path"]
+    (folder / "settings.json").write_text(json.dumps(settings))
+    if not is_finished:
+        (folder / "training.json").unlink()
+    (again,) = tinybert_general.main([*going_on, "--output_dir", str(folder)])
+    assert (again == result) == is_finished and again.loss == pytest.approx(result.loss)
+
+    shutil.copytree(tmp_path / "a", tmp_path / "c")
+    settings["projection_from"] = str(tmp_path / "c")
+    (folder / "settings.json").write_text(json.dumps(settings))
+    with pytest.raises(ValueError, match=r"other settings \(projection_from was '.*c' and is None\)"):
+        tinybert_general.main([*going_on, "--output_dir", str(folder)])
+
+
 def test_of_stage_intermediate_the_least_loss_counts() -> None:
     config = TinyBertKDConfig(output_dir="out", use_cpu=True, metric_for_best_model="task", greater_is_better=True)
     stage = TinyBertStages().intermediate_config(config)
@@ -226,12 +255,22 @@ def test_stages_one_by_one_are_the_stages_in_one_go(student: list[str], tmp_path
     tinybert.main([*student, "--output_dir", str(tmp_path / "whole")])
     with pytest.raises(ValueError, match="Stage intermediate is not done"):
         tinybert.main([*student, "--stages", "prediction", "--output_dir", str(tmp_path / "parts")])
+    assert not (tmp_path / "parts" / "augmented").exists()
     for stage in ("intermediate", "prediction"):
         tinybert.main([*student, "--stages", stage, "--output_dir", str(tmp_path / "parts")])
     whole, parts = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "parts"))
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
     with pytest.raises(ValueError, match="--stages are some of intermediate, prediction"):
         tinybert.main([*student, "--stages", "prediction", "intermediate", "--output_dir", str(tmp_path / "x")])
+
+
+def test_rows_are_augmented_only_where_a_stage_learns_from_them(student: list[str], tmp_path: Path) -> None:
+    arguments = [*student, "--no_augment_prediction", "--output_dir", str(tmp_path)]
+    tinybert.main([*arguments, "--stages", "intermediate"])
+    shutil.rmtree(tmp_path / "augmented")
+    tinybert.main([*arguments, "--stages", "intermediate"])
+    (result,) = tinybert.main(arguments)
+    assert result.rows["train"] == 48 and not (tmp_path / "augmented").exists()
 
 
 @pytest.mark.parametrize("stage", ["intermediate", "prediction"])
@@ -288,23 +327,33 @@ def test_the_student_goes_on_from_general_distillation(
     assert result.method == "tinybert"
 
 
-def test_a_released_checkpoint_is_a_start(student: list[str], pretrained: Path, tmp_path: Path) -> None:
+def released_checkpoint(folder: Path, pretrained: Path, projection: dict[str, torch.Tensor]) -> Path:
+    """A folder in the form that TinyBERT's authors released, of the tokenizer of `pretrained`."""
     vocabulary = AutoTokenizer.from_pretrained(pretrained)
     sizes = {"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 12}
     config = BertConfig(vocab_size=len(vocabulary), **sizes)
-    state = BertForPreTraining(config).state_dict()
-    projection = {"fit_dense.weight": torch.rand(16, 8), "fit_dense.bias": torch.rand(16)}
-    released = tmp_path / "released"
-    released.mkdir()
-    save_file(
-        {name: tensor.clone() for name, tensor in {**state, **projection}.items()}, released / "model.safetensors"
-    )
+    state = {**BertForPreTraining(config).state_dict(), **projection}
+    folder.mkdir()
+    save_file({name: tensor.clone() for name, tensor in state.items()}, folder / "model.safetensors")
     values = {name: value for name, value in config.to_dict().items() if name != "model_type"}
-    (released / "config.json").write_text(json.dumps(values))
+    (folder / "config.json").write_text(json.dumps(values))
+    return folder
+
+
+def test_a_released_checkpoint_is_a_start(student: list[str], pretrained: Path, tmp_path: Path) -> None:
+    projection = {"fit_dense.weight": torch.rand(16, 8), "fit_dense.bias": torch.rand(16)}
+    released = released_checkpoint(tmp_path / "released", pretrained, projection)
     start = ["--model_name_or_path", str(released), "--intermediate_learning_rate", "0", "--stages", "intermediate"]
     tinybert.main([*student, *start, "--no_augment", "--output_dir", str(tmp_path / "task")])
     kept = load_file(tmp_path / "task" / "intermediate" / EXTRA_FILE)
     assert torch.equal(kept["projection.weight"], projection["fit_dense.weight"])
+
+
+def test_a_released_checkpoint_without_a_projection_leaves_none(pretrained: Path, tmp_path: Path) -> None:
+    released = released_checkpoint(tmp_path / "released", pretrained, {})
+    config = TinyBertKDConfig(output_dir=str(tmp_path / "run"), use_cpu=True)
+    student, projection = released_student(str(released), GLUE_TASKS["sst2"], config)
+    assert student.config.hidden_size == 8 and projection is None and not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
@@ -384,6 +433,15 @@ def test_dynabert_learns_from_augmented_rows_but_in_its_last_stage(
     assert {result.rows["validation"] for result in results.values()} == {40}
     assert results["depth"].method == "dynabert-depth-augmented"
     assert method_named("dynabert").variants["dynabert-depth-augmented"] == "DynaBERT, stage depth, augmented rows"
+
+
+def test_a_name_is_that_of_the_last_stage(task: list[str], teacher: Path, tmp_path: Path) -> None:
+    sizes = ["--width_mult_list", "1", "--depth_mult_list", "1", "--no_rewire"]
+    words = [*task, "--teacher_model_name_or_path", str(teacher), "--ignore_weak_teacher", *sizes]
+    folder = tmp_path / "supernet"
+    dynabert.main([*words, "--stages", "width", "depth", "--result_name", "mine", "--output_dir", str(folder)])
+    names = [read_result(folder / stage / "results.json").method for stage in ("width", "depth")]
+    assert names == ["dynabert-width-unwired", "mine"]
 
 
 # ---- augmentation ----

@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 from importlib import util
+from itertools import product
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,8 +19,11 @@ import pytest
 import torch
 import yaml
 
+from bertkd import TinyBertKDConfig
 from bertkd.atomic import atomic_path, write_json, write_text
-from bertkd.cli import report
+from bertkd.cli import report, tinybert
+from bertkd.cli.options import ModelOptions
+from bertkd.methods import method_key, method_label
 from bertkd.pipeline import compress, pruning, shrink, subnetwork_search
 from bertkd.pipeline.experiment import SETTINGS
 from bertkd.records import (
@@ -568,6 +572,45 @@ def figures(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     saved: list[Any] = []
     monkeypatch.setattr(charts, "_save", lambda figure, path, data: saved.append(figure) or path)
     return saved
+
+
+@pytest.mark.parametrize(
+    ("name", "label"),
+    [
+        ("tinybert-nogd-noda", "TinyBERT w/o general distillation, w/o augmentation"),
+        ("tinybert-fromteacher-noda-top", "TinyBERT, from the teacher's layers, w/o augmentation, top layers"),
+        ("tinybert-noda-relative", "TinyBERT w/o augmentation, relative states"),
+        (
+            "dynabert-depth-unwired-nokd-augmented",
+            "DynaBERT, stage depth, not rewired, without distillation, augmented rows",
+        ),
+        ("pkd-map", "PKD with a layer map of its own"),
+    ],
+)
+def test_a_training_with_several_changes_has_a_label(name: str, label: str) -> None:
+    assert method_label(name) == label
+    assert method_key(name) < method_key("unknown") and method_key(name) > method_key("kd")
+
+
+def test_every_name_that_tinybert_gives_a_training_has_a_label() -> None:
+    start = [ModelOptions(), ModelOptions(init_from="teacher"), ModelOptions(model_name_or_path="general")]
+    weights: list[dict[str, Any]] = [{"attention_weight": 0.0}, {"hidden_weight": 0.0, "embedding_weight": 0.0}, {}]
+    names = set()
+    for models, augment, off, relative, strategy in product(
+        start, (True, False), weights, (True, False), ("uniform", "top", "bottom", "1:2")
+    ):
+        config = TinyBertKDConfig(use_cpu=True, relative_states=relative, strategy=strategy, **off)
+        names.add(tinybert.method_name(models, tinybert.TinyBertOptions(augment=augment), config))
+    assert len(names) == 3 * 2 * 3 * 2 * 4
+    assert len({method_label(name) for name in names} - names) == len(names)
+
+
+@pytest.mark.parametrize("methods", [["kd", "pkd-skip"], ["teacher", "kd"]])
+def test_a_legend_names_the_teacher_only_where_it_is_drawn(methods: list[str], figures: list[Any]) -> None:
+    models = summarize([make_result(method, value=0.8, speedup=2.0) for method in methods])
+    charts.frontier_chart(models, "frontier.png", "Title", "%")
+    names = [text.get_text() for text in figures[0].legends[0].get_texts()]
+    assert ("Teacher" in names) == ("teacher" in methods) and len(names) == len(methods) + 1
 
 
 def test_every_point_is_named_and_has_its_error_bar_beside_the_others(figures: list[Any]) -> None:
