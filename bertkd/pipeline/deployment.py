@@ -1,14 +1,14 @@
 """Runs and times models in the engine and precision that are to serve them."""
 
-import contextlib
 import copy
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import nn
+from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
 from bertkd.efficiency import (
@@ -77,19 +77,13 @@ class Deployment:
         rows = random_batches(model, RANGE_SHAPES)
         return write_export(model, folder, self.engine, scheme, calibration=rows, is_accurate=False)
 
-    @contextlib.contextmanager
-    def opened(self, models: Sequence[PreTrainedModel]) -> Iterator[list[Runner]]:
-        """The models in the engine, while the block runs."""
+    def runner(self, model: PreTrainedModel) -> Runner:
+        """A model in the engine."""
         if (self.engine, self.precision) == ("pytorch", "float32"):
-            yield [TorchRunner(self._on_device(model)) for model in models]
-            return
-
+            return TorchRunner(self._on_device(model))
+        # What is opened holds all that it needs of the files.
         with tempfile.TemporaryDirectory() as work:
-            runners: list[Runner] = []
-            for index, model in enumerate(models):
-                folder = self.write(model, Path(work) / str(index))
-                runners.append(self.open(folder))
-            yield runners
+            return self.open(self.write(model, work))
 
     def open(self, folder: Path) -> Runner:
         """An exported model, on the device."""
@@ -115,42 +109,51 @@ class Deployment:
         Returns:
             This latency, and what `model` takes now, both in ms.
         """
-        with self.opened([model]) as (beside,):
-            runners = {"beside": beside, "exported": self.open(folder)}
-            latency = self.timing.measure(runners)
+        latency = self.timing.measure({"beside": self.runner(model), "exported": self.open(folder)})
         return usual / latency["exported"].speedup, latency["beside"].p50_ms
 
-    def costs(self, models: Sequence[PreTrainedModel], unit: str) -> list[float]:
+    def costs(self, models: Sequence[PreTrainedModel], unit: str, progress: bool = False) -> list[float]:
         """What models cost when they are deployed: "ms", "mb" of their files, "parameters" or "gflops" of a pass.
 
-        Models that are timed take turns in groups, each of which has the first model in it too, so that a machine that
-        slows down meanwhile changes no ratio.
+        Args:
+            models: of which those that are timed take turns with the first one.
+            unit: what is counted or measured.
+            progress: whether a progress bar is shown where models are timed.
         """
-        if unit != "ms":
+        if unit != "ms" or len(models) == 1:
             return [self.cost(model, unit) for model in models]
+        usual, costs = self._timed_beside(self.runner(models[0]), models[1:], progress)
+        return [usual, *costs]
 
-        with self.opened(models[:1]) as (first,):
-            if len(models) == 1:
-                return [self.timing.measure({"model": first})["model"].p50_ms]
-
-            ratios, baselines = [1.0], []
-            for start in range(1, len(models), TOGETHER):
-                with self.opened(models[start : start + TOGETHER]) as runners:
-                    named = {str(place): runner for place, runner in enumerate(runners)}
-                    latency = self.timing.measure({"first": first, **named})
-                baselines.append(latency["first"].p50_ms)
-                ratios += [1 / latency[name].speedup for name in named]
-        usual = sorted(baselines)[len(baselines) // 2]
-        return [ratio * usual for ratio in ratios]
-
-    def costs_beside(
-        self, whole: PreTrainedModel, usual: float, models: Sequence[PreTrainedModel], unit: str
+    def milliseconds_of(
+        self, models: Sequence[PreTrainedModel], whole: Runner, usual: float, progress: bool = False
     ) -> list[float]:
-        """What models cost when `whole` costs `usual`: they are timed beside it, as a machine may slow down."""
-        if unit != "ms":
-            return self.costs(models, unit)
-        now, *costs = self.costs([whole, *models], unit)
+        """What models take when `whole` takes `usual` ms: they are timed beside it, as a machine may slow down."""
+        if not models:
+            return []
+        now, costs = self._timed_beside(whole, models, progress)
         return [cost * usual / now for cost in costs]
+
+    def _timed_beside(
+        self, first: Runner, models: Sequence[PreTrainedModel], progress: bool
+    ) -> tuple[float, list[float]]:
+        """The latencies of a model in the engine and of others, in ms.
+
+        They take turns in groups, each of which has the first model in it too, so that a machine that slows down
+        meanwhile changes no ratio.
+        """
+        ratios, baselines = [], []
+        with tqdm(total=len(models), desc="Measuring", unit="network", disable=not progress) as bar:
+            for start in range(0, len(models), TOGETHER):
+                group = {}
+                for place, model in enumerate(models[start : start + TOGETHER]):
+                    group[str(place)] = self.runner(model)
+                    bar.update()
+                latency = self.timing.measure({"first": first, **group})
+                baselines.append(latency["first"].p50_ms)
+                ratios += [1 / latency[name].speedup for name in group]
+        usual = sorted(baselines)[len(baselines) // 2]
+        return usual, [ratio * usual for ratio in ratios]
 
     def cost(self, model: PreTrainedModel, unit: str) -> float:
         """What a model costs when it is deployed, as `costs` has it; one that is timed runs alone."""
@@ -159,9 +162,11 @@ class Deployment:
         if unit == "gflops":
             return count_flops(model, self.timing.batch_size, self.timing.sequence_length) / 1e9
 
+        if unit == "ms":
+            return self.timing.measure({"model": self.runner(model)})["model"].p50_ms
+
         with tempfile.TemporaryDirectory() as work:
-            folder = self.write(model, work)
-            return exported_size_mb(folder) if unit == "mb" else self.milliseconds(folder)
+            return exported_size_mb(self.write(model, work))
 
 
 def eager(model: PreTrainedModel) -> TorchRunner:

@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 
 from bertkd.atomic import atomic_folder, plain_json, read_json, write_json
 from bertkd.distillation.checkpoints import last_checkpoint
+from bertkd.efficiency import Runner
 from bertkd.efficiency.costs import CostTable
 from bertkd.metrics import main_value
 from bertkd.models import LayerSizes, layer_sizes
@@ -216,6 +217,11 @@ class _Training:
         """What the teacher costs."""
         return self.costs.cost(layer_sizes(self.teacher))
 
+    @cached_property
+    def teacher_in_engine(self) -> Runner:
+        """The teacher where it is to serve; an export of it takes as long as one of a student."""
+        return self.pruning.deployment.runner(self.teacher)
+
     @property
     def unit(self) -> str:
         """The unit that networks are measured in."""
@@ -223,11 +229,13 @@ class _Training:
 
     def measure(self, models: Sequence[PreTrainedModel]) -> list[float]:
         """What models cost where they are to serve."""
-        return self.pruning.deployment.costs(models, self.unit)
+        return self.pruning.deployment.costs(models, self.unit, self.has_progress)
 
     def measure_beside_teacher(self, models: Sequence[PreTrainedModel]) -> list[float]:
         """What models cost when the teacher costs what the table says, so that a machine may slow down meanwhile."""
-        return self.pruning.deployment.costs_beside(self.teacher, self.whole, models, self.unit)
+        if self.unit != "ms":
+            return self.measure(models)
+        return self.pruning.deployment.milliseconds_of(models, self.teacher_in_engine, self.whole, self.has_progress)
 
     # ---- pruning ----
 

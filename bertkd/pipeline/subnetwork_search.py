@@ -24,7 +24,7 @@ from bertkd.dynabert import (
     save_subnetwork,
     search_subnetworks,
 )
-from bertkd.efficiency import count_parameters, model_size_mb
+from bertkd.efficiency import Runner, count_parameters, model_size_mb
 from bertkd.export import exported_size_mb, require_engine
 from bertkd.metrics import main_value
 from bertkd.pipeline.deployment import Deployment
@@ -96,7 +96,8 @@ def find_subnetwork(
     whole = table.cost(Subnetwork.of(model))
     amount = limit.amount(whole)
     if unit == "ms":
-        measure = functools.partial(_milliseconds_beside, model, deployment, whole)
+        full_network = deployment.runner(_extracted(model, Subnetwork.of(model)))
+        measure = functools.partial(_milliseconds_beside, model, deployment, full_network, whole)
     candidates, costs = _within_budget(model, scores, table, measure, amount, unit, max_candidates)
 
     metrics = []
@@ -147,11 +148,10 @@ def find_subnetwork(
 
 
 def _milliseconds_beside(
-    model: PreTrainedModel, deployment: Deployment, whole: float, sizes: Sequence[Subnetwork]
+    model: PreTrainedModel, deployment: Deployment, full: Runner, whole: float, sizes: Sequence[Subnetwork]
 ) -> list[float]:
-    """What sizes of a supernet take when the whole of it takes `whole` milliseconds."""
-    full, *networks = (_extracted(model, size) for size in (Subnetwork.of(model), *sizes))
-    return deployment.costs_beside(full, whole, networks, "ms")
+    """What sizes of a supernet take when the whole of it, which is `full` in the engine, takes `whole` ms."""
+    return deployment.milliseconds_of([_extracted(model, size) for size in sizes], full, whole)
 
 
 def _within_budget(

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
@@ -47,12 +47,13 @@ from bertkd.cli import (
 from bertkd.cli.options import TrainOptions
 from bertkd.data import GLUE_TASKS
 from bertkd.dynabert import CostTable, Importance, Subnetwork, make_adaptive
-from bertkd.efficiency import count_parameters, measure_latency
+from bertkd.efficiency import measure_latency
 from bertkd.export import open_exported
 from bertkd.models import label_names
 from bertkd.pipeline import (
     TaskData,
     check_teacher,
+    deployment,
     evaluate,
     evaluation,
     experiment,
@@ -471,11 +472,15 @@ def test_what_sizes_cost_is_that_of_a_machine_as_fast_as_before(monkeypatch: pyt
     full, half = Subnetwork.of(supernet), Subnetwork.of(supernet, 0.5)
 
     # The machine takes twice as long by now.
-    def slower(_self: Deployment, models: Sequence[Any], _unit: str) -> list[float]:
-        return [20.0 if count_parameters(model) == count_parameters(supernet) else 9.0 for model in models]
+    def slower(runners: dict[str, Any], *_rest: Any, **_options: Any) -> Any:
+        assert list(runners) == ["first", "0", "1"]
+        taken = {"first": 20.0, "0": 9.0, "1": 20.0}
+        return {name: Namespace(p50_ms=ms, speedup=20.0 / ms) for name, ms in taken.items()}
 
-    monkeypatch.setattr(Deployment, "costs", slower)
-    assert subnetwork_search._milliseconds_beside(supernet, Deployment(), 10.0, [half, full]) == [4.5, 10.0]
+    monkeypatch.setattr(deployment, "measure_latency", slower)
+    whole = Deployment().runner(supernet)
+    assert subnetwork_search._milliseconds_beside(supernet, Deployment(), whole, 10.0, [half, full]) == [4.5, 10.0]
+    assert Deployment().milliseconds_of([], whole, 10.0) == []
 
 
 def test_a_table_that_promises_too_much_is_corrected_by_measuring() -> None:

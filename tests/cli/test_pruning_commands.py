@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import pytest
 import torch
 from conftest import ROOT
 from safetensors.torch import load_file
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
 
 from bertkd.cli import compress, finetune, prune
 from bertkd.data import GLUE_TASKS
@@ -24,6 +25,7 @@ from bertkd.efficiency import count_flops, count_parameters
 from bertkd.export import open_exported
 from bertkd.models import LayerSizes, layer_sizes
 from bertkd.pipeline import evaluation, load_model, pruning
+from bertkd.pipeline.deployment import Deployment, Timing
 from bertkd.pruning import PrunedKDTrainer
 from bertkd.records import RunResult, read_result, result_rows, summarize
 
@@ -131,17 +133,44 @@ def test_a_teacher_within_the_budget_keeps_its_size_and_that_is_said(
     assert facts_of(tmp_path)["sizes"] == {"heads": [2] * 4, "neurons": [24] * 4}
 
 
+def time_by_parameters(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gives a clock that counts parameters: the times of tiny models are those of the framework around them."""
+
+    real = Timing.measure
+
+    def measure(timing: Timing, models: dict[str, Any]) -> dict[str, Any]:
+        if not all(isinstance(model, PreTrainedModel) for model in models.values()):
+            return dict(real(timing, models))
+        costs = {name: count_parameters(model).total / 1e3 for name, model in models.items()}
+        usual = next(iter(costs.values()))
+        return {name: SimpleNamespace(p50_ms=cost, speedup=usual / cost) for name, cost in costs.items()}
+
+    monkeypatch.setattr(Deployment, "runner", lambda _self, model: model)
+    monkeypatch.setattr(Timing, "measure", measure)
+
+
 def test_a_budget_in_milliseconds_holds_as_measured(
     words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # A clock that counts parameters: the times of tiny models are those of the framework around them.
-    monkeypatch.setattr(
-        pruning.Deployment, "costs", lambda _self, models, _unit: [count_parameters(m).total / 1e3 for m in models]
-    )
+    time_by_parameters(monkeypatch)
     pruned(words, tmp_path, "--budget", "80%", "--unit", "ms", *ONE_EPOCH)
     facts = facts_of(tmp_path)
     assert facts["unit"] == "ms" and facts["measured"] <= facts["budget"] == pytest.approx(0.8 * facts["whole"])
     assert facts["measured"] == pytest.approx(count_parameters(load_model(str(tmp_path))).total / 1e3)
+
+
+def test_progress_bars_say_how_much_time_is_left(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    time_by_parameters(monkeypatch)
+    place = words.index("--disable_tqdm")
+    as_usual = words[:place] + words[place + 2 :]
+    pruned(as_usual, tmp_path, "--budget", "80%", "--unit", "ms", "--max_steps", "2")
+    shown = capsys.readouterr().err
+    for step in ("Measuring", "Scores", "Harms", "Reconstruction"):
+        assert re.search(rf"{step}: +\d+%.*<\d\d:\d\d", shown), step
+    # The training's bar has no name.
+    assert re.search(r"2/2 \[\d\d:\d\d<00:00", shown)
 
 
 def test_what_is_left_can_stay_as_it_was(words: list[str], tmp_path: Path) -> None:
@@ -519,9 +548,7 @@ def test_compress_to_points_takes_the_fastest_size_that_keeps_the_quality(
     words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Each size costs its parameters, and is as good as its share of them.
-    monkeypatch.setattr(
-        pruning.Deployment, "costs", lambda _self, models, _unit: [count_parameters(m).total / 1e3 for m in models]
-    )
+    time_by_parameters(monkeypatch)
     real, whole = pruning.evaluate, count_parameters(load_model(words[1])).total
 
     def evaluate(model: Any, *rest: Any, **more: Any) -> dict[str, float]:
