@@ -1,7 +1,7 @@
 """Options that several commands share, in the groups that their help shows; commands add their own."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from bertkd.cli.rules import COUNT, NOT_NEGATIVE, SHARE, Range
@@ -16,6 +16,7 @@ from bertkd.students import SHAPES
 
 __all__ = [
     "MISSING_MODEL",
+    "SHARED",
     "AugmentationOptions",
     "CorpusOptions",
     "ImportanceOptions",
@@ -420,3 +421,13 @@ def check_stages(given: Sequence[str], stages: Sequence[str]) -> None:
     """
     if not given or [stage for stage in stages if stage in given] != list(given):
         raise ValueError(f"--stages are some of {', '.join(stages)}, in this order, not {' '.join(given)}.")
+
+
+def _names(options: type) -> set[str]:
+    return {field.name for field in fields(options)}
+
+
+# Options that several commands share: scripts pass the same words to all of them, such as --augment_model beside
+# --augment false.
+SHARED = _names(AugmentationOptions) | _names(ImportanceOptions) | _names(MeasuringOptions) | _names(ShapeOptions)
+SHARED -= _names(TrainOptions)

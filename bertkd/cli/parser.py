@@ -18,7 +18,7 @@ from transformers import HfArgumentParser, TrainingArguments
 from transformers.hf_argparser import string_to_bool
 from transformers.integrations import get_available_reporting_integrations
 
-from bertkd.cli.options import CorpusOptions, ModelOptions, RunOptions, TaskOptions, TrainOptions
+from bertkd.cli.options import SHARED, CorpusOptions, ModelOptions, RunOptions, TaskOptions, TrainOptions
 from bertkd.cli.rules import (
     COMMAND_NEEDS,
     CONFIG_NEEDS,
@@ -306,7 +306,7 @@ class CommandParser(_CheckedParser, HfArgumentParser):
         config_fields = {field.name for field in dataclasses.fields(self.dataclasses[-1])}
         settings = unused_settings(command, config_fields)
         self.unused = unused_options(command) | settings
-        self.only_named = (settings - unused_options(command)) | ONLY_NAMED
+        self.only_named = (settings - unused_options(command)) | ONLY_NAMED | SHARED
 
     def option(self, name: str) -> argparse.Action | None:
         """The option of a name, which is also its key in a YAML file; None where there is none."""

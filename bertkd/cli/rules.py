@@ -146,39 +146,15 @@ COMMAND_NEEDS: dict[str, dict[str, str | tuple[()]]] = {
     "search": _RUN,
 }
 
-# Where one of these has no effect, the command prints a note and goes on: scripts pass the same words to several
-# commands, such as --augment_model beside --augment false.
+# Where one of these has no effect, the command prints a note and goes on, as it does for options that several commands
+# share: scripts pass the same words to all of them.
 ONLY_NAMED = {
-    "augment_batch_size",
-    "augment_candidates",
-    "augment_conditional",
-    "augment_copies",
-    "augment_dir",
-    "augment_model",
     "augment_prediction",
-    "augment_probability",
-    "augment_seed",
-    "augment_vectors",
-    "batch_size",
-    "device",
-    "engine",
-    "hidden_size",
     "ignore_weak_teacher",
-    "importance_reduction",
-    "importance_rows",
-    "importance_split",
-    "intermediate_size",
     "max_seq_length",
     "measure_speedup",
     "model_name_or_path",
-    "num_attention_heads",
-    "num_hidden_layers",
     "num_train_epochs",
-    "precision",
-    "repeats",
-    "sequence_length",
-    "student_shape",
-    "threads",
 }
 
 # What a command does not look at, of the options that its dataclasses bring along.

@@ -15,7 +15,7 @@ from bertkd import (
     TinyBertKDConfig,
 )
 from bertkd.cli import augment, compress, distilbert, dynabert, export, mlm, prune, rules, search, shrink, tinybert
-from bertkd.cli.options import CorpusOptions, ModelOptions, ShapeOptions, TaskOptions, TrainOptions
+from bertkd.cli.options import SHARED, CorpusOptions, ModelOptions, ShapeOptions, TaskOptions, TrainOptions
 from bertkd.cli.parser import CommandParser, parse_runs
 from bertkd.cli.rules import COUNT, POSITIVE, SHARE, Range, unmet_need
 from bertkd.cli.settings_file import read_options
@@ -51,6 +51,8 @@ def parsers() -> dict[str, CommandParser]:
 def test_every_rule_is_about_an_option_that_there_is(parsers: dict[str, CommandParser]) -> None:
     known = {name for parser in parsers.values() for name in parser.needs}
     assert {*rules.CONFIG_NEEDS, *rules.CONFIG_RANGES, *rules.ONLY_NAMED} <= known
+    # What is shared already is not listed once more.
+    assert not rules.ONLY_NAMED & SHARED
 
     for command, needs in rules.COMMAND_NEEDS.items():
         assert needs.keys() <= known, command
