@@ -52,9 +52,9 @@ _OF_THE_DISK = {
 _HOST = f"{zlib.crc32(socket.gethostname().encode()):08x}"
 
 
-# Entries that do not make a folder somebody's: the lock of the run that works in it, remains of a killed run, and
-# folders of the file system and of the hub's client.
-_NOT_CONTENT = {LOCK_FILE, ".partial", ".cache", "lost+found"}
+# Entries that do not make a folder somebody's: the lock of the run that works in it (also as earlier versions called
+# it), remains of a killed run, and folders of the file system and of the hub's client.
+_NOT_CONTENT = {LOCK_FILE, ".in_use", ".partial", ".cache", "lost+found"}
 # How the names of logs begin, of errors that nobody foresaw.
 ERROR_LOG = "bertkd-error"
 

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from tqdm import tqdm
 from transformers.utils import logging
 
 import bertkd
@@ -242,6 +243,9 @@ def run_safely(main: Callable[[], Any], name: str, argv: Sequence[str] | None = 
     except Exception as error:
         if os.environ.get("BERTKD_TRACEBACK", "0") != "0":
             raise
+        # The sentence gets a line of its own, and not the end of a bar.
+        for bar in [*getattr(tqdm, "_instances", ())]:
+            bar.close()
         sys.exit(f"{name}: {sentence_of(error, name, argv)}")
 
     if torch.distributed.is_initialized():

@@ -441,6 +441,7 @@ def pretrain(options: Run, size: Size, folder: Path) -> Path:
     # What the command says of the run holds for both steps; the rest of its settings are the second step's.
     given = {name: getattr(options.config, name) for name in OF_BOTH_STEPS}
     given = {name: value for name, value in given.items() if value != options.default_config.get(name)}
+    given["disable_tqdm"] = options.config.disable_tqdm
     layers = ",".join(map(str, size.layers))
     own = Options(
         models=replace(

@@ -2,7 +2,6 @@
 
 import json
 import warnings
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput
 
 from bertkd.atomic import plain_json
 from bertkd.distillation.checkpoints import damage_of, last_checkpoint
-from bertkd.distillation.config import method_settings
+from bertkd.distillation.config import DistillationConfig, method_settings
 from bertkd.distillation.trainer_hooks import TrainerHooks
 
 __all__ = ["ResumingMixin"]
@@ -27,14 +26,10 @@ UNIMPORTANT = ("projection_from", "teacher_cache_dir")
 class ResumingMixin(TrainerHooks):
     """Keeps the method's settings in each checkpoint, and compares them when the training goes on from it."""
 
-    # The settings that the method was set up by.
-    _settings: dict[str, Any]
-
     def _save_student(self, folder: Path, weights: dict[str, Tensor] | None) -> None:
         super()._save_student(folder, weights)
         if self.args.should_save and folder.name.startswith(f"{PREFIX_CHECKPOINT_DIR}-"):
-            # Those that the training began with: a callback may change them on the way.
-            settings = _compared_settings(self._settings)
+            settings = _compared_settings(self.args)
             (folder / SETTINGS_FILE).write_text(json.dumps(settings, indent=2), encoding="utf-8")
 
     def _checkpoint_to_resume(self, resume: str | bool | None) -> str | None:
@@ -87,7 +82,7 @@ class ResumingMixin(TrainerHooks):
             return
 
         settings = json.loads(path.read_text(encoding="utf-8"))
-        now = _compared_settings(method_settings(self.args))
+        now = _compared_settings(self.args)
         changed = []
         for name in sorted(settings.keys() & now.keys()):
             if settings[name] != now[name]:
@@ -131,11 +126,11 @@ def _state_of(checkpoint: str) -> TrainerState:
     return TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
 
 
-def _compared_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of the method's settings that decide how a training goes on."""
+def _compared_settings(config: DistillationConfig) -> dict[str, Any]:
+    """The method's settings that decide how a training goes on."""
     compared = {}
     # Those of a user's own config may be of any type.
-    for name, value in plain_json(dict(settings)).items():
+    for name, value in plain_json(method_settings(config)).items():
         # What is shown by its address looks different in each run.
         if name not in UNIMPORTANT and " at 0x" not in str(value):
             compared[name] = value

@@ -87,7 +87,6 @@ class SettingsMixin(ExtraModulesMixin):
         self.args.check_settings()
         self._set_up_teacher()
         self._set_up_method()
-        self._wrap_anew()
         self._remember_settings()
 
     def _after_trial_settings(self) -> None:

@@ -280,9 +280,14 @@ class DistillationTrainer(TeacherMixin, StepsMixin, SettingsMixin, ResumingMixin
         teacher_outputs = self._teacher_outputs(inputs) if self.needs_teacher else None
         student = self.accelerator.unwrap_model(model, keep_torch_compile=False)
 
-        def add_loss(_module: nn.Module, _args: Any, outputs: Any) -> dict[str, Any]:
-            # A loss may run the student once more, which has no loss of its own.
-            hook.remove()
+        is_inside = False
+
+        def add_loss(_module: nn.Module, _args: Any, outputs: Any) -> dict[str, Any] | None:
+            nonlocal is_inside
+            if is_inside:
+                # A loss may run the student once more, which has no loss of its own.
+                return None
+            is_inside = True
             parts = self.distillation_loss(outputs, teacher_outputs, inputs)
             check_parts(parts)
             total = torch.stack(list(parts.values())).sum()
@@ -431,6 +436,7 @@ class DistillationTrainer(TeacherMixin, StepsMixin, SettingsMixin, ResumingMixin
                     return self._load_finished(checkpoint)
 
                 self._forget_used_optimizer()
+                self._prepare_anew()
                 steps_before = 0 if checkpoint is None else self._steps_of(checkpoint)
                 self._is_training = True
                 output = super().train(checkpoint, trial, ignore_keys_for_eval)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler
 from transformers import Trainer
@@ -23,7 +24,17 @@ from bertkd.models.loading import forget_old_names
 from bertkd.models.tokenizer_files import ready_to_save
 from bertkd.models.unreadable import some
 
-__all__ = ["TrainerHooks"]
+__all__ = ["TrainerHooks", "forget_preparation"]
+
+
+def forget_preparation(accelerator: Accelerator, model: nn.Module) -> None:
+    """Take off a model what accelerate has wrapped around it, and the mark that it has done so.
+
+    From version 1.15 on accelerate prepares no model twice, not even one that it has prepared for an evaluation
+    alone. A training would then run without DistributedDataParallel, mixed precision and compilation.
+    """
+    inside = accelerator.unwrap_model(model, keep_fp32_wrapper=False, keep_torch_compile=False)
+    vars(inside).pop("_is_accelerate_prepared", None)
 
 
 class TrainerHooks(Trainer):
@@ -248,9 +259,11 @@ class TrainerHooks(Trainer):
         """Put the values of a trial into the settings; the Trainer does so once more, after the data are prepared."""
         self._hp_search_setup(trial)
 
-    def _wrap_anew(self) -> None:
-        """Let the next training wrap the student again, because other parameters of it may be trained."""
-        self.model_wrapped = self.model
+    def _prepare_anew(self) -> None:
+        """Let the training that follows wrap the student, whatever an evaluation or a training did with it before."""
+        if not self.is_deepspeed_enabled:
+            forget_preparation(self.accelerator, self.model)
+            self.model_wrapped = self.model
 
     def _load_weights(self, checkpoint: str) -> None:
         """Give the student the weights of a checkpoint."""

@@ -2,9 +2,11 @@
 
 import numpy as np
 from transformers import PreTrainedModel, PrinterCallback, ProgressCallback
+from transformers.trainer import DEFAULT_PROGRESS_CALLBACK
 
 from bertkd.data import Task
 from bertkd.distillation import DistillationConfig, DistillationTrainer
+from bertkd.distillation.trainer_hooks import forget_preparation
 from bertkd.metrics import glue_metrics, main_value
 from bertkd.models import label_names, label_permutation
 from bertkd.pipeline.experiment import with_changes
@@ -77,20 +79,22 @@ def evaluate(
     )
 
     # They would print each result, which the pipeline does at its end.
-    for callback in (ProgressCallback, PrinterCallback):
+    for callback in (ProgressCallback, PrinterCallback, DEFAULT_PROGRESS_CALLBACK):
         trainer.remove_callback(callback)
     if order is not None:
         trainer.checks_label_order = False
         trainer.preprocess_logits_for_metrics = lambda logits, labels: logits[:, order]
 
+    # A training may have left it prepared in its own way.
+    forget_preparation(trainer.accelerator, model)
     scores = []
     try:
         for rows in data.validation.values():
             metrics = trainer.evaluate(rows, metric_key_prefix="eval")
             scores.append({name.removeprefix("eval_"): value for name, value in metrics.items()})
     finally:
-        # Mixed precision stays on a model, and whoever measures it next would measure that.
-        trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
+        # Mixed precision stays on a model, and whoever measures or trains it next would do so with that.
+        forget_preparation(trainer.accelerator, model)
     return data.named_metrics(scores)
 
 

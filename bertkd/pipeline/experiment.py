@@ -152,8 +152,8 @@ def trainer_config(experiment: Experiment, config: Config) -> Config:
     The trainer would upload checkpoints. The folder's settings are those of `config` itself.
     """
     own = with_changes(config, push_to_hub=False, hub_token=None)
-    # A plan writes nothing, and the Trainer reads its trackers once, when it is made.
-    return with_changes(own, report_to=[]) if experiment.is_dry_run else own
+    # A plan writes nothing and shows no bar; the Trainer reads both once, when it is made.
+    return with_changes(own, report_to=[], disable_tqdm=True) if experiment.is_dry_run else own
 
 
 def writes_output_folder(function: Callable[Arguments, Answer]) -> Callable[Arguments, Answer]:

@@ -119,7 +119,6 @@ def _measure(trainer: DistillationTrainer) -> tuple[float, float]:
             teacher_cache_dir=None,
             # Without a cache another type would be refused.
             teacher_cache_dtype="float32",
-            disable_tqdm=True,
         )
         trainer.train()
 

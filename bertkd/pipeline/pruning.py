@@ -152,7 +152,6 @@ class _Training:
         self.experiment, self.data, self.teacher, self.pruning = experiment, data, teacher, pruning
         self.config = _with_epochs(config, len(data.splits["train"]))
         self.ignore_weak_teacher = ignore_weak_teacher
-        # `quiet` turns off the bars of transformers, and these say how long a person still has to wait.
         self.has_progress = config.process_index == 0 and not config.disable_tqdm
 
     def run(self) -> list[RunResult]:
@@ -175,6 +174,8 @@ class _Training:
                     config.beta,
                     self.pruning.unit_order,
                 )
+                # As the pruner, it needs memory, which a training needs more.
+                self.__dict__.pop("teacher_in_engine", None)
                 result = train_on_task(
                     self.experiment,
                     self.data,

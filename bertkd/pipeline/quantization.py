@@ -7,6 +7,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from bertkd.distillation import DistillationConfig
+from bertkd.distillation.trainer_hooks import forget_preparation
 from bertkd.models.fake_quantized import fake_quantized
 from bertkd.pipeline.task_data import TaskData
 from bertkd.pruning import PrunedKDConfig, PrunedKDTrainer
@@ -69,6 +70,7 @@ def distilled_for_int8(
         )
         trainer.train()
         # Without the mixed precision that was wrapped around it, which an export would trace.
-        student = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
+        student = trainer.model
+        forget_preparation(trainer.accelerator, student)
     nn.Module.to(student, "cpu")
     return student

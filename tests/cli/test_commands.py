@@ -744,6 +744,8 @@ def test_an_evaluation_in_mixed_precision_leaves_the_model_as_it_was(
         before = model(ids).logits
         evaluate(model, resolve.task_data(run), run.config)
         assert torch.equal(model.eval()(ids).logits, before)
+    # Nor is it taken for one that is prepared for a training.
+    assert not hasattr(model, "_is_accelerate_prepared")
 
 
 # ---- other data ----

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tqdm import tqdm
 
 from bertkd.cli import commands
 from bertkd.cli.commands import LOG, run_safely
@@ -94,3 +95,14 @@ def test_whoever_wants_the_traceback_gets_it(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("BERTKD_TRACEBACK", "1")
     with pytest.raises(KeyError):
         run_safely(fails_with(KeyError("x")), "bertkd kd")
+
+
+def test_a_sentence_does_not_end_the_line_of_a_progress_bar(capsys: pytest.CaptureFixture[str]) -> None:
+    def command() -> None:
+        bar = tqdm(total=3, desc="Training")
+        bar.update()
+        raise ValueError("The rows have no labels.")
+
+    with pytest.raises(SystemExit, match="The rows have no labels"):
+        run_safely(command, "bertkd kd", [])
+    assert "Training" in (shown := capsys.readouterr().err) and shown.endswith("\n")

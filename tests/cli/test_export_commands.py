@@ -18,7 +18,7 @@ from bertkd.cli import bench, commands, compress, export
 from bertkd.cli.options import MeasuringOptions
 from bertkd.dynabert import Subnetwork, extract_subnetwork, make_adaptive
 from bertkd.efficiency import PRESETS, TorchRunner, count_flops, count_parameters, measure_latency
-from bertkd.export import engines, exported_size_mb, open_exported, write_export
+from bertkd.export import engines, exported_size_mb, open_exported, random_batches, write_export
 from bertkd.methods import method_named
 from bertkd.pipeline import compress as sizes_module
 from bertkd.pipeline import deployment, subnetwork_search
@@ -476,6 +476,16 @@ def test_a_size_in_megabytes_is_that_of_the_file(engine: str, precision: str, tm
     (size_mb,) = subnetwork_search._measure_of(model, "mb", target)([half])
     written = target.write(extract_subnetwork(model, subnetwork=half), tmp_path / "made")
     assert size_mb == pytest.approx(exported_size_mb(written), rel=0.02)
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_what_is_opened_no_longer_needs_its_files(engine: str) -> None:
+    model = tiny_model()
+    runner = Deployment(engine, "float32").runner(model)
+    (batch,) = random_batches(model, ((2, 8),))
+    with torch.no_grad():
+        expected = model(**batch).logits
+    torch.testing.assert_close(runner(batch), expected, rtol=1e-3, atol=1e-4)
 
 
 def test_a_search_measures_in_the_engine_that_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -146,6 +146,8 @@ def train(method: str, family: str, hidden: int, world_size: int, accumulation: 
     trainer = make(family, hidden, shared, data)
     if trainer.args.world_size != world_size:
         raise SystemExit(f"{trainer.args.world_size} processes were started, not {world_size}.")
+    # As the commands do before they train.
+    trainer.evaluate()
     trainer.train()
     if accumulation > 1 and trainer.args.teacher_cache_dir is not None:
         assert list(Path(trainer.args.teacher_cache_dir).glob("*/meta.json")), "there is no cache"

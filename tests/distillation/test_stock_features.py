@@ -13,7 +13,7 @@ import torch
 from helpers import SETTINGS, Collator, StopAt, dataset, tiny_model
 from torch import Tensor, nn
 from torch.utils.data import IterableDataset
-from transformers import TrainerCallback
+from transformers import Trainer
 from transformers.integrations import integration_utils
 from transformers.trainer_pt_utils import LayerWiseDummyOptimizer
 from transformers.trainer_utils import HPSearchBackend
@@ -95,7 +95,9 @@ def test_a_student_that_is_made_anew_is_checked_too(tmp_path: Path) -> None:
         make_trainer(tmp_path, model_init=lambda: nn.DataParallel(tiny_model()))
 
 
-def test_a_search_over_sub_networks_is_for_their_mean_and_a_loss_is_minimized(tmp_path: Path) -> None:
+def test_a_search_over_sub_networks_is_for_their_mean_and_a_loss_is_minimized(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     args = DynaBertKDConfig(str(tmp_path), use_cpu=True, metric_for_best_model="eval_loss_w0.5_d1")
     assert args.greater_is_better is False
     assert DynaBertKDConfig(str(tmp_path), use_cpu=True, metric_for_best_model="accuracy_w0.5_d1").greater_is_better
@@ -110,7 +112,14 @@ def test_a_search_over_sub_networks_is_for_their_mean_and_a_loss_is_minimized(tm
     assert found["eval_accuracy"] == 0.5 and "eval_by_class" not in found and "eval_nothing" not in found
     assert found["eval_by_class_w0.5_d1"] == [0.1, 0.9]
     numbers = {name: value for name, value in found.items() if name.startswith(("eval_loss", "eval_accuracy"))}
-    assert len(numbers) == 6 and trainer._mean_objective(numbers) == 0.5
+    assert len(numbers) == 6
+
+    objectives: list[Any] = []
+    monkeypatch.setattr(
+        Trainer, "hyperparameter_search", lambda _self, _space, objective, **_: objectives.append(objective)
+    )
+    trainer.hyperparameter_search(direction="maximize")
+    assert [objective(numbers) for objective in objectives] == [0.5]
 
 
 # ---- batches ----
@@ -185,15 +194,18 @@ def test_what_settings_add_is_wrapped_anew(tmp_path: Path) -> None:
 def test_a_model_that_is_split_over_processes_is_refused(
     splits: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trainer = make_trainer(tmp_path)
-    if splits == "fsdp":
-        monkeypatch.setattr(trainer, "is_fsdp_enabled", True)
-    else:
-        monkeypatch.setattr(trainer, "is_deepspeed_enabled", True)
-        state = SimpleNamespace(deepspeed_plugin=SimpleNamespace(zero_stage=3))
-        monkeypatch.setattr(trainer.accelerator, "state", state)
+    def launched(trainer: Any) -> None:
+        original(trainer)
+        if splits == "fsdp":
+            trainer.is_fsdp_enabled = True
+        else:
+            trainer.is_deepspeed_enabled = True
+            trainer.accelerator.state = SimpleNamespace(deepspeed_plugin=SimpleNamespace(zero_stage=3))
+
+    original = Trainer.create_accelerator_and_postprocess
+    monkeypatch.setattr(Trainer, "create_accelerator_and_postprocess", launched)
     with pytest.raises(ValueError, match="FSDP and DeepSpeed's ZeRO-3 split a model over GPUs"):
-        trainer._check_launcher()
+        make_trainer(tmp_path)
 
 
 class TwicePassed(DistillationTrainer):
@@ -210,20 +222,6 @@ def test_a_loss_may_run_the_student_once_more(tmp_path: Path) -> None:
     trainer = make_trainer(tmp_path, trainer_class=TwicePassed)
     trainer.train()
     assert trainer.state.log_history[0]["twice_loss"] == pytest.approx(0.0, abs=1e-9)
-
-
-class Annealing(TrainerCallback):
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        args.temperature = 1.0 + state.global_step
-
-
-def test_a_run_whose_temperature_a_callback_changes_goes_on(tmp_path: Path) -> None:
-    stopped = make_trainer(tmp_path, save_strategy="steps", save_steps=2, temperature=1.0)
-    stopped.add_callback(Annealing())
-    stopped.add_callback(StopAt(2))
-    stopped.train()
-    resumed = make_trainer(tmp_path, temperature=1.0)
-    assert resumed.train(resume_from_checkpoint=True).global_step == 4
 
 
 def test_a_layer_wise_optimizer_is_seen_to_train_the_student(tmp_path: Path) -> None:
@@ -247,6 +245,25 @@ def test_a_finished_run_without_its_best_checkpoint_is_refused(tmp_path: Path) -
         ValueError, match="has finished, and the checkpoint of its best step, checkpoint-2, is missing"
     ):
         make_trainer(tmp_path, **settings).train(resume_from_checkpoint=True)
+
+
+@pytest.mark.parametrize("evaluates", ["the trainer", "another trainer", "another training"])
+def test_a_model_that_was_evaluated_is_trained_in_the_precision_that_is_asked_for(
+    evaluates: str, tmp_path: Path
+) -> None:
+    trainer = make_trainer(tmp_path, bf16=True)
+    before = trainer if evaluates == "the trainer" else make_trainer(tmp_path)
+    before.model = before.model_wrapped = trainer.model
+    if evaluates == "another training":
+        before.train()
+    else:
+        before.evaluate()
+
+    seen: set[torch.dtype] = set()
+    dense = trainer.model.bert.encoder.layer[0].intermediate.dense
+    dense.register_forward_hook(lambda _module, _args, output: seen.add(output.dtype))
+    trainer.train()
+    assert seen == {torch.bfloat16}
 
 
 # ---- an evaluation ----

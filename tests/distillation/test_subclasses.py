@@ -15,7 +15,6 @@ from torch import Tensor
 from transformers import BertForQuestionAnswering, BertForTokenClassification, DataCollatorWithPadding
 
 from bertkd import DistillationConfig, DistillationTrainer, PatientKDConfig, PatientKDTrainer, losses
-from bertkd.distillation.config import method_settings
 from bertkd.distillation.labels import _CheckingCollator
 from bertkd.distillation.resuming import _compared_settings
 from bertkd.distillation.steps import OneStream
@@ -283,7 +282,7 @@ def test_settings_of_any_type_are_kept_and_compared(tmp_path: Path) -> None:
 
 def test_settings_are_compared_by_what_they_are_and_not_by_their_address(tmp_path: Path) -> None:
     values: dict[str, Any] = {"prior": make_trainer, "kind": Collator, "weights": {1: object()}}
-    compared = _compared_settings(method_settings(OwnConfig(str(tmp_path), **values)))
+    compared = _compared_settings(OwnConfig(str(tmp_path), **values))
     assert compared["prior"].endswith("test_subclasses.make_trainer") and compared["kind"] == "helpers.Collator"
     assert "weights" not in compared and "alpha" in compared
 
