@@ -7,6 +7,7 @@ import math
 import pkgutil
 import re
 import statistics
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
@@ -737,6 +738,16 @@ def test_figures_in_sentences_about_pruned_students_are_those_of_the_results_fil
     assert f"accuracy is {min(lost):.1f} to {max(lost):.1f} points lower, in half of the time" in page
 
 
+def _means_of_starts(runs: Sequence[RunResult], task: str) -> tuple[float, float, float]:
+    """KD from the teacher's layers, PKD-skip from pretrained ones, and pruned halves of the first one's teacher."""
+    of_task = [run for run in runs if run.task == task]
+    (ours,) = [run for run in of_task if run.method == "kd-teacher-layers"]
+    skip = [run.value for run in of_task if run.method == "pkd-skip"]
+    same_teacher = [run for run in of_task if run.teacher_metrics == ours.teacher_metrics]
+    half = [run.value for run in same_teacher if run.method == "pruned-50"]
+    return 100 * ours.value, 100 * fmean(skip), 100 * fmean(half)
+
+
 def test_figures_in_sentences_about_the_smaller_teacher_are_those_of_the_results_files() -> None:
     page = " ".join((DOCS / "pruning.md").read_text().split())
     lines = pruning_table.render(pruning_table.read("minilm-cpu")).splitlines()[2:]
@@ -763,6 +774,14 @@ def test_figures_in_sentences_about_the_smaller_teacher_are_those_of_the_results
     assert f"a half of the FLOPs keeps {kept(half)} of its teachers, a quarter {kept(quarter)} and an" in page
     assert f"an eighth {kept(eighth)}. Of the other methods in this set, the best keep {kept(pkd)}, which" in page
     assert f"and {kept(tiny)}, which is TinyBERT" in page
+    starts = {task: _means_of_starts(results.runs, task) for task in ("cola", "mrpc", "stsb")}
+    teacher_layers, pretrained, pruned = zip(*starts.values(), strict=True)
+    assert "vanilla KD reaches {:.1f} on CoLA, {:.1f} on MRPC and {:.1f} on STS-B".format(*teacher_layers) in page
+    assert "PKD-skip has {:.1f}, {:.1f} and {:.1f} there".format(*pretrained) in page
+    assert "of the same teachers have {:.1f}, {:.1f} and {:.1f}.".format(*pruned) in page
+    gains = [after - before for after, before in zip(teacher_layers, pretrained, strict=True)]
+    questions = " ".join((DOCS / "faq.md").read_text().split())
+    assert f"on CoLA, MRPC and STS-B, by {min(gains):.0f} to {max(gains):.0f} points" in questions
     front = " ".join((ROOT / "README.md").read_text().split())
     assert f"to a quarter of the FLOPs, a student keeps {kept(quarter)} of its teachers' mean" in front
     assert f"and at an eighth {kept(eighth)}, with" in front
