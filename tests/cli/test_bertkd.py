@@ -504,15 +504,28 @@ def test_ctrl_c_before_the_command_begins_is_no_traceback(monkeypatch: pytest.Mo
     assert ending.value.code == 130
 
 
+# The command, its options besides those of a teacher and of data, and the folder of its last model.
+IN_TWO_PROCESSES = {
+    "kd": (["--init_from", "teacher", "--num_student_layers", "2"], "."),
+    "dynabert": (["--stages", "width", "depth", "--importance_rows", "16", "--init_from", "teacher"], "depth"),
+    "tinybert": (["--init_from", "teacher", "--num_student_layers", "2", "--augment", "false"], "."),
+    "prune": (["--budget", "90%", "--unit", "parameters"], "."),
+}
+
+
 @pytest.mark.slow
-def test_torchrun_starts_the_command_in_two_processes(student: list[str], tmp_path: Path) -> None:
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "bertkd"]
-    options = [*student, "--max_steps", "2", "--output_dir", str(tmp_path)]
-    done = subprocess.run([*launcher, "kd", *options], capture_output=True, text=True, cwd=ROOT, timeout=280)
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert json.loads((tmp_path / "settings.json").read_text())["world_size"] == 2
-    assert json.loads((tmp_path / "results.json").read_text())["method"] == "kd"
-    assert done.stdout.count("Model, tokenizer, card") == 1
+@pytest.mark.parametrize("command", IN_TWO_PROCESSES)
+def test_torchrun_starts_the_command_in_two_processes(command: str, student: list[str], tmp_path: Path) -> None:
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "bertkd"]
+    own, last = IN_TWO_PROCESSES[command]
+    of_teacher = student[student.index("--teacher_model_name_or_path") : student.index("--num_student_layers")]
+    options = [*of_teacher, *own, "--max_steps", "2", "--output_dir", str(tmp_path)]
+    done = subprocess.run([*launcher, command, *options], capture_output=True, text=True, cwd=ROOT, timeout=280)
+    sentences = [line for line in done.stderr.splitlines() if line.startswith("bertkd ")]
+    assert done.returncode == 0, sentences or done.stderr[-2000:]
+    assert json.loads((tmp_path / last / "settings.json").read_text())["world_size"] == 2
+    assert json.loads((tmp_path / last / "results.json").read_text())["layers"] > 0
+    assert (tmp_path / last / "model.safetensors").is_file()
 
 
 def test_every_recipe_is_a_command() -> None:
