@@ -78,7 +78,7 @@ METHODS = (
         "kd",
         "1503.02531",
         compared_with="finetuned",
-        variants={"kd-teacher-layers": "KD from the teacher's layers"},
+        variants={"kd-teacher-layers": "KD from layers of the teacher"},
         variants_compared_with={"kd-teacher-layers": "kd"},
     ),
 )
